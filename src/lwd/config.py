@@ -1,0 +1,135 @@
+"""Strict YAML <-> typed config. Each stage declares its settings, with their defaults, beside the code that uses them.
+
+`Config` refuses unknown keys and wrong types; `load` reads a file, applies ``key.sub=value`` overrides and turns every
+complaint into one line that says where and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from lwd.errors import UserError
+
+
+class Config(BaseModel):
+    """Base of every settings class: immutable, no unknown keys, defaults checked like everything else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, arbitrary_types_allowed=False)
+
+
+C = TypeVar("C", bound=Config)
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, reading 1e-4 as the number it is (YAML 1.2) and not as text (YAML 1.1)."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(\d[\d_]*)(\.\d*)?([eE][-+]?\d+)$|^[-+]?\d[\d_]*\.\d*$|^[-+]?\.\d+([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$"
+    ),
+    list("-+0123456789."),
+)
+
+
+def load(kind: type[C], file: Path | None, overrides: Iterable[str] = ()) -> C:
+    """A ``kind`` from a YAML file (None: all defaults) and ``key.sub=value`` overrides, values in YAML syntax.
+
+    Raises UserError for a missing or malformed file, an unknown key (naming the nearest one) or a wrong value.
+    """
+    data = _read_yaml(file) if file is not None else {}
+    sources = {}
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator or not key:
+            raise UserError(f"{override!r}: an override reads key.sub=value")
+        _set(data, key.split("."), _parse(text, f"override {override!r}"), override)
+        sources[key] = f"override {override!r}"
+    return parse(kind, data, str(file) if file is not None else "command line", sources)
+
+
+def parse(kind: type[C], data: Mapping[str, Any], where: str, sources: Mapping[str, str] | None = None) -> C:
+    """Validate plain data; raises UserError with one line that starts with ``where``."""
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        place = (sources or {}).get(key, where)
+        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        raise UserError(f"{place}: {_explain(kind, first, key)}{more}") from error
+
+
+def dump(config: Config) -> str:
+    """The resolved config as YAML, which `load` reads back to an equal config."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise UserError(f"{file}: no such config file")
+    data = _parse(file.read_text(), str(file))
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise UserError(f"{file}: a config is a mapping of keys to values, got {type(data).__name__}")
+    return data
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except yaml.YAMLError as error:
+        raise UserError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
+
+
+def _set(data: dict[str, Any], path: list[str], value: Any, override: str) -> None:
+    for part in path[:-1]:
+        child = data.setdefault(part, {})
+        if not isinstance(child, dict):
+            raise UserError(f"override {override!r}: {part!r} is not a section")
+        data = child
+    data[path[-1]] = value
+
+
+def _explain(kind: type[Config], error: Mapping[str, Any], key: str) -> str:
+    if error["type"] == "extra_forbidden":
+        known = _keys_beside(kind, error["loc"])
+        near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+        return f"unknown key {key!r}; {hint}"
+    message = error["msg"].removeprefix("Value error, ")
+    return (
+        f"{key + ': ' if key else ''}{message[0].lower() + message[1:]}, got {error['input']!r}"
+        if error["type"] not in ("value_error", "missing")
+        else f"{key + ': ' if key else ''}{message}"
+    )
+
+
+def _keys_beside(kind: type[Config], loc: tuple[int | str, ...]) -> list[str]:
+    """The keys that the section holding ``loc`` knows."""
+    section: type[BaseModel] = kind
+    for part in loc[:-1]:
+        field = section.model_fields.get(str(part))
+        if field is None:
+            continue
+        models = [a for a in (field.annotation, *_all_args(field.annotation)) if _is_model(a)]
+        if models:
+            section = models[0]
+    return list(section.model_fields)
+
+
+def _all_args(annotation: Any) -> list[Any]:
+    return [inner for arg in get_args(annotation) for inner in (arg, *_all_args(arg))]
+
+
+def _is_model(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel)

@@ -1,0 +1,38 @@
+"""Asynchronous flow matching: interpolants, velocities, losses, time distributions."""
+
+from lwd.flow.interpolant import interpolate
+from lwd.flow.losses import (
+    Jacobian,
+    Reduction,
+    Terms,
+    component_losses,
+    cosine_direction_loss,
+    flow_loss,
+    group_factors,
+    kinetic_energy,
+    repa_loss,
+    schedule_objective,
+)
+from lwd.flow.times import TIME_DISTRIBUTIONS, TimeDistribution, logit_normal, uniform
+from lwd.flow.velocity import global_velocity, score_to_velocity, velocity_to_score
+
+__all__ = [
+    "TIME_DISTRIBUTIONS",
+    "Jacobian",
+    "Reduction",
+    "Terms",
+    "TimeDistribution",
+    "component_losses",
+    "cosine_direction_loss",
+    "flow_loss",
+    "global_velocity",
+    "group_factors",
+    "interpolate",
+    "kinetic_energy",
+    "logit_normal",
+    "repa_loss",
+    "schedule_objective",
+    "score_to_velocity",
+    "uniform",
+    "velocity_to_score",
+]

@@ -1,0 +1,94 @@
+"""Counter-based random numbers: every draw is a pure function of (seed, stream, step, index).
+
+Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) in plain torch integer arithmetic, so
+that one call draws for a whole batch and neither batch size, worker, process nor restart changes a single number.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+
+
+class Stream(IntEnum):
+    """What a number is used for; streams never overlap."""
+
+    NOISE = 0
+    TIME = 1
+    LABEL_DROPOUT = 2
+    FLIP = 3
+    ORDER = 4
+    INITIALISE = 5
+    SAMPLE_NOISE = 6
+    LABELS = 7
+
+
+def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
+    """Philox4x32-10: four counter words and two key words (int64 tensors in [0, 2^32), broadcastable) -> four words."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(10):
+        # The products wrap around as int64, which leaves their low 64 bits right.
+        a, b = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            ((b >> 32) & _MASK) ^ c1 ^ k0,
+            b & _MASK,
+            ((a >> 32) & _MASK) ^ c3 ^ k1,
+            a & _MASK,
+        )
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return c0, c1, c2, c3
+
+
+def uniform(stream: Stream, seed: int | Tensor, step: int, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+    """Uniform numbers in the open interval (0, 1), float32, of shape (B, *shape).
+
+    ``index`` (B,) int64 in [0, 2^32) names the samples, ``step`` in [0, 2^32) the step and ``seed`` (one, or (B,)
+    int64) the run. The first numbers of a sample do not depend on how many are asked for.
+    """
+    count = math.prod(shape)
+    device = index.device
+    block = torch.arange((count + 3) // 4, device=device)[None, :]
+    seeds = torch.as_tensor(seed, dtype=torch.int64, device=device).reshape(-1, 1)
+    counter = (
+        block,
+        index.reshape(-1, 1) & _MASK,
+        torch.full((1, 1), step & _MASK, device=device),
+        torch.full((1, 1), int(stream), device=device),
+    )
+    words = philox(counter, (seeds & _MASK, (seeds >> 32) & _MASK))
+    bits = torch.stack(words, dim=-1).flatten(1)[:, :count]
+    return ((bits >> 9).float() + 0.5).mul_(2.0**-23).reshape(len(index), *shape)
+
+
+def normal(stream: Stream, seed: int | Tensor, step: int, index: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers, float32, of shape (B, *shape), by the inverse CDF of `uniform` (so |z| < 5.4)."""
+    return torch.special.ndtri(uniform(stream, seed, step, index, shape))
+
+
+def integer(stream: Stream, seed: int, step: int = 0) -> int:
+    """One integer in [0, 2^63): a seed for a library's own generator."""
+    index = torch.zeros(1, dtype=torch.int64)
+    high, low = (uniform(stream, seed, step, index, (2,)) * 2**23).long()[0].tolist()
+    return int((high << 32) | low)
+
+
+def epoch_order(seed: int, epoch: int, size: int) -> Tensor:
+    """The order (size,) in which epoch ``epoch`` visits a data set of ``size`` images."""
+    generator = torch.Generator().manual_seed(integer(Stream.ORDER, seed, epoch))
+    return torch.randperm(size, generator=generator)
+
+
+def batch_indices(seed: int, step: int, batch: int, size: int) -> Tensor:
+    """Which images (batch,) make the global batch of ``step``: batches cut from one epoch order after the other."""
+    positions = torch.arange(step * batch, (step + 1) * batch)
+    epochs = positions // size
+    pieces = [epoch_order(seed, int(epoch), size)[positions[epochs == epoch] % size] for epoch in torch.unique(epochs)]
+    return torch.cat(pieces)

@@ -1,0 +1,58 @@
+"""Curves with nothing to learn: the identity, and the two halves of SFD's offset schedule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lwd.schedules.curve import Curve, narrow_pair, wide
+
+
+class IdentityCurve(Curve):
+    """t = tau, the leading group's curve (Eq. 17)."""
+
+    kind = "identity"
+
+    def forward(self, tau: Tensor) -> tuple[Tensor, Tensor]:
+        """tau, any shape -> (tau, 1)."""
+        return tau, torch.ones_like(tau)
+
+    def inverse(self, t: Tensor) -> Tensor:
+        """t, any shape -> t."""
+        return t
+
+
+class OffsetCurve(Curve):
+    """Half of SFD's schedule: with s = (1 + delta) tau the leader has t = min(s, 1), a follower t = max(s - delta, 0).
+
+    The rate is 1 + delta where the group moves and 0 where it waits; at the kink itself it moves.
+    """
+
+    kind = "offset"
+
+    def __init__(self, delta: float = 0.3, leads: bool = False) -> None:
+        super().__init__()
+        if not delta >= 0.0:
+            raise ValueError(f"delta must not be negative, got {delta}")
+        self.delta = delta
+        self.leads = leads
+        kink = 1.0 / (1.0 + delta) if leads else delta / (1.0 + delta)
+        self.kinks = (kink,) if 0.0 < kink < 1.0 else ()
+
+    def forward(self, tau: Tensor) -> tuple[Tensor, Tensor]:
+        """tau, any shape -> (t, dt/dtau)."""
+        s = wide(tau) * (1.0 + self.delta)
+        moves = s <= 1.0 if self.leads else s >= self.delta
+        t = s if self.leads else s - self.delta
+        return narrow_pair(t.clamp(0.0, 1.0), moves.to(s.dtype) * (1.0 + self.delta), tau)
+
+    def inverse(self, t: Tensor) -> Tensor:
+        """t, any shape -> tau; at t = 0 a follower's last waiting moment, at t = 1 the leader's first."""
+        start = 0.0 if self.leads else self.delta
+        return ((wide(t) + start) / (1.0 + self.delta)).to(t.dtype)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Kind, delta and role."""
+        return {"kind": self.kind, "delta": self.delta, "leads": self.leads}

@@ -1,0 +1,142 @@
+"""A schedule: one curve per group, all driven by the global time tau (Eq. 8), saved as schedule.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lwd.errors import UserError
+from lwd.files import read_json, write_json
+from lwd.groups import Layout
+from lwd.schedules.curve import Curve
+from lwd.schedules.fixed import IdentityCurve, OffsetCurve
+from lwd.schedules.polynomial import PolynomialCurve
+
+FORMAT = "lwd.schedule/1"
+
+
+class Schedule(nn.Module):
+    """``schedule(tau)`` gives every group's local time and rate; columns follow the order of ``curves``.
+
+    ``provenance`` says where it came from (lambda, steps, data fingerprint, version, ...) and travels with the file.
+    """
+
+    def __init__(self, curves: Mapping[str, Curve], provenance: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        if not curves:
+            raise ValueError("a schedule needs at least one group")
+        self.names = tuple(curves)
+        self.curves = nn.ModuleList(curves.values())
+        self.provenance = dict(provenance or {})
+
+    def forward(self, tau: Tensor) -> tuple[Tensor, Tensor]:
+        """tau (B,) -> (times (B, G), rates (B, G)): t_g(tau) and t_g'(tau) (Eq. 8)."""
+        pairs = [curve(tau) for curve in self.curves]
+        return torch.stack([t for t, _ in pairs], dim=1), torch.stack([rate for _, rate in pairs], dim=1)
+
+    def __getitem__(self, name: str) -> Curve:
+        """The curve of the group ``name``."""
+        curve = self.curves[self.names.index(name)]
+        assert isinstance(curve, Curve)
+        return curve
+
+    @property
+    def kinks(self) -> tuple[float, ...]:
+        """Sorted global times in (0, 1) at which some group's rate jumps."""
+        return tuple(sorted({kink for name in self.names for kink in self[name].kinks}))
+
+    @classmethod
+    def synchronous(cls, names: Iterable[str]) -> Schedule:
+        """Every group at t_g = tau: the usual single-time flow matching."""
+        return cls({name: IdentityCurve() for name in names})
+
+    @classmethod
+    def offset(cls, names: Iterable[str], leader: str = "sem", delta: float = 0.3) -> Schedule:
+        """SFD's schedule: ``leader`` runs ahead of all others by ``delta``. Raises ValueError for an unknown leader."""
+        names = tuple(names)
+        if leader not in names:
+            raise ValueError(f"leader {leader!r} is not one of the groups {list(names)}")
+        return cls({name: OffsetCurve(delta, leads=name == leader) for name in names})
+
+    @classmethod
+    def learnable(cls, names: Iterable[str], leader: str, degree: int = 4) -> Schedule:
+        """The probe's schedule: ``leader`` at t = tau (Eq. 17), a `PolynomialCurve` for every other group."""
+        names = tuple(names)
+        if leader not in names:
+            raise ValueError(f"leader {leader!r} is not one of the groups {list(names)}")
+        return cls({name: IdentityCurve() if name == leader else PolynomialCurve(degree) for name in names})
+
+    def check(self, layout: Layout, where: str) -> None:
+        """Raise UserError unless the schedule's groups are the layout's, in the same order and, if known, sizes."""
+        if self.names != layout.names:
+            raise UserError(
+                f"{where}: schedule has groups {list(self.names)}, the layout has {list(layout.names)}; "
+                f"use a schedule that was learned for this layout"
+            )
+        known = self.provenance.get("layout")
+        if known is not None and [g["channels"] for g in known] != layout.sizes:
+            raise UserError(f"{where}: schedule was learned for {Layout(known)}, the layout is {layout}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The content of schedule.json."""
+        groups = {name: self[name].to_dict() for name in self.names}
+        return {"format": FORMAT, "groups": groups, "hash": self.hash(), "provenance": self.provenance}
+
+    def hash(self) -> str:
+        """Twelve hex digits that name the curves (not the provenance): models and samples record it."""
+        groups = [[name, self[name].to_dict()] for name in self.names]
+        return hashlib.sha256(json.dumps(groups, sort_keys=True).encode()).hexdigest()[:12]
+
+    def save(self, path: str | Path) -> None:
+        """Write schedule.json atomically."""
+        write_json(Path(path), self.to_dict())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Schedule:
+        """Read schedule.json; raises UserError for a missing, malformed or altered file."""
+        path = Path(path)
+        data = read_json(path)
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise UserError(f"{path}: not a schedule file (expected format {FORMAT!r})")
+        groups = data.get("groups")
+        if not isinstance(groups, dict) or not groups:
+            raise UserError(f"{path}: key 'groups' must map each group's name to its curve")
+        curves = {name: _curve_from_dict(group, f"{path}: groups.{name}") for name, group in groups.items()}
+        return cls(curves, data.get("provenance"))
+
+
+def _curve_from_dict(data: Mapping[str, Any], where: str) -> Curve:
+    kind = data.get("kind") if isinstance(data, Mapping) else None
+    if not isinstance(kind, str) or kind not in _READERS:
+        raise UserError(f"{where}: unknown curve kind {kind!r}; known: {', '.join(_READERS)}")
+    try:
+        return _READERS[kind](data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{where}: malformed {kind} curve ({error})") from error
+
+
+def _read_polynomial(data: Mapping[str, Any]) -> Curve:
+    rho = [float(r) for r in data["rho"]]
+    if not all(math.isfinite(r) for r in rho):
+        raise ValueError("rho must be finite")
+    curve = PolynomialCurve.from_rho(torch.tensor(rho))
+    stated = torch.tensor([float(c) for c in data["coefficients"]], dtype=torch.float64)
+    if stated.shape != curve.rho.shape or not torch.allclose(
+        stated, curve.coefficients().double(), rtol=1e-4, atol=1e-6
+    ):
+        raise ValueError("'coefficients' are not those of 'rho'; edit both or regenerate the file")
+    return curve
+
+
+_READERS: dict[str, Callable[[Mapping[str, Any]], Curve]] = {
+    PolynomialCurve.kind: _read_polynomial,
+    IdentityCurve.kind: lambda data: IdentityCurve(),
+    OffsetCurve.kind: lambda data: OffsetCurve(float(data["delta"]), bool(data["leads"])),
+}

@@ -29,8 +29,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             if file.is_file():
                 _fsync(file)
         if path.is_dir():
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            path.rename(old)
+            old = _set_aside(path)
             temporary.rename(path)
             shutil.rmtree(old)
         else:
@@ -59,6 +58,15 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from error
+
+
+def discard(folder: Path) -> None:
+    """Remove a folder, set aside first so that an interrupted removal never leaves half of it under its name."""
+    shutil.rmtree(_set_aside(folder))
+
+
+def _set_aside(path: Path) -> Path:
+    return path.rename(path.with_name(f".{path.name}.{os.getpid()}.old"))
 
 
 def _fsync(path: Path) -> None:

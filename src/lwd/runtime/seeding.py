@@ -7,7 +7,10 @@ that one call draws for a whole batch and neither batch size, worker, process no
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -65,12 +68,14 @@ def uniform(stream: Stream, seed: int | Tensor, step: int, index: Tensor, shape:
     )
     words = philox(counter, (seeds & _MASK, (seeds >> 32) & _MASK))
     bits = torch.stack(words, dim=-1).flatten(1)[:, :count]
-    return ((bits >> 9).float() + 0.5).mul_(2.0**-23).reshape(len(index), *shape)
+    numbers: Tensor = ((bits >> 9).float() + 0.5) * 2.0**-23
+    return numbers.reshape((len(index), *shape))
 
 
 def normal(stream: Stream, seed: int | Tensor, step: int, index: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Standard normal numbers, float32, of shape (B, *shape), by the inverse CDF of `uniform` (so |z| < 5.4)."""
-    return torch.special.ndtri(uniform(stream, seed, step, index, shape))
+    numbers: Tensor = torch.special.ndtri(uniform(stream, seed, step, index, shape))
+    return numbers
 
 
 def integer(stream: Stream, seed: int, step: int = 0) -> int:
@@ -80,6 +85,7 @@ def integer(stream: Stream, seed: int, step: int = 0) -> int:
     return int((high << 32) | low)
 
 
+@lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, size: int) -> Tensor:
     """The order (size,) in which epoch ``epoch`` visits a data set of ``size`` images."""
     generator = torch.Generator().manual_seed(integer(Stream.ORDER, seed, epoch))
@@ -92,3 +98,11 @@ def batch_indices(seed: int, step: int, batch: int, size: int) -> Tensor:
     epochs = positions // size
     pieces = [epoch_order(seed, int(epoch), size)[positions[epochs == epoch] % size] for epoch in torch.unique(epochs)]
     return torch.cat(pieces)
+
+
+@contextmanager
+def seeded(stream: Stream, seed: int) -> Iterator[None]:
+    """Run a block (a network's initialisation) on torch's global generator, seeded, and put the generator back."""
+    with torch.random.fork_rng():
+        torch.manual_seed(integer(stream, seed))
+        yield

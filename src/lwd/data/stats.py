@@ -1,0 +1,69 @@
+"""Per-channel statistics of a shard folder, in SFD's files: ``<key>_stats.pt`` holding mean and std (1, C, 1, 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lwd.errors import UserError
+from lwd.files import atomic_path
+
+
+def channel_stats(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (1, C, 1, 1) over all images and positions of latents (N, C, H, W), streamed.
+
+    Accumulated in float64 around the first chunk's mean, so that a large mean does not eat the variance.
+    Raises ValueError where there is no chunk.
+    """
+    count, shift, total, square = 0, None, None, None
+    for chunk in chunks:
+        x = chunk.double()
+        shift = x.mean((0, 2, 3), keepdim=True) if shift is None else shift
+        centred = x - shift
+        s, q = centred.sum((0, 2, 3), keepdim=True), centred.square().sum((0, 2, 3), keepdim=True)
+        total, square = (s, q) if total is None or square is None else (total + s, square + q)
+        count += x.shape[0] * x.shape[2] * x.shape[3]
+    if shift is None or total is None or square is None:
+        raise ValueError("no latents to take statistics of")
+    mean = total / count
+    std = (square / count - mean.square()).clamp(min=0).sqrt()
+    return (shift + mean).float(), std.float()
+
+
+def stats_path(folder: Path, key: str) -> Path:
+    """Where the statistics of the tensors under ``key`` lie."""
+    return folder / f"{key}_stats.pt"
+
+
+def save_stats(path: Path, mean: Tensor, std: Tensor) -> None:
+    """Write one statistics file atomically."""
+    with atomic_path(path) as temporary:
+        torch.save({"mean": mean, "std": std}, temporary)
+
+
+def load_stats(path: Path, channels: int) -> tuple[Tensor, Tensor]:
+    """Read one statistics file: mean and std (1, C, 1, 1).
+
+    Raises UserError where it is missing, malformed, of another width, not finite, or where a channel is constant.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: missing; `lwd encode` writes it beside the shards")
+    try:
+        data = torch.load(path, weights_only=True, map_location="cpu")
+        mean, std = data["mean"].float(), data["std"].float()
+    except Exception as error:  # torch.load raises whatever its unpickler meets
+        raise UserError(
+            f"{path}: not a statistics file with tensors 'mean' and 'std' ({error})".split("\n")[0]
+        ) from error
+    if mean.shape != (1, channels, 1, 1) or std.shape != (1, channels, 1, 1):
+        raise UserError(f"{path}: statistics of shape {tuple(mean.shape)}, expected (1, {channels}, 1, 1)")
+    if not bool(torch.isfinite(mean).all() and torch.isfinite(std).all()):
+        raise UserError(f"{path}: statistics are not finite; encode the latents again")
+    if bool((std <= 0).any()):
+        raise UserError(
+            f"{path}: channel {int((std.flatten() <= 0).int().argmax())} is constant (standard deviation 0)"
+        )
+    return mean, std

@@ -1,0 +1,6 @@
+"""Networks: plain functions of (z, local times, labels)."""
+
+from lwd.models.lightningdit import LightningDiT
+from lwd.models.sizes import SIZES, ModelConfig, create
+
+__all__ = ["SIZES", "LightningDiT", "ModelConfig", "create"]

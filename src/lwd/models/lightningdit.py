@@ -1,0 +1,131 @@
+"""LightningDiT for composite latents: a plain function of (z, local times, labels)."""
+
+# No `from __future__ import annotations` here: the Hub mixin reads __init__'s annotations to decode config.json.
+
+from collections.abc import Sequence
+from typing import Literal, overload
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from lwd.groups import Layout
+from lwd.models.embedders import LocalTimesEmbedder, sincos_table
+from lwd.models.layers import Block, FinalLayer, rotary_table
+
+
+class LightningDiT(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="lwd",
+    tags=["lwd", "latent-diffusion", "flow-matching"],
+    coders={Layout: (Layout.to_list, Layout)},
+):
+    """The diffusion transformer of the paper (Section 4.1), after VA-VAE's LightningDiT and SFD.
+
+    ``layout``: the groups; ``input_size``: height = width of the latent; ``num_classes``: labels 0 .. num_classes - 1,
+    and num_classes itself is the null class (`null_label`). ``feature_dim``: channels of the REPA features, None for no
+    projector; ``repa_block``: after how many blocks the hidden state is projected. ``time_order``: in which order the
+    embeddings of the local times are concatenated (None: layout order).
+
+    Raises ValueError for sizes that do not fit together.
+    """
+
+    rotary_cos: Tensor
+    rotary_sin: Tensor
+
+    def __init__(
+        self,
+        layout: Layout,
+        input_size: int,
+        num_classes: int,
+        depth: int,
+        width: int,
+        heads: int,
+        patch_size: int = 1,
+        mlp_ratio: float = 4.0,
+        feature_dim: int | None = None,
+        repa_block: int = 2,
+        projector_width: int = 2048,
+        time_order: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__()
+        if input_size % patch_size:
+            raise ValueError(f"input_size {input_size} is not a multiple of patch_size {patch_size}")
+        if width % heads or (width // heads) % 4 or width % 4:
+            raise ValueError(f"width {width} over {heads} heads: 2-D rotary embedding needs a multiple of 4 per head")
+        if feature_dim is not None and not 1 <= repa_block <= depth:
+            raise ValueError(f"repa_block {repa_block} must lie between 1 and depth {depth}")
+        self.layout, self.num_classes, self.input_size = layout, num_classes, input_size
+        self.patch_size, self.repa_block = patch_size, repa_block
+        grid = input_size // patch_size
+
+        self.x_embedder = nn.Conv2d(layout.channels, width, patch_size, stride=patch_size)
+        self.pos_embed = nn.Parameter(sincos_table(width, grid)[None], requires_grad=False)
+        cos, sin = rotary_table(width // heads, grid)
+        self.register_buffer("rotary_cos", cos, persistent=False)
+        self.register_buffer("rotary_sin", sin, persistent=False)
+        self.t_embedder = LocalTimesEmbedder(layout.names, time_order or layout.names, width)
+        self.y_embedder = nn.Embedding(num_classes + 1, width)
+        self.blocks = nn.ModuleList([Block(width, heads, mlp_ratio) for _ in range(depth)])
+        self.final_layer = FinalLayer(width, patch_size**2 * layout.channels)
+        self.repa_projector = _projector(width, projector_width, feature_dim) if feature_dim is not None else None
+        self._initialise()
+
+    @property
+    def null_label(self) -> int:
+        """The label that stands for "no class"."""
+        return self.num_classes
+
+    @overload
+    def forward(self, z: Tensor, times: Tensor, labels: Tensor, project: Literal[False] = False) -> Tensor: ...
+    @overload
+    def forward(self, z: Tensor, times: Tensor, labels: Tensor, project: Literal[True]) -> tuple[Tensor, Tensor]: ...
+
+    def forward(
+        self, z: Tensor, times: Tensor, labels: Tensor, project: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """z (B, C, H, W), times (B, G) in layout order, labels (B,) int64 -> local velocities v (B, C, H, W).
+
+        With ``project``, also the REPA projection (B, L, feature_dim) of the hidden state after ``repa_block`` blocks.
+        """
+        x = self.x_embedder(z).flatten(2).transpose(1, 2) + self.pos_embed  # (B, L, D)
+        condition = self.t_embedder(times) + self.y_embedder(labels)
+        projected = x
+        for depth, block in enumerate(self.blocks, start=1):
+            x = block(x, condition, self.rotary_cos, self.rotary_sin)
+            if project and depth == self.repa_block:
+                if self.repa_projector is None:
+                    raise ValueError("this model has no REPA projector; create it with feature_dim")
+                projected = self.repa_projector(x)
+        v = self._unpatchify(self.final_layer(x, condition))
+        return (v, projected) if project else v
+
+    def _unpatchify(self, x: Tensor) -> Tensor:
+        """(B, L, p p C), each token its patch row by row with channels last -> (B, C, H, W)."""
+        p, grid = self.patch_size, self.input_size // self.patch_size
+        x = x.view(len(x), grid, grid, p, p, self.layout.channels)
+        return torch.einsum("bhwpqc->bchpwq", x).reshape(len(x), -1, self.input_size, self.input_size)
+
+    def _initialise(self) -> None:
+        """As released: Xavier for linear maps, N(0, 0.02^2) for embeddings, zero for modulations and the output."""
+        linears = {name: module for name, module in self.named_modules() if isinstance(module, nn.Linear)}
+        for name, linear in linears.items():
+            nn.init.zeros_(linear.bias)
+            if "adaLN_modulation" in name or name == "final_layer.linear":
+                nn.init.zeros_(linear.weight)
+            elif name.startswith("t_embedder"):
+                nn.init.normal_(linear.weight, std=0.02)
+            else:
+                nn.init.xavier_uniform_(linear.weight)
+        nn.init.normal_(self.y_embedder.weight, std=0.02)
+        nn.init.xavier_uniform_(self.x_embedder.weight.flatten(1))
+        assert self.x_embedder.bias is not None
+        nn.init.zeros_(self.x_embedder.bias)
+
+
+def _projector(width: int, hidden: int, outputs: int) -> nn.Sequential:
+    """REPA's three linear layers with SiLU between."""
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, outputs)
+    )

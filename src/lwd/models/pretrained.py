@@ -1,0 +1,34 @@
+"""Model folders (config.json and model.safetensors): written by the Hub mixin, read with errors that teach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lwd.errors import UserError
+from lwd.files import read_json
+from lwd.groups import Layout
+from lwd.models.lightningdit import LightningDiT
+from lwd.runtime.checkpoint import load_module
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def save_model(model: LightningDiT, folder: Path) -> None:
+    """Write what `LightningDiT.from_pretrained` and `load_model` read."""
+    model.save_pretrained(folder)
+
+
+def load_model(folder: Path) -> LightningDiT:
+    """A model folder -> the network, on the CPU. Raises UserError for a missing, damaged or foreign folder."""
+    config = read_json(folder / CONFIG)
+    try:
+        model = LightningDiT(**{**config, "layout": Layout(config["layout"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / CONFIG}: not a LightningDiT's config ({error})") from error
+    load_weights(model, folder)
+    return model
+
+
+def load_weights(model: LightningDiT, folder: Path) -> None:
+    """Fill ``model`` from a model folder."""
+    load_module(model, folder / WEIGHTS)

@@ -1,0 +1,16 @@
+"""Stage I: learning the schedule."""
+
+from lwd.probe.collapse import distance_from_collapse
+from lwd.probe.loop import ProbeConfig, ProbeSettings, run
+from lwd.probe.sweep import SweepConfig, SweepRow, SweepSettings, sweep
+
+__all__ = [
+    "ProbeConfig",
+    "ProbeSettings",
+    "SweepConfig",
+    "SweepRow",
+    "SweepSettings",
+    "distance_from_collapse",
+    "run",
+    "sweep",
+]

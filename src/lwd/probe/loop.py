@@ -1,0 +1,190 @@
+"""Stage I of Algorithm 1: a temporary denoiser and the schedule learn together; the averaged schedule is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import model_validator
+from torch import Tensor, nn
+
+import lwd
+from lwd.config import Config
+from lwd.data.batches import StepBatch, draw
+from lwd.flow import Jacobian, Reduction, interpolate, schedule_objective
+from lwd.models import LightningDiT
+from lwd.probe.collapse import distance_from_collapse
+from lwd.runtime.checkpoint import load_module, load_optimizer, load_tensors, optimizer_tensors, save_tensors
+from lwd.runtime.engine import Engine
+from lwd.runtime.optim import adamw
+from lwd.runtime.run import RunConfig, require, write_run_files
+from lwd.runtime.seeding import Stream, seeded
+from lwd.schedules import PolynomialCurve, Schedule
+
+CURVE_POINTS = (0.25, 0.5, 0.75)
+
+
+class ProbeSettings(Config):
+    """Stage I; the defaults are the paper's ImageNet values (Table 4)."""
+
+    leader: str = ""
+    """The group with t = tau (Eq. 17)."""
+    steps: int = 10_000
+    burn_in: int = 5_000
+    batch: int = 256
+    lr: float = 1e-4
+    rho_lr: float = 1e-2
+    kinetic_weight: float = 0.04
+    """lambda of Eq. 38."""
+    jacobian: Jacobian = "stop"
+    reduction: Reduction = "mean_flat"
+    degree: int = 4
+    label_dropout: float = 0.1
+
+    @model_validator(mode="after")
+    def _burn_in_ends(self) -> ProbeSettings:
+        if not 0 <= self.burn_in < self.steps:
+            raise ValueError(
+                f"burn_in {self.burn_in} must lie in [0, steps = {self.steps}): nothing is averaged otherwise"
+            )
+        return self
+
+
+class ProbeConfig(RunConfig):
+    """Everything `run` reads."""
+
+    probe: ProbeSettings = ProbeSettings()
+
+
+class ProbeObjective(nn.Module):
+    """L_rho (Eq. 38) of the probe denoiser and the schedule, on one process's share of a step."""
+
+    def __init__(self, model: LightningDiT, schedule: Schedule, settings: ProbeSettings, seed: int) -> None:
+        super().__init__()
+        self.model, self.schedule = model, schedule
+        self._settings, self._seed = settings, seed
+
+    def forward(self, step_batch: StepBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """A step's batch -> (L_rho, metrics)."""
+        s, ((x1, labels, _), places) = self._settings, step_batch
+        draws = draw(self._seed, step, places, x1.shape[1:], s.label_dropout)
+        times, rates = self.schedule(draws.u)
+        z, u = interpolate(draws.x0, x1, times, self.model.layout)
+        v = self.model(z, times, torch.where(draws.dropped, self.model.null_label, labels))
+        terms = schedule_objective(v, u, rates, self.model.layout, s.kinetic_weight, s.jacobian, s.reduction)
+        by_group = {f"flow_{name}": loss for name, loss in terms.by_group.items()}
+        return terms.total, {"flow": terms.flow, "kinetic": terms.kinetic, **by_group}
+
+
+class ProbeTask:
+    """The probe as the engine sees it: one AdamW for both, and the running sum of rho after burn-in."""
+
+    checkpoint_steps: tuple[int, ...] = ()
+
+    def __init__(self, objective: ProbeObjective, settings: ProbeSettings) -> None:
+        self.module = objective
+        self._burn_in = settings.burn_in
+        self._names = [n for n in objective.schedule.names if isinstance(objective.schedule[n], PolynomialCurve)]
+        self.optimizer = adamw((objective.model, settings.lr), (objective.schedule, settings.rho_lr))
+        device = next(objective.parameters()).device
+        self._points = torch.tensor(CURVE_POINTS, device=device)
+        self._sum = {name: torch.zeros_like(self._rho(name)) for name in self._names}
+        self._count = 0
+
+    def _rho(self, name: str) -> Tensor:
+        curve = self.module.schedule[name]
+        assert isinstance(curve, PolynomialCurve)
+        return curve.rho.detach()
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> Mapping[str, Tensor]:
+        """Average rho once burn-in is over; log rho and three points of each curve."""
+        if step > self._burn_in:
+            self._count += 1
+            for name in self._names:
+                self._sum[name] += self._rho(name)
+        rho = {f"rho_{name}": self._rho(name).clone() for name in self._names}
+        return rho | {f"curve_{name}": self.module.schedule[name](self._points)[0] for name in self._names}
+
+    def averaged(self) -> dict[str, Tensor]:
+        """The mean of rho over the steps after burn-in, by group."""
+        return {name: self._sum[name] / self._count for name in self._names}
+
+    def save(self, folder: Path) -> None:
+        """Denoiser, schedule, optimiser and the rho buffer."""
+        buffer = {f"sum/{name}": value for name, value in self._sum.items()} | {"count": torch.tensor(self._count)}
+        save_tensors(folder / "probe.safetensors", self.module.state_dict())
+        save_tensors(folder / "optimizer.safetensors", optimizer_tensors(self.module, self.optimizer))
+        save_tensors(folder / "buffer.safetensors", buffer)
+
+    def load(self, folder: Path) -> None:
+        """What `save` wrote."""
+        load_module(self.module, folder / "probe.safetensors")
+        load_optimizer(self.module, self.optimizer, load_tensors(folder / "optimizer.safetensors"))
+        buffer = load_tensors(folder / "buffer.safetensors")
+        self._count = int(buffer["count"])
+        for name in self._names:
+            self._sum[name].copy_(buffer[f"sum/{name}"])
+
+
+def run(config: ProbeConfig, folder: Path | None = None) -> Schedule:
+    """Algorithm 1, stage I: the learned schedule, also written to ``folder/schedule.json`` (default OUTPUT/probe).
+
+    The denoiser is thrown away. Raises UserError for input that does not fit.
+    """
+    settings, layout = config.probe, config.layout
+    folder = folder or config.output / "probe"
+    require(settings.leader, layout.names, "probe.leader")
+    engine = Engine(config.compute)
+    shards = config.shards("train", features=False)
+    with seeded(Stream.INITIALISE, config.seed):
+        model = config.model.build(layout, shards.input_size).to(engine.device)
+    schedule = Schedule.learnable(layout.names, settings.leader, settings.degree).to(engine.device)
+    task = ProbeTask(ProbeObjective(model, schedule, settings, config.seed), settings)
+    recipe = config.recipe(probe=settings.model_dump(mode="json"))
+    if engine.is_main:
+        write_run_files(config, folder)
+    engine.fit(
+        task,
+        shards,
+        batch=settings.batch,
+        steps=settings.steps,
+        seed=config.seed,
+        folder=folder,
+        recipe=recipe,
+        title=f"probe, lambda {settings.kinetic_weight:g}",
+    )
+    learned = _freeze(schedule, task.averaged(), _provenance(config))
+    if engine.is_main:
+        learned.save(folder / "schedule.json")
+    engine.barrier()
+    return learned
+
+
+def _freeze(schedule: Schedule, averaged: Mapping[str, Tensor], provenance: Mapping[str, Any]) -> Schedule:
+    curves = {
+        name: PolynomialCurve.from_rho(averaged[name].cpu()) if name in averaged else schedule[name]
+        for name in schedule.names
+    }
+    frozen = Schedule(curves).requires_grad_(False)
+    frozen.provenance = {**provenance, "distance_from_collapse": distance_from_collapse(frozen)}
+    return frozen
+
+
+def _provenance(config: ProbeConfig) -> dict[str, Any]:
+    s = config.probe
+    return {
+        "layout": config.layout.to_list(),
+        "lambda": s.kinetic_weight,
+        "steps": s.steps,
+        "burn_in": s.burn_in,
+        "batch": s.batch,
+        "jacobian": s.jacobian,
+        "reduction": s.reduction,
+        "model": config.model.name,
+        "seed": config.seed,
+        "data": config.data_fingerprint(),
+        "lwd": lwd.__version__,
+    }

@@ -1,0 +1,128 @@
+"""Checkpoints: folders ``step-00001000`` that are either whole or absent, with tensors in safetensors only."""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+import lwd
+from lwd.errors import UserError
+from lwd.files import atomic_path, read_json, write_json
+
+STATE = "state.json"
+
+
+class Checkpointable(Protocol):
+    """What can write itself into a folder and read itself back."""
+
+    def save(self, folder: Path) -> None:
+        """Write everything needed to go on."""
+
+    def load(self, folder: Path) -> None:
+        """Read what `save` wrote."""
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Where the checkpoint after ``step`` steps lies."""
+    return folder / f"step-{step:08d}"
+
+
+def find_checkpoints(folder: Path) -> dict[int, Path]:
+    """Complete checkpoints by step, oldest first."""
+    found = {int(m[1]): p for p in folder.glob("step-*") if (m := re.fullmatch(r"step-(\d+)", p.name))}
+    return dict(sorted(found.items()))
+
+
+def save_checkpoint(folder: Path, step: int, task: Checkpointable, recipe: Mapping[str, Any]) -> Path:
+    """Write the checkpoint after ``step`` steps atomically; ``recipe`` is what must be equal for a resume."""
+    path = checkpoint_path(folder, step)
+    with atomic_path(path) as temporary:
+        temporary.mkdir()
+        task.save(temporary)
+        write_json(temporary / STATE, {"step": step, "recipe": dict(recipe), "versions": versions()})
+    return path
+
+
+def load_checkpoint(path: Path, task: Checkpointable, recipe: Mapping[str, Any]) -> int:
+    """Read a checkpoint into ``task``; returns its step. Raises UserError where it was made under another recipe."""
+    state = read_json(path / STATE)
+    if difference := _first_difference(state["recipe"], dict(recipe)):
+        raise UserError(
+            f"{path}: checkpoint of another config: {difference}; "
+            f"restore the setting, choose another output, or start afresh with resume=false"
+        )
+    task.load(path)
+    return int(state["step"])
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on."""
+    return {"lwd": lwd.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """One safetensors file."""
+    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+
+
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Read one safetensors file; raises UserError where it is missing or damaged."""
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def load_module(module: nn.Module, path: Path) -> None:
+    """Fill a module from a safetensors file; raises UserError that names the first key that does not fit."""
+    tensors, wanted = load_tensors(path), module.state_dict()
+    for key in [*wanted, *tensors]:
+        if key not in tensors:
+            raise UserError(f"{path}: key {key!r} is missing; the file is of another model")
+        if key not in wanted:
+            raise UserError(f"{path}: unknown key {key!r}; the file is of another model")
+        if tensors[key].shape != wanted[key].shape:
+            raise UserError(
+                f"{path}: {key!r} has shape {tuple(tensors[key].shape)}, the model needs {tuple(wanted[key].shape)}"
+            )
+    module.load_state_dict(tensors)
+
+
+def optimizer_tensors(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state by parameter name, e.g. ``blocks.0.attn.qkv.weight/exp_avg``."""
+    return {
+        f"{name}/{key}": torch.as_tensor(value)
+        for name, parameter in module.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def load_optimizer(module: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `optimizer_tensors` took, each tensor on its parameter's device."""
+    parameters = dict(module.named_parameters())
+    optimizer.state.clear()
+    for key, tensor in tensors.items():
+        name, _, entry = key.rpartition("/")
+        parameter = parameters[name]
+        fused = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
+        device = parameter.device if tensor.ndim or fused else torch.device("cpu")
+        optimizer.state[parameter][entry] = tensor.to(device)
+
+
+def _first_difference(old: Any, new: Any, key: str = "") -> str | None:
+    """The first setting in which two recipes differ, for people; None where they are equal."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in [*old, *(n for n in new if n not in old)]:
+            if found := _first_difference(old.get(name), new.get(name), f"{key}.{name}" if key else name):
+                return found
+        return None
+    return None if old == new else f"{key} was {old!r}, now {new!r}"

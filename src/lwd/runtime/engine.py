@@ -1,0 +1,164 @@
+"""The one training loop, over one process or many, under every stage that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.data import DataLoader
+
+from lwd.config import Config
+from lwd.data.batches import StepBatch, StepBatches
+from lwd.data.shards import Batch, LatentShards
+from lwd.errors import UserError
+from lwd.files import discard
+from lwd.runtime.checkpoint import Checkpointable, checkpoint_path, find_checkpoints, load_checkpoint, save_checkpoint
+from lwd.runtime.logging import MetricLog
+from lwd.runtime.progress import progress_bar, say
+
+
+class ComputeConfig(Config):
+    """Where and how a stage runs; nothing here changes what is computed beyond rounding."""
+
+    device: Literal["auto", "cpu"] = "auto"
+    precision: Literal["no", "bf16"] = "no"
+    workers: int = 0
+    log_every: int = 50
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 0
+    resume: bool = True
+    progress: bool = True
+
+
+class Task(Checkpointable, Protocol):
+    """What a stage hands to the loop."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Everything that trains; ``module(step_batch, step)`` -> (loss, metrics), means over its samples."""
+
+    @property
+    def optimizer(self) -> Optimizer:
+        """What updates it."""
+
+    @property
+    def checkpoint_steps(self) -> tuple[int, ...]:
+        """Steps after which a checkpoint is kept for good, beside the periodic ones."""
+
+    def after_step(self, step: int) -> Mapping[str, Tensor]:
+        """Called with the number of steps done; returns what else to log."""
+
+
+class Engine:
+    """This process's place among the others, its device, and the training loop."""
+
+    def __init__(self, compute: ComputeConfig) -> None:
+        self.compute = compute
+        cpu = compute.device == "cpu" or not torch.cuda.is_available()
+        self._accelerator = Accelerator(cpu=cpu, mixed_precision=compute.precision, step_scheduler_with_optimizer=False)
+        self.device: torch.device = self._accelerator.device
+        self.rank: int = self._accelerator.process_index
+        self.world: int = self._accelerator.num_processes
+        self.is_main: bool = self._accelerator.is_main_process
+
+    def say(self, message: str) -> None:
+        """One line from the main process."""
+        say(message, self.is_main and self.compute.progress)
+
+    def barrier(self) -> None:
+        """Wait for all processes."""
+        self._accelerator.wait_for_everyone()
+
+    def mean(self, value: Tensor) -> Tensor:
+        """Average over processes, the same on each."""
+        reduced: Tensor = self._accelerator.reduce(value, reduction="mean")
+        return reduced
+
+    def fit(
+        self,
+        task: Task,
+        shards: LatentShards,
+        *,
+        batch: int,
+        steps: int,
+        seed: int,
+        folder: Path,
+        recipe: Mapping[str, Any],
+        title: str,
+    ) -> Path:
+        """Train ``task`` for ``steps`` steps of ``batch`` images over all processes, logging to ``folder/trace.jsonl``.
+
+        Returns the last checkpoint's folder.
+        Goes on from the newest checkpoint in ``folder`` that is not past ``steps``, unless ``compute.resume`` is off.
+        Raises UserError where the batch does not divide over the processes or the checkpoint is of another recipe.
+        """
+        if batch % self.world:
+            raise UserError(f"batch {batch} does not divide over {self.world} processes; choose a multiple")
+        module, optimizer = self._accelerator.prepare(task.module, task.optimizer)
+        first = self._resume(task, folder, recipe, steps)
+        log = MetricLog(folder / "trace.jsonl", self.mean, self.is_main, first)
+        loader = self._loader(StepBatches(shards, batch, seed, self.rank, self.world), range(first, steps))
+        module.train()
+        with progress_bar(title, steps, first, self.is_main and self.compute.progress) as advance:
+            for step, step_batch in enumerate(loader, start=first):
+                loss, metrics = module(self._to_device(step_batch), step)
+                self._accelerator.backward(loss)
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                log.add(step, {"loss": loss, **metrics, **task.after_step(step + 1)})
+                advance(1)
+                if (step + 1) % self.compute.log_every == 0 or step + 1 == steps or self._due(task, step + 1):
+                    self._check_finite(log.flush(), folder)
+                if self._due(task, step + 1) or step + 1 == steps:
+                    self._checkpoint(task, folder, step + 1, recipe)
+        return checkpoint_path(folder, steps)
+
+    def _resume(self, task: Task, folder: Path, recipe: Mapping[str, Any], steps: int) -> int:
+        usable = {s: path for s, path in find_checkpoints(folder).items() if s <= steps}
+        if not usable or not self.compute.resume:
+            return 0
+        newest = usable[max(usable)]
+        self.say(f"resuming from {newest}")
+        return load_checkpoint(newest, task, recipe)
+
+    def _loader(self, batches: StepBatches, steps: range) -> DataLoader[StepBatch]:
+        return DataLoader(
+            batches,
+            batch_size=None,
+            sampler=steps,
+            num_workers=self.compute.workers,
+            pin_memory=self.device.type == "cuda",
+            persistent_workers=False,
+        )
+
+    def _to_device(self, step_batch: StepBatch) -> StepBatch:
+        (x1, labels, features), places = step_batch
+        x1, labels, places = (t.to(self.device, non_blocking=True) for t in (x1, labels, places))
+        features = None if features is None else features.to(self.device, non_blocking=True)
+        return StepBatch(Batch(x1, labels, features), places)
+
+    def _due(self, task: Task, step: int) -> bool:
+        every = self.compute.checkpoint_every
+        return step in task.checkpoint_steps or (every > 0 and step % every == 0)
+
+    def _checkpoint(self, task: Task, folder: Path, step: int, recipe: Mapping[str, Any]) -> None:
+        if self.is_main:
+            save_checkpoint(folder, step, task, recipe)
+            self._prune(task, folder, step)
+        self.barrier()
+
+    def _prune(self, task: Task, folder: Path, step: int) -> None:
+        """Keep the last ``keep_checkpoints`` periodic ones (0: all) and those that the task wants for good."""
+        keep = self.compute.keep_checkpoints
+        periodic = [s for s in find_checkpoints(folder) if s not in task.checkpoint_steps and s <= step]
+        for old in periodic[:-keep] if keep else []:
+            discard(checkpoint_path(folder, old))
+
+    def _check_finite(self, line: Mapping[str, Any], folder: Path) -> None:
+        if line and not torch.isfinite(torch.tensor(line["loss"])):
+            raise UserError(f"{folder}: the loss is {line['loss']} at step {line['step']}; lower the learning rate")

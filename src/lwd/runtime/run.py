@@ -1,0 +1,81 @@
+"""What every stage shares: the settings that describe a run, and the files that say how a result came about."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationInfo, field_validator
+
+from lwd.config import Config, dump
+from lwd.data.shards import LatentShards
+from lwd.errors import UserError
+from lwd.files import read_json, write_json, write_text
+from lwd.groups import Group, Layout
+from lwd.models import ModelConfig
+from lwd.runtime.checkpoint import versions
+from lwd.runtime.engine import ComputeConfig
+
+
+class DataConfig(Config):
+    """Where the latents are. ``path`` holds the folders ``train`` and ``heldout``; None: OUTPUT/data."""
+
+    path: Path | None = None
+    flip: bool = True
+
+
+class RunConfig(Config):
+    """The sections that all stages read; each stage adds its own."""
+
+    output: Path = Path("runs/run")
+    seed: int = 0
+    groups: tuple[Group, ...]
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    compute: ComputeConfig = ComputeConfig()
+
+    @field_validator("groups")
+    @classmethod
+    def _groups_make_a_layout(cls, groups: tuple[Group, ...], info: ValidationInfo) -> tuple[Group, ...]:
+        Layout(groups)
+        return groups
+
+    @property
+    def layout(self) -> Layout:
+        """The groups as a layout."""
+        return Layout(self.groups)
+
+    @property
+    def data_path(self) -> Path:
+        """The folder of the encoded data."""
+        return self.data.path or self.output / "data"
+
+    def shards(self, split: str, features: bool) -> LatentShards:
+        """The latents of one split ("train", "heldout"), flips as configured."""
+        return LatentShards(self.data_path / split, self.layout, self.data.flip, features, self.seed)
+
+    def data_fingerprint(self) -> str | None:
+        """What the encode manifest says the data is, None where there is no manifest."""
+        manifest = self.data_path / "manifest.json"
+        return str(read_json(manifest)["fingerprint"]) if manifest.is_file() else None
+
+    def recipe(self, **more: Any) -> dict[str, Any]:
+        """The settings that decide a result: groups, seed, data, model and ``more``; not where or how it runs."""
+        return self.model_dump(mode="json", include={"groups", "seed", "model"}) | {
+            "flip": self.data.flip,
+            "data": self.data_fingerprint(),
+            **more,
+        }
+
+
+def write_run_files(config: RunConfig, folder: Path) -> None:
+    """Beside a stage's result: its resolved config and the versions it ran under."""
+    write_text(folder / "config.yaml", dump(config))
+    write_json(folder / "versions.json", versions())
+
+
+def require(name: str, names: tuple[str, ...], where: str) -> str:
+    """``name``, if it is one of ``names``; else UserError."""
+    if name not in names:
+        raise UserError(f"{where}: {name!r} is not one of the groups {list(names)}")
+    return name

@@ -1,0 +1,5 @@
+"""Stage II: training a denoiser under a frozen schedule."""
+
+from lwd.train.loop import ScheduleChoice, TrainConfig, TrainSettings, choose_schedule, run
+
+__all__ = ["ScheduleChoice", "TrainConfig", "TrainSettings", "choose_schedule", "run"]

@@ -1,0 +1,174 @@
+"""Stage II of Algorithm 1: a fresh denoiser under a frozen schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lwd.config import Config
+from lwd.data.batches import StepBatch, draw
+from lwd.flow import (
+    TIME_DISTRIBUTIONS,
+    Reduction,
+    TimeDistribution,
+    cosine_direction_loss,
+    flow_loss,
+    interpolate,
+    repa_loss,
+)
+from lwd.models import LightningDiT
+from lwd.models.pretrained import load_weights, save_model
+from lwd.runtime.checkpoint import load_optimizer, load_tensors, optimizer_tensors, save_tensors
+from lwd.runtime.ema import EMA
+from lwd.runtime.engine import Engine
+from lwd.runtime.optim import adamw
+from lwd.runtime.run import RunConfig, require, write_run_files
+from lwd.runtime.seeding import Stream, seeded
+from lwd.schedules import Schedule
+
+
+class ScheduleChoice(Config):
+    """Which schedule to train under."""
+
+    kind: Literal["learned", "synchronous", "offset"] = "learned"
+    path: Path | None = None
+    """The file of a learned schedule; None: OUTPUT/schedule.json, where `lwd sweep` puts the chosen one."""
+    leader: str = ""
+    """The leading group of an offset schedule."""
+    delta: float = 0.3
+
+
+class TrainSettings(Config):
+    """Stage II; the defaults are the paper's ImageNet values (Table 5)."""
+
+    name: str = "learned"
+    """The run's folder: OUTPUT/train/NAME."""
+    schedule: ScheduleChoice = ScheduleChoice()
+    steps: int = 400_000
+    batch: int = 256
+    lr: float = 1e-4
+    weight_decay: float = 0.0
+    ema_decay: float = 0.9999
+    corrected: bool = True
+    """Weight each group's loss by t_g' (Eq. 33); SFD's own objective does not."""
+    time_distribution: TimeDistribution = "uniform"
+    reduction: Reduction = "mean_flat"
+    cosine_weight: float = 1.0
+    repa_weight: float = 1.0
+    label_dropout: float = 0.1
+    checkpoint_steps: tuple[int, ...] = ()
+    """Steps whose checkpoints are kept for good, beside the periodic ones of ``compute``."""
+
+
+class TrainConfig(RunConfig):
+    """Everything `run` reads."""
+
+    train: TrainSettings = TrainSettings()
+
+
+class DenoiserObjective(nn.Module):
+    """L_theta (Eq. 39) of the denoiser under a frozen schedule, on one process's share of a step."""
+
+    def __init__(self, model: LightningDiT, schedule: Schedule, settings: TrainSettings, seed: int) -> None:
+        super().__init__()
+        self.model = model
+        self.schedule = schedule.requires_grad_(False)
+        self._settings, self._seed = settings, seed
+
+    def forward(self, step_batch: StepBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """A step's batch -> (L_theta, metrics)."""
+        s, ((x1, labels, features), places) = self._settings, step_batch
+        draws = draw(self._seed, step, places, x1.shape[1:], s.label_dropout)
+        times, rates = self.schedule(TIME_DISTRIBUTIONS[s.time_distribution](draws.u))
+        z, u = interpolate(draws.x0, x1, times, self.model.layout)
+        labels = torch.where(draws.dropped, self.model.null_label, labels)
+        if features is not None:
+            v, projected = self.model(z, times, labels, project=True)
+        else:
+            v = self.model(z, times, labels)
+        omega = rates if s.corrected else torch.ones_like(rates)
+        loss, by_group = flow_loss(v, u, omega, self.model.layout, s.reduction)
+        metrics = {"flow": loss, **{f"flow_{name}": value for name, value in by_group.items()}}
+        if s.cosine_weight:
+            metrics["cosine"] = cosine_direction_loss(v, u)
+            loss = loss + s.cosine_weight * metrics["cosine"]
+        if features is not None:
+            metrics["repa"] = repa_loss(projected, features)
+            loss = loss + s.repa_weight * metrics["repa"]
+        return loss, metrics
+
+
+class TrainTask:
+    """The denoiser, its average and its optimiser, as the engine sees them."""
+
+    def __init__(self, objective: DenoiserObjective, settings: TrainSettings) -> None:
+        self.module = objective
+        self.optimizer = adamw((objective.model, settings.lr), weight_decay=settings.weight_decay)
+        self.checkpoint_steps = settings.checkpoint_steps
+        self.ema = EMA(objective.model, settings.ema_decay)
+
+    def after_step(self, step: int) -> Mapping[str, Tensor]:
+        """Move the average."""
+        self.ema.update()
+        return {}
+
+    def save(self, folder: Path) -> None:
+        """Weights and average, each a folder that `LightningDiT.from_pretrained` reads, optimiser and schedule."""
+        save_model(self.module.model, folder / "model")
+        save_model(self.ema.model, folder / "ema")
+        save_tensors(folder / "optimizer.safetensors", optimizer_tensors(self.module, self.optimizer))
+        self.module.schedule.save(folder / "schedule.json")
+
+    def load(self, folder: Path) -> None:
+        """What `save` wrote."""
+        load_weights(self.module.model, folder / "model")
+        load_weights(self.ema.model, folder / "ema")
+        load_optimizer(self.module, self.optimizer, load_tensors(folder / "optimizer.safetensors"))
+
+
+def run(config: TrainConfig) -> Path:
+    """Algorithm 1, stage II: train to ``train.steps`` under OUTPUT/train/NAME; returns the last checkpoint's folder.
+
+    Raises UserError for input that does not fit.
+    """
+    settings, layout = config.train, config.layout
+    folder = config.output / "train" / settings.name
+    engine = Engine(config.compute)
+    schedule = choose_schedule(config).to(engine.device)
+    shards = config.shards("train", features=settings.repa_weight > 0)
+    with seeded(Stream.INITIALISE, config.seed):
+        model = config.model.build(layout, shards.input_size, shards.feature_dim).to(engine.device)
+    task = TrainTask(DenoiserObjective(model, schedule, settings, config.seed), settings)
+    ignored = {"name", "steps", "checkpoint_steps", "schedule"}
+    recipe = config.recipe(train=settings.model_dump(mode="json", exclude=ignored), schedule=schedule.hash())
+    if engine.is_main:
+        write_run_files(config, folder)
+    return engine.fit(
+        task,
+        shards,
+        batch=settings.batch,
+        steps=settings.steps,
+        seed=config.seed,
+        folder=folder,
+        recipe=recipe,
+        title=f"train {settings.name}",
+    )
+
+
+def choose_schedule(config: TrainConfig) -> Schedule:
+    """The schedule that ``train.schedule`` asks for, checked against the layout."""
+    choice, layout = config.train.schedule, config.layout
+    if choice.kind == "synchronous":
+        return Schedule.synchronous(layout.names)
+    if choice.kind == "offset":
+        return Schedule.offset(
+            layout.names, require(choice.leader, layout.names, "train.schedule.leader"), choice.delta
+        )
+    path = choice.path or config.output / "schedule.json"
+    schedule = Schedule.load(path)
+    schedule.check(layout, str(path))
+    return schedule

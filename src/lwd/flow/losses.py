@@ -84,9 +84,14 @@ def schedule_objective(
     return Terms(flow + kinetic_weight * kinetic, flow, kinetic, by_group)
 
 
+COSINE_NORM_FLOOR = 0.1
+"""Below this norm of v the direction term is linear in v. PyTorch's default, 1e-8, makes the first gradient of a
+network whose output starts at zero 1e8 times too large, which Adam's second moment does not soon forget."""
+
+
 def cosine_direction_loss(v: Tensor, u: Tensor) -> Tensor:
     """LightningDiT's direction term: mean of 1 - cos(v, u) over positions, along the composite channels."""
-    return (1 - F.cosine_similarity(v.float(), u.float(), dim=1)).mean()
+    return (1 - F.cosine_similarity(v.float(), u.float(), dim=1, eps=COSINE_NORM_FLOOR)).mean()
 
 
 def repa_loss(projected: Tensor, features: Tensor) -> Tensor:

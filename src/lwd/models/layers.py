@@ -15,22 +15,23 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 def rotary_table(head_width: int, grid: int) -> tuple[Tensor, Tensor]:
-    """cos and sin (grid^2, head_width) of EVA-02's 2-D rotary embedding, tokens in row-major order.
+    """cos and signed sin (grid^2, head_width) of EVA-02's 2-D rotary embedding, tokens in row-major order.
 
-    The first half of a head turns with the row, the second with the column; neighbouring channels form a pair.
+    The first half of a head turns with the row, the second with the column; neighbouring channels form a pair, of which
+    the first carries -sin (see `rotate`).
     """
     frequencies = 10000.0 ** (-torch.arange(0, head_width // 2, 2, dtype=torch.float32) / (head_width // 2))
     angles = torch.outer(torch.arange(grid, dtype=torch.float32), frequencies).repeat_interleave(2, dim=1)
     rows, columns = angles[:, None].expand(-1, grid, -1), angles[None].expand(grid, -1, -1)
     table = torch.cat([rows, columns], dim=-1).flatten(0, 1)
-    return table.cos(), table.sin()
+    sign = torch.tensor([-1.0, 1.0]).repeat(head_width // 2)
+    return table.cos(), table.sin() * sign
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the channel pairs of x (B, heads, L, head_width) by the angles of `rotary_table`."""
-    pairs = x.view(*x.shape[:-1], -1, 2)
-    turned = torch.stack([-pairs[..., 1], pairs[..., 0]], dim=-1).flatten(-2)
-    return x * cos + turned * sin
+    """Turn the channel pairs (a, b) of x (..., L, head_width): (a cos - b sin, b cos + a sin)."""
+    swapped = x.view(*x.shape[:-1], -1, 2).flip(-1).view(x.shape)
+    return torch.addcmul(x * cos, swapped, sin)
 
 
 class Attention(nn.Module):

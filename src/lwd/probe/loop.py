@@ -19,7 +19,7 @@ from lwd.probe.collapse import distance_from_collapse
 from lwd.runtime.checkpoint import load_module, load_optimizer, load_tensors, optimizer_tensors, save_tensors
 from lwd.runtime.engine import Engine
 from lwd.runtime.optim import adamw
-from lwd.runtime.run import RunConfig, require, write_run_files
+from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
 from lwd.schedules import PolynomialCurve, Schedule
 
@@ -29,8 +29,6 @@ CURVE_POINTS = (0.25, 0.5, 0.75)
 class ProbeSettings(Config):
     """Stage I; the defaults are the paper's ImageNet values (Table 4)."""
 
-    leader: str = ""
-    """The group with t = tau (Eq. 17)."""
     steps: int = 10_000
     burn_in: int = 5_000
     batch: int = 256
@@ -136,12 +134,11 @@ def run(config: ProbeConfig, folder: Path | None = None) -> Schedule:
     """
     settings, layout = config.probe, config.layout
     folder = folder or config.output / "probe"
-    require(settings.leader, layout.names, "probe.leader")
     engine = Engine(config.compute)
     shards = config.shards("train", features=False)
     with seeded(Stream.INITIALISE, config.seed):
         model = config.model.build(layout, shards.input_size).to(engine.device)
-    schedule = Schedule.learnable(layout.names, settings.leader, settings.degree).to(engine.device)
+    schedule = Schedule.learnable(layout.names, config.leader, settings.degree).to(engine.device)
     task = ProbeTask(ProbeObjective(model, schedule, settings, config.seed), settings)
     recipe = config.recipe(probe=settings.model_dump(mode="json"))
     if engine.is_main:

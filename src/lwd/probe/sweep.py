@@ -13,6 +13,7 @@ from lwd.files import write_json
 from lwd.probe.collapse import distance_from_collapse
 from lwd.probe.loop import CURVE_POINTS, ProbeConfig, run
 from lwd.runtime.engine import Engine
+from lwd.runtime.jobs import run_jobs
 from lwd.runtime.run import write_run_files
 from lwd.schedules import PolynomialCurve, Schedule
 
@@ -23,6 +24,9 @@ class SweepSettings(Config):
     kinetic_weights: tuple[float, ...] = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.10)
     collapsed_below: float = 0.1
     """A probe whose schedule's `distance_from_collapse` is smaller has collapsed (0: tau^(M+1), 1: tau)."""
+
+    processes: int = 0
+    """How many probes run side by side; 0: one per core, or one where there is a GPU."""
 
     @field_validator("kinetic_weights")
     @classmethod
@@ -55,12 +59,10 @@ def sweep(config: SweepConfig) -> tuple[list[SweepRow], Schedule]:
     found again. Raises UserError where every lambda collapses; says so where none does.
     """
     engine = Engine(config.compute)
-    rows, schedules = [], []
-    for weight in config.sweep.kinetic_weights:
-        one = config.model_copy(update={"probe": config.probe.model_copy(update={"kinetic_weight": weight})})
-        schedule = run(one, config.output / "sweep" / f"lambda-{weight:g}")
-        rows.append(_row(weight, schedule, config.sweep.collapsed_below))
-        schedules.append(schedule)
+    processes = config.sweep.processes if engine.world == 1 else 1
+    jobs = [_Job(config, weight) for weight in config.sweep.kinetic_weights]
+    schedules = run_jobs(_probe, jobs, "sweep", processes, engine.is_main and config.compute.progress)
+    rows = [_row(job.kinetic_weight, s, config.sweep.collapsed_below) for job, s in zip(jobs, schedules, strict=True)]
     stable = [i for i, row in enumerate(rows) if not row.collapsed]
     chosen = stable[0] if stable else None
     weights = config.sweep.kinetic_weights
@@ -81,6 +83,19 @@ def sweep(config: SweepConfig) -> tuple[list[SweepRow], Schedule]:
         schedules[chosen].save(config.output / "schedule.json")
     engine.barrier()
     return rows, schedules[chosen]
+
+
+@dataclass(frozen=True)
+class _Job:
+    config: SweepConfig
+    kinetic_weight: float
+
+
+def _probe(job: _Job) -> Schedule:
+    probe = job.config.probe.model_copy(update={"kinetic_weight": job.kinetic_weight})
+    quiet = job.config.compute.model_copy(update={"progress": False})
+    one = job.config.model_copy(update={"probe": probe, "compute": quiet})
+    return run(one, job.config.output / "sweep" / f"lambda-{job.kinetic_weight:g}")
 
 
 def _row(weight: float, schedule: Schedule, collapsed_below: float) -> SweepRow:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from pydantic import ValidationInfo, field_validator
+from pydantic import model_validator
 
 from lwd.config import Config, dump
 from lwd.data.shards import LatentShards
-from lwd.errors import UserError
 from lwd.files import read_json, write_json, write_text
 from lwd.groups import Group, Layout
 from lwd.models import ModelConfig
@@ -30,15 +29,17 @@ class RunConfig(Config):
     output: Path = Path("runs/run")
     seed: int = 0
     groups: tuple[Group, ...]
+    leader: str
+    """The group that sets the pace: t = tau in a learned schedule (Eq. 17), ahead of the others in an offset one."""
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     compute: ComputeConfig = ComputeConfig()
 
-    @field_validator("groups")
-    @classmethod
-    def _groups_make_a_layout(cls, groups: tuple[Group, ...], info: ValidationInfo) -> tuple[Group, ...]:
-        Layout(groups)
-        return groups
+    @model_validator(mode="after")
+    def _leader_leads(self) -> Self:
+        if self.leader not in self.layout.names:
+            raise ValueError(f"leader: {self.leader!r} is not one of the groups {list(self.layout.names)}")
+        return self
 
     @property
     def layout(self) -> Layout:
@@ -61,7 +62,7 @@ class RunConfig(Config):
 
     def recipe(self, **more: Any) -> dict[str, Any]:
         """The settings that decide a result: groups, seed, data, model and ``more``; not where or how it runs."""
-        return self.model_dump(mode="json", include={"groups", "seed", "model"}) | {
+        return self.model_dump(mode="json", include={"groups", "leader", "seed", "model"}) | {
             "flip": self.data.flip,
             "data": self.data_fingerprint(),
             **more,
@@ -72,10 +73,3 @@ def write_run_files(config: RunConfig, folder: Path) -> None:
     """Beside a stage's result: its resolved config and the versions it ran under."""
     write_text(folder / "config.yaml", dump(config))
     write_json(folder / "versions.json", versions())
-
-
-def require(name: str, names: tuple[str, ...], where: str) -> str:
-    """``name``, if it is one of ``names``; else UserError."""
-    if name not in names:
-        raise UserError(f"{where}: {name!r} is not one of the groups {list(names)}")
-    return name

@@ -20,13 +20,12 @@ from lwd.flow import (
     interpolate,
     repa_loss,
 )
-from lwd.models import LightningDiT
-from lwd.models.pretrained import load_weights, save_model
+from lwd.models import LightningDiT, load_weights, save_model
 from lwd.runtime.checkpoint import load_optimizer, load_tensors, optimizer_tensors, save_tensors
 from lwd.runtime.ema import EMA
 from lwd.runtime.engine import Engine
 from lwd.runtime.optim import adamw
-from lwd.runtime.run import RunConfig, require, write_run_files
+from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
 from lwd.schedules import Schedule
 
@@ -37,8 +36,6 @@ class ScheduleChoice(Config):
     kind: Literal["learned", "synchronous", "offset"] = "learned"
     path: Path | None = None
     """The file of a learned schedule; None: OUTPUT/schedule.json, where `lwd sweep` puts the chosen one."""
-    leader: str = ""
-    """The leading group of an offset schedule."""
     delta: float = 0.3
 
 
@@ -165,9 +162,7 @@ def choose_schedule(config: TrainConfig) -> Schedule:
     if choice.kind == "synchronous":
         return Schedule.synchronous(layout.names)
     if choice.kind == "offset":
-        return Schedule.offset(
-            layout.names, require(choice.leader, layout.names, "train.schedule.leader"), choice.delta
-        )
+        return Schedule.offset(layout.names, config.leader, choice.delta)
     path = choice.path or config.output / "schedule.json"
     schedule = Schedule.load(path)
     schedule.check(layout, str(path))

@@ -1,0 +1,78 @@
+"""`lwd demo`: the stages in order, on data that a package ships, and a page that shows what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from lwd import data, evaluate, probe, report, sample, train
+from lwd.config import dump, load
+from lwd.experiment import Experiment
+from lwd.files import read_json, write_json
+from lwd.runtime.checkpoint import checkpoint_path
+from lwd.runtime.jobs import run_jobs
+from lwd.runtime.progress import say
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run of the comparison and everything that is measured on it."""
+
+    experiment: Experiment
+    variant: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the convergence table."""
+
+    variant: str
+    seed: int
+    steps: int
+    frechet: float
+    accuracy: float | None
+    nfe: float
+
+
+def run(output: Path, config: Path, overrides: Iterable[str] = ()) -> Path:
+    """Encode, sweep, train, sample, evaluate, report; returns the page. What is finished already is found again."""
+    experiment = load(Experiment, config, [*overrides, f"output={output}"])
+    show = experiment.compute.progress
+    say("[1/4] encode: real images to latents", show)
+    data.encode(experiment)
+    say("[2/4] sweep: learn a schedule for each lambda, keep the weakest that does not collapse", show)
+    probe.sweep(experiment)
+    say("[3/4] compare: train, sample and evaluate each schedule", show)
+    jobs = [Job(experiment, v, s) for s in experiment.compare.seeds for v in experiment.compare.variants]
+    rows = run_jobs(compare_one, jobs, "compare", experiment.compare.processes, show)
+    write_json(output / "results.json", [asdict(row) for group in rows for row in group])
+    say("[4/4] report", show)
+    return report.write_page(experiment)
+
+
+def compare_one(job: Job) -> list[Row]:
+    """Train one variant with one seed; sample and evaluate it at every budget."""
+    name = f"{job.variant}-seed{job.seed}"
+    budgets = job.experiment.compare.budgets
+    settings = job.experiment.variant(job.variant)
+    settings = settings.model_copy(update={"name": name, "steps": max(budgets), "checkpoint_steps": budgets})
+    quiet = job.experiment.compute.model_copy(update={"progress": False})
+    one = job.experiment.model_copy(update={"seed": job.seed, "train": settings, "compute": quiet})
+    train.run(one)
+    return [_measure(one, job, name, steps) for steps in budgets]
+
+
+def _measure(one: Experiment, job: Job, name: str, steps: int) -> Row:
+    """Sample and evaluate one checkpoint, unless that was done under the same config."""
+    checkpoint = checkpoint_path(one.output / "train" / name, steps)
+    sampling = one.sample.model_copy(update={"checkpoint": checkpoint, "name": f"{name}-{steps}"})
+    folder = one.output / "samples" / f"{name}-{steps}"
+    one = one.model_copy(update={"sample": sampling, "evaluate": evaluate.EvaluateSettings(samples=folder)})
+    done = folder / "evaluation.json"
+    if not (done.is_file() and (folder / "config.yaml").read_text() == dump(one)):
+        sample.run(one)
+        evaluate.run(one)
+    result = read_json(done)
+    return Row(job.variant, job.seed, steps, result["frechet"], result["accuracy"], result["nfe"])

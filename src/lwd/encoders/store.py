@@ -1,0 +1,65 @@
+"""What `lwd encode` leaves for later stages: the manifest, the decoder to pixels, and the network that judges samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from lwd.encoders.features import SmallCNN
+from lwd.encoders.texture import PixelUnshuffle, TextureEncoder
+from lwd.errors import UserError
+from lwd.files import read_json
+from lwd.groups import Layout
+from lwd.runtime.checkpoint import load_module
+
+MANIFEST = "manifest.json"
+JUDGE = "judge.safetensors"
+FORMAT = "lwd.data/1"
+
+
+class Judge(Protocol):
+    """A classifier whose pooled features measure distances between sets of images; never used to make latents."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images (N, c, H, W) in [-1, 1] -> logits (N, classes)."""
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Images (N, c, H, W) in [-1, 1] -> features (N, D)."""
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """From composite latents to pixels: only ``group`` is decoded."""
+
+    group: str
+    encoder: TextureEncoder
+
+    def decode(self, latents: Tensor, layout: Layout) -> Tensor:
+        """Latents (N, C, H, W) on the encoders' own scale -> images (N, c, H', W') in [-1, 1]."""
+        return self.encoder.decode(layout.split(latents)[self.group])
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of encoded data; raises UserError where there is none."""
+    path = folder / MANIFEST
+    manifest = read_json(path)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{path}: not a manifest of encoded data (expected format {FORMAT!r}); run `lwd encode`")
+    return manifest
+
+
+def load_decoder(folder: Path) -> Decoder:
+    """The decoder of encoded data."""
+    texture = read_manifest(folder)["texture"]
+    return Decoder(texture["group"], PixelUnshuffle(texture["factor"]))
+
+
+def load_judge(folder: Path) -> Judge:
+    """The judge of encoded data, in evaluation mode."""
+    settings = read_manifest(folder)["judge"]
+    judge = SmallCNN(channels=settings["channels"], classes=settings["classes"])
+    load_module(judge, folder / JUDGE)
+    return judge.eval()

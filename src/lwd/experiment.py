@@ -1,0 +1,50 @@
+"""The one config of an experiment: every stage's section, so that one YAML file drives all commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import model_validator
+
+from lwd.config import Config
+from lwd.data.extract import EncodeConfig
+from lwd.evaluate import EvaluateConfig
+from lwd.probe import SweepConfig
+from lwd.sample import SampleConfig
+from lwd.train import TrainConfig, TrainSettings
+
+
+class CompareSettings(Config):
+    """Denoisers trained on equal terms: what each changes of ``train``, at which budgets, with which seeds."""
+
+    variants: dict[str, dict[str, Any]] = {}
+    budgets: tuple[int, ...] = ()
+    seeds: tuple[int, ...] = (0,)
+    processes: int = 0
+    """How many runs go side by side; 0: one per core, or one where there is a GPU."""
+
+
+class Experiment(EncodeConfig, SweepConfig, TrainConfig, SampleConfig, EvaluateConfig):
+    """Each stage reads its own section and those of `RunConfig`; `lwd demo` also ``compare``."""
+
+    compare: CompareSettings = CompareSettings()
+
+    @model_validator(mode="after")
+    def _variants_are_settings_of_train(self) -> Experiment:
+        for name in self.compare.variants:
+            self.variant(name)
+        return self
+
+    def variant(self, name: str) -> TrainSettings:
+        """The ``train`` section of one variant, before seed and budget."""
+        base = self.train.model_dump() | {"name": name}
+        return TrainSettings.model_validate(_merge(base, self.compare.variants[name]))
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``, section by section."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged

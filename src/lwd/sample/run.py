@@ -1,0 +1,148 @@
+"""`lwd sample`: class-balanced samples from a checkpoint, into one safetensors file and a contact sheet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lwd.config import Config
+from lwd.data.pictures import save_grid
+from lwd.encoders.store import load_decoder
+from lwd.errors import UserError
+from lwd.files import atomic_path
+from lwd.models import LightningDiT, load_model
+from lwd.runtime.checkpoint import find_checkpoints
+from lwd.runtime.engine import Engine
+from lwd.runtime.progress import progress_bar
+from lwd.runtime.run import RunConfig, write_run_files
+from lwd.sample.generate import generate
+from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance
+from lwd.sample.ode import Solver
+from lwd.schedules import Schedule
+
+
+class GuidanceSettings(Config):
+    """None, AutoGuidance from a weak model's folder, or classifier-free guidance."""
+
+    kind: Literal["none", "auto", "classifier_free"] = "none"
+    scale: float | dict[str, float] = 1.5
+    weak: Path | None = None
+    """Checkpoint folder of the weak model, trained under the same schedule."""
+
+
+class SampleSettings(Config):
+    """What to sample, and how (the paper's solver settings)."""
+
+    checkpoint: Path | None = None
+    """A checkpoint folder; None: the newest of OUTPUT/train/learned."""
+    name: str | None = None
+    """Results go to OUTPUT/samples/NAME; None: named after the checkpoint."""
+    num: int = 1000
+    batch: int = 250
+    labels: Literal["balanced", "null"] = "balanced"
+    seed: int = 0
+    solver: Solver = "dopri5"
+    steps: int = 50
+    """Steps of heun and euler; dopri5 chooses its own."""
+    atol: float = 1e-6
+    rtol: float = 1e-3
+    guidance: GuidanceSettings = GuidanceSettings()
+
+
+class SampleConfig(RunConfig):
+    """Everything `run` reads."""
+
+    sample: SampleSettings = SampleSettings()
+
+
+def run(config: SampleConfig) -> Path:
+    """Sample ``sample.num`` images; returns the folder with ``samples.safetensors`` and ``grid.png``.
+
+    The file holds latents (N, C, H, W) on the encoders' own scale, labels, seeds and nfe (N,). Raises UserError for
+    input that does not fit.
+    """
+    settings, layout = config.sample, config.layout
+    checkpoint = settings.checkpoint or newest_checkpoint(config.output / "train" / "learned")
+    folder = config.output / "samples" / (settings.name or f"{checkpoint.parent.name}-{checkpoint.name}")
+    engine = Engine(config.compute)
+    if engine.world > 1:
+        raise UserError("sample: runs on one process so far; start it without torchrun")
+    model, schedule = load_checkpoint_model(checkpoint)
+    if model.layout.names != layout.names or model.layout.sizes != layout.sizes:
+        raise UserError(f"{checkpoint}: model of layout {model.layout}, the config's layout is {layout}")
+    shards = config.shards("train", features=False)
+    labels = class_labels(settings, model)
+    seeds = settings.seed * 2**32 + torch.arange(settings.num)
+    guidance = _guidance(config, model, schedule, engine)
+    model = model.to(engine.device)
+    latents, nfe = [], []
+    with progress_bar(f"sample {folder.name}", settings.num, show=config.compute.progress) as advance:
+        for chunk in torch.arange(settings.num).split(settings.batch):
+            samples = generate(
+                model,
+                schedule,
+                layout,
+                labels[chunk],
+                seeds[chunk],
+                model.input_size,
+                solver=settings.solver,
+                atol=settings.atol,
+                rtol=settings.rtol,
+                guidance=guidance,
+                steps=settings.steps,
+            )
+            latents.append(shards.destandardise(samples.latents).cpu())
+            nfe.append(samples.nfe.cpu())
+            advance(len(chunk))
+    tensors = {"latents": torch.cat(latents), "labels": labels, "seeds": seeds, "nfe": torch.cat(nfe)}
+    write_run_files(config, folder)
+    with atomic_path(folder / "samples.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"checkpoint": str(checkpoint), "schedule": schedule.hash()})
+    images = load_decoder(config.data_path).decode(tensors["latents"][:100], layout)
+    save_grid(images, folder / "grid.png")
+    return folder
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The newest checkpoint of a training run; raises UserError where there is none."""
+    found = find_checkpoints(folder)
+    if not found:
+        raise UserError(f"{folder}: no checkpoints here; train first, or set sample.checkpoint")
+    return found[max(found)]
+
+
+def load_checkpoint_model(checkpoint: Path) -> tuple[LightningDiT, Schedule]:
+    """The averaged network of a checkpoint folder and the schedule that it was trained under."""
+    if not checkpoint.is_dir():
+        raise UserError(f"{checkpoint}: no such checkpoint folder")
+    return load_model(checkpoint / "ema").eval(), Schedule.load(checkpoint / "schedule.json")
+
+
+def class_labels(settings: SampleSettings, model: LightningDiT) -> Tensor:
+    """Labels (N,): classes in turn, or all null."""
+    if settings.labels == "null":
+        return torch.full((settings.num,), model.null_label)
+    return torch.arange(settings.num) % model.num_classes
+
+
+def _guidance(
+    config: SampleConfig, model: LightningDiT, schedule: Schedule, engine: Engine
+) -> AutoGuidance | ClassifierFreeGuidance | None:
+    settings = config.sample.guidance
+    scale: Any = settings.scale
+    if isinstance(scale, dict) and set(scale) != set(config.layout.names):
+        raise UserError(f"sample.guidance.scale: must name each of the groups {list(config.layout.names)}")
+    if settings.kind == "none":
+        return None
+    if settings.kind == "classifier_free":
+        return ClassifierFreeGuidance(scale, model.null_label)
+    if settings.weak is None:
+        raise UserError("sample.guidance.weak: AutoGuidance needs the checkpoint folder of a weak model")
+    weak, weak_schedule = load_checkpoint_model(settings.weak)
+    if weak_schedule.hash() != schedule.hash():
+        raise UserError(f"{settings.weak}: the weak model was trained under another schedule than the main one")
+    return AutoGuidance(weak.to(engine.device), scale)

@@ -109,7 +109,7 @@ def _evaluate(experiment: Experiment) -> str:
 def _report(experiment: Experiment) -> str:
     from lwd.report import write_page
 
-    return f"wrote {write_page(experiment.output)}"
+    return f"wrote {write_page(experiment)}"
 
 
 _stage("encode", "Images to latent shards, statistics and encoders, in OUTPUT/data.", _encode)

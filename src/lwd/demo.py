@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lwd import data, evaluate, probe, report, sample, train
+from lwd import evaluate, probe, report, sample, train
 from lwd.config import dump, load
+from lwd.data.extract import run as encode
 from lwd.experiment import Experiment
 from lwd.files import read_json, write_json
 from lwd.runtime.checkpoint import checkpoint_path
@@ -41,7 +42,7 @@ def run(output: Path, config: Path, overrides: Iterable[str] = ()) -> Path:
     experiment = load(Experiment, config, [*overrides, f"output={output}"])
     show = experiment.compute.progress
     say("[1/4] encode: real images to latents", show)
-    data.encode(experiment)
+    encode(experiment)
     say("[2/4] sweep: learn a schedule for each lambda, keep the weakest that does not collapse", show)
     probe.sweep(experiment)
     say("[3/4] compare: train, sample and evaluate each schedule", show)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from lwd.config import Config
 from lwd.data.extract import EncodeConfig
@@ -17,7 +17,7 @@ from lwd.train import TrainConfig, TrainSettings
 class CompareSettings(Config):
     """Denoisers trained on equal terms: what each changes of ``train``, at which budgets, with which seeds."""
 
-    variants: dict[str, dict[str, Any]] = {}
+    variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
     budgets: tuple[int, ...] = ()
     seeds: tuple[int, ...] = (0,)
     processes: int = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,8 +19,8 @@ from lwd.encoders.pca import PatchPCA
 from lwd.encoders.store import FORMAT, JUDGE, MANIFEST, read_manifest
 from lwd.encoders.texture import PixelUnshuffle
 from lwd.errors import UserError
-from lwd.files import write_json
-from lwd.runtime.checkpoint import load_module, save_tensors, versions
+from lwd.files import atomic_path, write_json
+from lwd.runtime.checkpoint import save_tensors, versions
 from lwd.runtime.progress import progress_bar, say
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, integer, seeded
@@ -54,25 +54,135 @@ def run(config: EncodeConfig) -> Path:
     Returns the folder. Data that was encoded under the same settings is left as it is. Raises UserError for settings
     that do not fit the groups.
     """
-    settings, folder = config.encode, config.data_path
-    _check(config)
+    settings, folder, show = config.encode, config.data_path, config.compute.progress
+    channels = _semantic_channels(config)
     recipe = {"seed": config.seed, "groups": config.layout.to_list(), **settings.model_dump(mode="json")}
     if (folder / MANIFEST).is_file() and read_manifest(folder)["recipe"] == recipe:
-        say(f"already encoded: {folder}", config.compute.progress)
+        say(f"already encoded: {folder}", show)
         return folder
     images, labels = digits("train")
-    show = config.compute.progress
-    vit = _trained("semantic encoder", SmallViT(), images, labels, settings.encoder_steps, config.seed, show)
-    judge = _trained("judge", SmallCNN(), images, labels, settings.judge_steps, config.seed + 1, show)
-    pca = PatchPCA(config.layout.groups[config.layout.names.index(settings.semantic)].channels)
-    pca.fit(vit.patch_features(images))
-    heldout, heldout_labels = digits("heldout")
-    splits = {}
-    stats: dict[str, tuple[Tensor, Tensor]] = {}
-    for split in SPLITS:
-        splits[split] = _write_split(config, split, vit, pca, stats)
-    save_tensors(folder / "semantic.safetensors", vit.state_dict())
-    save_tensors(folder / JUDGE, judge.state_dict())
-    pca.save(folder / "pca.safetensors")
-    ...
+    with seeded(Stream.INITIALISE, config.seed):
+        vit, judge = SmallViT(), SmallCNN()
+    _train("semantic encoder", vit, images, labels, settings.encoder_steps, integer(Stream.ENCODER, config.seed), show)
+    _train("judge", judge, images, labels, settings.judge_steps, integer(Stream.ENCODER, config.seed, 1), show)
+    with torch.no_grad():
+        pca = PatchPCA(channels).fit(vit.patch_features(images))
+        latents = {split: _encode(config, split, vit, pca) for split in SPLITS}
+    stats = {shard_key(group): channel_stats([latents["train"].groups[group.name]]) for group in config.layout.groups}
+    with atomic_path(folder) as temporary:
+        splits = {split: _write_split(config, temporary / split, part, stats) for split, part in latents.items()}
+        save_tensors(temporary / "semantic.safetensors", vit.state_dict())
+        save_tensors(temporary / JUDGE, judge.state_dict())
+        pca.save(temporary / "pca.safetensors")
+        write_run_files(config, temporary)
+        write_json(temporary / MANIFEST, _manifest(config, recipe, splits, vit, judge, pca))
     return folder
+
+
+def _manifest(
+    config: EncodeConfig,
+    recipe: dict[str, Any],
+    splits: dict[str, dict[str, Any]],
+    vit: SmallViT,
+    judge: SmallCNN,
+    pca: PatchPCA,
+) -> dict[str, Any]:
+    settings = config.encode
+    heldout, labels = digits("heldout")
+    return {
+        "format": FORMAT,
+        "recipe": recipe,
+        "fingerprint": hashlib.sha256("".join(s["sha256"] for s in splits.values()).encode()).hexdigest()[:12],
+        "splits": splits,
+        "texture": {"group": settings.texture, "kind": "pixel_unshuffle", "factor": settings.factor},
+        "semantic": {
+            "group": settings.semantic,
+            "kind": "PCA of a small ViT's patch features",
+            "explained_variance_ratio": [float(r) for r in pca.explained_variance_ratio],
+            "accuracy_heldout": _accuracy(vit, heldout, labels),
+        },
+        "judge": {
+            "channels": judge.head.in_features,
+            "classes": judge.head.out_features,
+            "accuracy_heldout": _accuracy(judge, heldout, labels),
+        },
+        "versions": versions(),
+    }
+
+
+@dataclass(frozen=True)
+class _Split:
+    """The latents by group, REPA features and labels of one split, and the mirrored twins."""
+
+    groups: dict[str, Tensor]
+    flipped: dict[str, Tensor]
+    features: Tensor
+    features_flipped: Tensor
+    labels: Tensor
+
+
+def _semantic_channels(config: EncodeConfig) -> int:
+    """How many channels the PCA gets; raises UserError unless the groups are one texture and one semantic group."""
+    settings, layout = config.encode, config.layout
+    if sorted(layout.names) != sorted([settings.texture, settings.semantic]):
+        raise UserError(
+            f"encode: texture {settings.texture!r} and semantic {settings.semantic!r} must be the groups "
+            f"{list(layout.names)}"
+        )
+    by_name = {group.name: group for group in layout.groups}
+    texture_channels = digits("heldout")[0].shape[1] * settings.factor**2
+    if by_name[settings.texture].channels != texture_channels:
+        raise UserError(
+            f"groups: {settings.texture!r} needs {texture_channels} channels at encode.factor {settings.factor}"
+        )
+    return by_name[settings.semantic].channels
+
+
+def _train(
+    title: str, model: SmallViT | SmallCNN, images: Tensor, labels: Tensor, steps: int, seed: int, show: bool
+) -> None:
+    with progress_bar(title, steps, show=show) as advance:
+        train_classifier(model, images, labels, steps=steps, seed=seed, progress=advance)
+
+
+def _encode(config: EncodeConfig, split: Literal["train", "heldout"], vit: SmallViT, pca: PatchPCA) -> _Split:
+    settings = config.encode
+    images, labels = digits(split)
+    texture = PixelUnshuffle(settings.factor)
+
+    def groups(x: Tensor, features: Tensor) -> dict[str, Tensor]:
+        return {settings.texture: texture.encode(x), settings.semantic: pca.encode(features)}
+
+    mirrored = images.flip(-1)
+    features, features_flipped = vit.patch_features(images), vit.patch_features(mirrored)
+    return _Split(groups(images, features), groups(mirrored, features_flipped), features, features_flipped, labels)
+
+
+def _write_split(
+    config: EncodeConfig, folder: Path, split: _Split, stats: dict[str, tuple[Tensor, Tensor]]
+) -> dict[str, Any]:
+    """Shards of SHARD_IMAGES images with the training split's statistics beside them; returns the manifest's entry."""
+    folder.mkdir(parents=True)
+    digest = hashlib.sha256()
+    for number, start in enumerate(range(0, len(split.labels), SHARD_IMAGES)):
+        rows = slice(start, start + SHARD_IMAGES)
+        path = folder / f"latents_rank00_shard{number:03d}.safetensors"
+        write_shard(
+            path,
+            config.layout,
+            {name: latents[rows] for name, latents in split.groups.items()},
+            split.labels[rows],
+            {name: latents[rows] for name, latents in split.flipped.items()},
+            split.features[rows],
+            split.features_flipped[rows],
+        )
+        digest.update(path.read_bytes())
+    for key, (mean, std) in stats.items():
+        save_stats(stats_path(folder, key), mean, std)
+    counts = torch.bincount(split.labels).tolist()
+    return {"images": len(split.labels), "per_class": counts, "sha256": digest.hexdigest()}
+
+
+@torch.no_grad()
+def _accuracy(model: SmallViT | SmallCNN, images: Tensor, labels: Tensor) -> float:
+    return float((model(images).argmax(1) == labels).double().mean())

@@ -1,1 +1,1 @@
-"""encoders"""
+"""Encoders: images to texture and semantic latents, and back."""

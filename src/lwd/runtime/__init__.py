@@ -1,1 +1,1 @@
-"""runtime"""
+"""What stages run on: the training loop, checkpoints, randomness, logs, jobs."""

@@ -18,11 +18,13 @@ R = TypeVar("R")
 MAX_PROCESSES = 8
 
 
-def run_jobs(function: Callable[[T], R], jobs: Sequence[T], title: str, processes: int = 0, show: bool = True) -> list[R]:
+def run_jobs(
+    function: Callable[[T], R], jobs: Sequence[T], title: str, processes: int = 0, show: bool = True
+) -> list[R]:
     """``function`` of each job, in order; ``function`` and the jobs must be picklable.
 
-    ``processes`` 0: one per core, up to 8, where there is no GPU; else one. Each process gets its share of the cores. The
-    first exception is raised again here, the other jobs being ended.
+    ``processes`` 0: one per core, up to 8, where there is no GPU; else one. Each process gets its share of the cores.
+    The first exception is raised again here, the other jobs being ended.
     """
     cores = os.cpu_count() or 1
     count = min(len(jobs), processes or (1 if torch.cuda.is_available() else min(cores, MAX_PROCESSES)))
@@ -34,7 +36,9 @@ def run_jobs(function: Callable[[T], R], jobs: Sequence[T], title: str, processe
                 advance(1)
             return results
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(count, context, initializer=torch.set_num_threads, initargs=(max(1, cores // count),))
+        pool = ProcessPoolExecutor(
+            count, context, initializer=torch.set_num_threads, initargs=(max(1, cores // count),)
+        )
         try:
             futures = [pool.submit(function, job) for job in jobs]
             for future in as_completed(futures):

@@ -30,7 +30,7 @@ class Stream(IntEnum):
     ORDER = 4
     INITIALISE = 5
     SAMPLE_NOISE = 6
-    LABELS = 7
+    ENCODER = 7
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:

@@ -1,7 +1,7 @@
 """Gaussian data with correlated groups, for which the paper's ideal quantities have closed forms.
 
 Latents are flattened in (C, H, W) order to N entries. With local times t, A = diag(t), B = diag(1 - t), data
-x1 ~ N(mu, Sigma) and noise x0 ~ N(0, I), the interpolant z = A x1 + B x0 and the target u = x1 - x0 are jointly Gaussian:
+x1 ~ N(mu, Sigma) and noise x0 ~ N(0, I), z = A x1 + B x0 and the target u = x1 - x0 are jointly Gaussian:
 
     E z = A mu,  Cov z = A Sigma A + B^2 = S,  E u = mu,  Cov u = Sigma + I,  Cov(u, z) = Sigma A - B = G,
 

@@ -124,7 +124,7 @@ _stage("report", "Draw everything that OUTPUT holds into OUTPUT/report.html.", _
 @app.command()
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for everything the demo makes")] = Path("runs/demo"),
-    config: Annotated[Path | None, typer.Option("--config", "-c", help="Another recipe than the built-in one")] = None,
+    config: Annotated[Path, typer.Option("--config", "-c", help="The recipe")] = Path("configs/digits.yaml"),
     overrides: Overrides = None,
 ) -> None:
     """The whole method on 1 797 real digits, in minutes on a laptop: ends with OUTPUT/report.html."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from lwd.config import Config
+from lwd.config import Config, parse
 from lwd.data.extract import EncodeConfig
 from lwd.evaluate import EvaluateConfig
 from lwd.probe import SweepConfig
@@ -38,7 +38,7 @@ class Experiment(EncodeConfig, SweepConfig, TrainConfig, SampleConfig, EvaluateC
     def variant(self, name: str) -> TrainSettings:
         """The ``train`` section of one variant, before seed and budget."""
         base = self.train.model_dump() | {"name": name}
-        return TrainSettings.model_validate(_merge(base, self.compare.variants[name]))
+        return parse(TrainSettings, _merge(base, self.compare.variants[name]), f"compare.variants.{name}")
 
 
 def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from gaussian import GaussianData
 
+from gaussian import GaussianData
 from lwd.flow import (
     component_losses,
     cosine_direction_loss,
@@ -92,7 +92,7 @@ def test_mean_flat_is_the_default():
 
 
 def test_the_papers_weights_balance_the_groups_under_mean_flat():
-    """32 channels at weight 1 and 16 at weight 2 count the same, 2/3 each: lambda 0.04 there is 0.06 at weights 1, 1."""
+    """32 channels at weight 1 and 16 at weight 2 count the same, 2/3 each; 0.04 there is 0.06 at weights 1, 1."""
     assert group_factors(PAPER, "mean_flat") == pytest.approx([2 / 3, 2 / 3])
     assert group_factors(PAPER, "group_mean") == [1, 2]
     v, u, rates = batch(PAPER)
@@ -276,9 +276,8 @@ def difference(function, rho, h=1e-4):
 
 @pytest.mark.parametrize("name", ["one", "two", "three"])
 @pytest.mark.parametrize("kind", [Linear, Ideal])
-@pytest.mark.parametrize("kinetic_weight", [0.0, 0.3])
-@pytest.mark.parametrize("reduction", ["mean_flat", "group_mean"])
-def test_rho_gradients_are_those_of_the_closed_form(name, kind, kinetic_weight, reduction):
+@pytest.mark.parametrize(("reduction", "kinetic_weight"), [("mean_flat", 0.0), ("group_mean", 0.3)])
+def test_rho_gradients_are_those_of_the_closed_form(name, kind, reduction, kinetic_weight):
     """ "exact" differentiates everything, "stop" all but t' in the flow loss; the kinetic t' is never held."""
     rho, denoiser = torch.tensor(RHOS[name], dtype=torch.float64), kind(DATA[name])
 
@@ -316,13 +315,13 @@ def test_exact_is_the_gradient_of_the_local_time_form(kind):
     stop, _ = gradient_by_code("two", denoiser, rho, 0.0, "stop", "group_mean")
     # the code's midpoint rule in tau has an error of order 1 / NODES^2 = 4e-4 against the continuous integrals
     size = expected.abs().max().item()
-    assert value == pytest.approx(local_time_form(rho), rel=2e-3)
-    torch.testing.assert_close(exact, expected, rtol=0, atol=1e-2 * size)
+    assert value == pytest.approx(local_time_form(rho), rel=1e-3)
+    torch.testing.assert_close(exact, expected, rtol=0, atol=3e-3 * size)
     assert (stop - expected).abs().max() > 0.05 * size
 
 
 def test_the_kinetic_gradient_is_not_stopped():
-    """Eq. 37's t' carries a gradient under either setting; with v = 0 in the flow loss's rho path it is all there is."""
+    """Eq. 37's t' carries a gradient under either setting, the flow loss's under "exact" alone."""
     rates = torch.tensor([[0.5, 1.0], [2.0, 1.0]], requires_grad=True)
     v, u, _ = batch(TWO, size=2)
     for jacobian in ("stop", "exact"):

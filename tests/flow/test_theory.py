@@ -11,8 +11,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from gaussian import GaussianData
 
+from gaussian import GaussianData
 from lwd.flow import flow_loss, global_velocity, interpolate, score_to_velocity, velocity_to_score
 from lwd.groups import Group, Layout
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
@@ -276,7 +276,7 @@ LOSSES = {
 }
 # what multiplies l_tex instead of t'
 WRONG = {
-    "one": lambda rate: torch.ones_like(rate),
+    "one": torch.ones_like,
     "square": lambda rate: rate.square(),
     "root": lambda rate: rate.sqrt(),
     "constant": lambda rate: torch.full_like(rate, 0.8),

@@ -38,4 +38,4 @@ def test_logit_normal_samples_are_logit_normal():
 
 
 def test_the_table_holds_both():
-    assert TIME_DISTRIBUTIONS == {"uniform": uniform, "logit_normal": logit_normal}
+    assert TIME_DISTRIBUTIONS["uniform"] is uniform and TIME_DISTRIBUTIONS["logit_normal"] is logit_normal

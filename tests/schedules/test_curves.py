@@ -79,7 +79,7 @@ def test_value_is_convex_by_its_second_differences(rho):
     assert (t.diff(n=2) >= -1e-15).all()  # a few roundings of numbers up to 1
 
 
-@settings(REPRODUCIBLY, max_examples=300)
+@settings(REPRODUCIBLY, max_examples=150)
 @given(RHOS)
 def test_rate_is_the_derivative_of_the_value(rho):
     tau = GRID.double().requires_grad_()
@@ -182,7 +182,7 @@ def test_any_shape_and_dtype_of_tau_comes_back(curve, shape, dtype):
 # the inverse
 
 
-@settings(REPRODUCIBLY, max_examples=300)
+@settings(REPRODUCIBLY, max_examples=100)
 @given(RHOS)
 def test_inverse_undoes_the_curve(rho):
     curve = polynomial(rho)

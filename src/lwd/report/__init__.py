@@ -1,1 +1,5 @@
-"""report"""
+"""The report: one self-contained HTML page of everything that an output folder holds."""
+
+from lwd.report.page import write_page
+
+__all__ = ["write_page"]

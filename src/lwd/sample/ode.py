@@ -26,7 +26,7 @@ Solver = Literal["dopri5", "heun", "euler"]
 
 @dataclass(frozen=True)
 class Solution:
-    """z (B, D) at tau = 1, and how often each sample's velocity was needed (B,)."""
+    """z (B, D) at the end, and how often each sample's velocity was needed (B,)."""
 
     z: Tensor
     nfe: Tensor
@@ -40,21 +40,23 @@ def integrate(
     steps: int = 50,
     atol: float = 1e-6,
     rtol: float = 1e-3,
+    start: float = 0.0,
+    end: float = 1.0,
 ) -> Solution:
-    """From z (B, D) at tau = 0 to tau = 1.
+    """From z (B, D) at tau = ``start`` to ``end``.
 
     ``dopri5`` adapts every sample's step to its own error (tolerances per Hairer's RMS norm of one sample), so that no
     result depends on its batch; ``heun`` and ``euler`` take ``steps`` equal steps, shared out over the pieces between
     kinks by length. Raises UserError where the solution stops being finite.
     """
     nfe = torch.zeros(len(z), dtype=torch.int64, device=z.device)
-    for start, end in pairwise([0.0, *kinks, 1.0]):
-        inside = _clamped(velocity, math.nextafter(start, 1.0), math.nextafter(end, 0.0)) if kinks else velocity
+    for low, high in pairwise([start, *(k for k in kinks if start < k < end), end]):
+        inside = _clamped(velocity, math.nextafter(low, 1.0), math.nextafter(high, 0.0)) if kinks else velocity
         if solver == "dopri5":
-            z, calls = _dopri5(inside, z, start, end, atol, rtol)
+            z, calls = _dopri5(inside, z, low, high, atol, rtol)
         else:
-            pieces = max(1, round(steps * (end - start)))
-            z = _fixed(inside, z, start, end, solver, pieces)
+            pieces = max(1, round(steps * (high - low)))
+            z = _fixed(inside, z, low, high, solver, pieces)
             calls = torch.full_like(nfe, pieces * (2 if solver == "heun" else 1))
         nfe = nfe + calls
     if not bool(torch.isfinite(z).all()):

@@ -19,7 +19,7 @@ from lwd.runtime.checkpoint import find_checkpoints
 from lwd.runtime.engine import Engine
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.run import RunConfig, write_run_files
-from lwd.sample.generate import generate
+from lwd.sample.generate import generate, trace
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance
 from lwd.sample.ode import Solver
 from lwd.schedules import Schedule
@@ -51,6 +51,9 @@ class SampleSettings(Config):
     atol: float = 1e-6
     rtol: float = 1e-3
     guidance: GuidanceSettings = GuidanceSettings()
+    trace: int = 0
+    """Of how many samples the path is written too, at ``trace_points`` global times, as ``trajectory.safetensors``."""
+    trace_points: int = 9
 
 
 class SampleConfig(RunConfig):
@@ -102,9 +105,27 @@ def run(config: SampleConfig) -> Path:
     write_run_files(config, folder)
     with atomic_path(folder / "samples.safetensors") as temporary:
         save_file(tensors, temporary, metadata={"checkpoint": str(checkpoint), "schedule": schedule.hash()})
+    if settings.trace:
+        _write_trace(settings, folder, model, schedule, labels, seeds, guidance)
     images = load_decoder(config.data_path).decode(tensors["latents"][:100], layout)
     save_grid(images, folder / "grid.png")
     return folder
+
+
+def _write_trace(
+    settings: SampleSettings,
+    folder: Path,
+    model: LightningDiT,
+    schedule: Schedule,
+    labels: Tensor,
+    seeds: Tensor,
+    guidance: AutoGuidance | ClassifierFreeGuidance | None,
+) -> None:
+    some = slice(0, settings.trace)
+    taus = torch.linspace(0, 1, settings.trace_points).tolist()
+    path = trace(model, schedule, model.layout, labels[some], seeds[some], model.input_size, taus, guidance)
+    with atomic_path(folder / "trajectory.safetensors") as temporary:
+        save_file({**vars(path), "labels": labels[some].clone()}, temporary)
 
 
 def newest_checkpoint(folder: Path) -> Path:

@@ -1,0 +1,98 @@
+"""What the page is about: data, settings and versions, as the files have them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lwd.config import dump
+from lwd.encoders.store import MANIFEST, read_manifest
+from lwd.files import read_json
+from lwd.report.text import count, listed, percent
+from lwd.runtime.run import RunConfig
+
+Facts = list[tuple[str, str]]
+"""(name, value) pairs."""
+
+
+@dataclass(frozen=True)
+class About:
+    """``dataset``: its name, "" where nothing was encoded; ``config``: the resolved config as YAML."""
+
+    dataset: str
+    groups: str
+    leader: str
+    settings: Facts
+    data: Facts
+    versions: Facts
+    config: str
+
+
+def about(config: RunConfig) -> About:
+    """Read what there is; what there is not is left out."""
+    manifest = read_manifest(config.data_path) if (config.data_path / MANIFEST).is_file() else {}
+    groups = [f"{g.name} ({g.channels} channel{'s' if g.channels > 1 else ''})" for g in config.layout.groups]
+    return About(
+        dataset=str(manifest.get("recipe", {}).get("dataset", "")),
+        groups=listed(groups),
+        leader=config.leader,
+        settings=_settings(config),
+        data=_data(manifest),
+        versions=_versions(config),
+        config=dump(config),
+    )
+
+
+def _settings(config: RunConfig) -> Facts:
+    """The settings that a reader asks for first; sections that the config does not have are skipped."""
+    plain = config.model_dump(mode="json")
+    facts = [
+        ("network", config.model.name),
+        ("groups", ", ".join(f"{g.name} {g.channels} × weight {g.weight:g}" for g in config.layout.groups)),
+        ("leader", config.leader),
+    ]
+    if probe := plain.get("probe"):
+        facts.append(("probe", f"{count(probe['steps'])} steps of {probe['batch']}, burn-in {count(probe['burn_in'])}"))
+    if train := plain.get("train"):
+        facts.append(("training", f"{count(train['steps'])} steps of {train['batch']}, AdamW {train['lr']:g}"))
+    if sample := plain.get("sample"):
+        solver = sample["solver"] if sample["solver"] == "dopri5" else f"{sample['solver']}, {sample['steps']} steps"
+        facts.append(("sampling", f"{count(sample['num'])} images, {solver}"))
+    if seeds := plain.get("compare", {}).get("seeds"):
+        facts.append(("seeds", listed([str(seed) for seed in seeds])))
+    return facts
+
+
+def _data(manifest: dict[str, Any]) -> Facts:
+    """Dataset, counts and what the encoders reach, from the manifest."""
+    facts = [("dataset", str(manifest["recipe"]["dataset"]))] if "dataset" in manifest.get("recipe", {}) else []
+    facts += [(f"{split} images", count(part["images"])) for split, part in manifest.get("splits", {}).items()]
+    for role in ("texture", "semantic", "judge"):
+        part = manifest.get(role, {})
+        if "group" in part:
+            facts.append((f"{part['group']} is", str(part.get("kind", role)).replace("_", " ")))
+        if ratio := part.get("explained_variance_ratio"):
+            facts.append((f"{part.get('group', role)} explains", f"{percent(sum(ratio))} of the features’ variance"))
+        if "accuracy_heldout" in part:
+            whose = "judge" if role == "judge" else f"{role} encoder"
+            facts.append((f"{whose}, held-out accuracy", percent(part["accuracy_heldout"])))
+    if "fingerprint" in manifest:
+        facts.append(("fingerprint", str(manifest["fingerprint"])))
+    return facts
+
+
+def _versions(config: RunConfig) -> Facts:
+    """Every version that some stage recorded; where stages differ, all of them."""
+    found: dict[str, dict[str, None]] = {}
+    for path in _version_files(config):
+        recorded = read_json(path)
+        for name, version in recorded.items() if isinstance(recorded, dict) else ():
+            found.setdefault(name, {})[str(version)] = None
+    return [(name, ", ".join(each)) for name, each in found.items()]
+
+
+def _version_files(config: RunConfig) -> list[Path]:
+    folders = [config.data_path, *(config.output / stage for stage in ("probe", "sweep"))]
+    folders += [folder for stage in ("train", "samples") for folder in sorted((config.output / stage).glob("*"))]
+    return [folder / "versions.json" for folder in folders if (folder / "versions.json").is_file()]

@@ -1,0 +1,193 @@
+"""The convergence table: each variant at each budget, with the spread over seeds, and what can be said from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+from markupsafe import Markup
+
+from lwd.errors import UserError
+from lwd.files import read_json
+from lwd.report import plots
+from lwd.report.plots import Line
+from lwd.report.text import count, listed, number
+from lwd.report.variants import Variants
+from lwd.runtime.run import RunConfig
+
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of results.json: one denoiser at one budget."""
+
+    variant: str
+    seed: int
+    steps: int
+    frechet: float
+    accuracy: float | None
+    nfe: float
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One variant at one budget over its seeds; ``best``: ahead of every other by more than the spread."""
+
+    frechet: tuple[float, ...]
+    accuracy: float | None
+    nfe: float
+    best: bool = False
+
+    @property
+    def mean(self) -> float:
+        """Mean Fréchet distance."""
+        return fmean(self.frechet)
+
+    @property
+    def spread(self) -> float | None:
+        """Largest minus smallest of two seeds, standard deviation of more; None for one seed."""
+        seeds = len(self.frechet)
+        return stdev(self.frechet) if seeds > 2 else max(self.frechet) - min(self.frechet) if seeds == 2 else None
+
+    @property
+    def spread_text(self) -> str:
+        """The spread as the table writes it."""
+        seeds = len(self.frechet)
+        if seeds == 1:
+            return ""
+        return f"± {number(stdev(self.frechet))}" if seeds > 2 else self.range_text
+
+    @property
+    def range_text(self) -> str:
+        """Smallest to largest."""
+        return f"{number(min(self.frechet))} to {number(max(self.frechet))}"
+
+    def ahead_of(self, other: Cell) -> bool:
+        """Whether the mean is lower by more than the larger of the two spreads."""
+        spreads = [s for s in (self.spread, other.spread) if s is not None]
+        return len(spreads) == 2 and other.mean - self.mean > max(spreads)
+
+    def overlaps(self, other: Cell) -> bool:
+        """Whether the ranges over seeds meet."""
+        return min(self.frechet) <= max(other.frechet) and min(other.frechet) <= max(self.frechet)
+
+
+@dataclass(frozen=True)
+class ComparisonSection:
+    """``rows``: variant -> a cell per budget, None where it was not measured."""
+
+    budgets: list[int]
+    rows: dict[str, list[Cell | None]]
+    seeds: int
+    floor: float | None
+    verdict: str
+    figure: Markup
+
+
+def comparison_section(config: RunConfig, variants: Variants) -> ComparisonSection | None:
+    """None where nothing was compared yet."""
+    path = config.output / RESULTS
+    results = read_results(path) if path.is_file() else []
+    if not results:
+        return None
+    budgets = sorted({result.steps for result in results})
+    names = variants.in_order(result.variant for result in results)
+    rows = {name: [_cell(results, name, budget) for budget in budgets] for name in names}
+    for i in range(len(budgets)):
+        _mark_best(rows, i)
+    floor = _floor(config.output / "samples")
+    last = {name: cell for name, cells in rows.items() if (cell := cells[-1]) is not None}
+    return ComparisonSection(
+        budgets,
+        rows,
+        max(len(cell.frechet) for cells in rows.values() for cell in cells if cell is not None),
+        floor,
+        verdict(last, budgets[-1]),
+        _figure(results, rows, budgets, variants, floor),
+    )
+
+
+def read_results(path: Path) -> list[Result]:
+    """results.json; raises UserError where it is not a table of results."""
+    try:
+        return [
+            Result(
+                variant=str(row["variant"]),
+                seed=int(row["seed"]),
+                steps=int(row["steps"]),
+                frechet=float(row["frechet"]),
+                accuracy=None if row["accuracy"] is None else float(row["accuracy"]),
+                nfe=float(row["nfe"]),
+            )
+            for row in read_json(path)
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not a table of results ({error!r}); run `lwd demo` again") from error
+
+
+def verdict(cells: dict[str, Cell], steps: int) -> str:
+    """Who was ahead at ``steps``, by how much, and whether the seeds allow to say so."""
+    order = sorted(cells, key=lambda name: cells[name].mean)
+    first, others = order[0], order[1:]
+    mean = number(cells[first].mean)
+    if not others:
+        return f"After {count(steps)} steps {first} reaches a Fréchet distance of {mean}; nothing was compared with it."
+    behind = listed([f"{number(cells[name].mean)} for {name}" for name in others])
+    said = f"After {count(steps)} steps the lowest mean Fréchet distance is that of {first}: {mean}, against {behind}."
+    if any(cell.spread is None for cell in cells.values()):
+        return f"{said} With one seed there is no telling how much of this is chance."
+    meet = [name for name in others if cells[first].overlaps(cells[name])]
+    apart = [name for name in others if name not in meet]
+    parts = [f"overlap with those of {listed(meet)}"] if meet else []
+    parts += [f"do not overlap with those of {listed(apart)}"] if apart else []
+    return f"{said} Over seeds its distances ({cells[first].range_text}) {' and '.join(parts)}."
+
+
+def _cell(results: Sequence[Result], variant: str, steps: int) -> Cell | None:
+    found = [result for result in results if result.variant == variant and result.steps == steps]
+    if not found:
+        return None
+    accuracies = [result.accuracy for result in found if result.accuracy is not None]
+    return Cell(
+        frechet=tuple(result.frechet for result in found),
+        accuracy=fmean(accuracies) if accuracies else None,
+        nfe=fmean(result.nfe for result in found),
+    )
+
+
+def _mark_best(rows: dict[str, list[Cell | None]], column: int) -> None:
+    """Mark the variant, if any, that is ahead of every other at one budget."""
+    cells = {name: cell for name, row in rows.items() if (cell := row[column]) is not None}
+    for name, cell in cells.items():
+        others = [other for other_name, other in cells.items() if other_name != name]
+        if others and all(cell.ahead_of(other) for other in others):
+            rows[name][column] = Cell(cell.frechet, cell.accuracy, cell.nfe, best=True)
+
+
+def _floor(samples: Path) -> float | None:
+    """The Fréchet distance of the training images, from any evaluation."""
+    for path in sorted(samples.glob("*/evaluation.json")):
+        evaluation = read_json(path)
+        if isinstance(evaluation, dict) and isinstance(evaluation.get("frechet_real"), float | int):
+            return float(evaluation["frechet_real"])
+    return None
+
+
+def _figure(
+    results: Sequence[Result],
+    rows: dict[str, list[Cell | None]],
+    budgets: Sequence[int],
+    variants: Variants,
+    floor: float | None,
+) -> Markup:
+    means, seeds = [], []
+    for name, cells in rows.items():
+        known = [(steps, cell.mean) for steps, cell in zip(budgets, cells, strict=True) if cell is not None]
+        one = [(result.steps, result.frechet) for result in results if result.variant == name]
+        colour = variants.colour(name)
+        means.append(Line(name, [x for x, _ in known], [y for _, y in known], colour, width=2.2))
+        seeds.append(Line(name, [x for x, _ in one], [y for _, y in one], colour))
+    return plots.frechet(means, seeds, floor)

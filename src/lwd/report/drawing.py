@@ -1,0 +1,86 @@
+"""From a function that draws on one pair of axes to an inline SVG; nothing global is left behind."""
+
+from __future__ import annotations
+
+import functools
+import io
+import re
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec
+
+import matplotlib
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lwd.report.theme import stand_in, with_variables
+
+P = ParamSpec("P")
+
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9.0,
+    "text.color": stand_in("ink"),
+    "axes.edgecolor": stand_in("rule"),
+    "axes.facecolor": "none",
+    "axes.labelcolor": stand_in("muted"),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.formatter.use_mathtext": False,
+    "axes.unicode_minus": True,
+    "figure.facecolor": "none",
+    "grid.color": stand_in("grid"),
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "legend.handlelength": 1.8,
+    "lines.linewidth": 1.7,
+    "lines.solid_capstyle": "round",
+    "savefig.facecolor": "none",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "lwd",
+    "xtick.color": stand_in("rule"),
+    "xtick.labelcolor": stand_in("muted"),
+    "ytick.color": stand_in("rule"),
+    "ytick.labelcolor": stand_in("muted"),
+}
+
+
+def picture(
+    label: str, width: float = 4.5, height: float = 3.6
+) -> Callable[[Callable[Concatenate[Axes, P], None]], Callable[P, Markup]]:
+    """Decorate ``draw(axes, ...)``: the result takes the same arguments without the axes and returns the SVG.
+
+    ``label`` is what a screen reader says; sizes in inches, of which only the ratio to the font size matters.
+    """
+
+    def decorate(draw: Callable[Concatenate[Axes, P], None]) -> Callable[P, Markup]:
+        @functools.wraps(draw)
+        def drawn(*args: P.args, **kwargs: P.kwargs) -> Markup:
+            with matplotlib.rc_context(_STYLE):
+                figure = Figure(figsize=(width, height), layout="constrained")
+                draw(figure.add_subplot(), *args, **kwargs)
+                file = io.StringIO()
+                unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+                figure.savefig(file, format="svg", metadata=unsaid)
+            return _inline(file.getvalue(), label)
+
+        return drawn
+
+    return decorate
+
+
+def _inline(svg: str, label: str) -> Markup:
+    """A whole SVG file -> an element for an HTML page, in the page's fonts and colours, sized by the page."""
+    opening = re.search(r"<svg[^>]*>", svg)
+    box = re.search(r'viewBox="[^"]*"', svg)
+    assert opening is not None and box is not None, "matplotlib writes an <svg> with a viewBox"
+    body = svg[opening.end() :]
+    body = re.sub(r"<!--.*?-->|<defs>\s*<style.*?</style>\s*</defs>", "", body, flags=re.DOTALL)
+    body = re.sub(r' id="[\w.]+_\d+"', "", body)
+    body = re.sub(r"(font: [^;\"]*?px) [^;\"]*", r"\1 var(--sans)", body)
+    body = re.sub(r"\n\s*", "\n", body)
+    head = f'<svg {box[0]} role="img" aria-label="{escape(label)}">'
+    return Markup(with_variables(head + body))  # noqa: S704 - matplotlib has escaped what it drew

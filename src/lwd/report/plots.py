@@ -1,0 +1,128 @@
+"""The figures, one function each: numbers in, inline SVG out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from lwd.report.drawing import picture
+from lwd.report.theme import stand_in
+
+Numbers = Sequence[float] | NDArray[np.float64]
+
+SOLID, DASHED, DOTTED = "-", (0, (4, 2.2)), (0, (1.2, 2))
+_MAX_POINTS = 400
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a figure; ``colour`` is a name of `lwd.report.theme`."""
+
+    label: str
+    x: Numbers
+    y: Numbers
+    colour: str
+    dash: str | tuple[int, tuple[float, ...]] = SOLID
+    width: float = 1.7
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One point of the sweep."""
+
+    kinetic_weight: float
+    distance: float
+    colour: str
+    collapsed: bool
+    chosen: bool
+
+
+@picture("Curves between 0 and 1 over a time between 0 and 1")
+def unit_square(axes: Axes, lines: Sequence[Line], x_label: str, y_label: str, legend: str = "upper left") -> None:
+    """Lines that run from (0, 0) to (1, 1): local times over global time, or over another local time."""
+    for line in lines:
+        _plot(axes, line)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=x_label, ylabel=y_label)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
+    axes.legend(loc=legend)
+
+
+@picture("Distance from collapse over lambda")
+def sweep_distance(axes: Axes, probes: Sequence[Probe], collapsed_below: float) -> None:
+    """Distance from the extremal curve over lambda, on a logarithmic axis, and what counts as collapsed."""
+    weights = [probe.kinetic_weight for probe in probes]
+    positive = [weight for weight in weights if weight > 0]
+    if len(positive) == len(weights):
+        axes.set_xscale("log")
+    elif positive:
+        axes.set_xscale("symlog", linthresh=min(positive))
+    axes.axhline(collapsed_below, color=stand_in("muted"), linestyle=DASHED, linewidth=1)
+    axes.annotate(
+        f"collapsed below {collapsed_below:g}",
+        (0.99, collapsed_below),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 4),
+        textcoords="offset points",
+        ha="right",
+        color=stand_in("muted"),
+        fontsize=8.5,
+    )
+    axes.plot(weights, [probe.distance for probe in probes], color=stand_in("rule"), linewidth=1.2)
+    for probe in probes:
+        colour = stand_in(probe.colour)
+        face = stand_in("card") if probe.collapsed else colour
+        size = 9 if probe.chosen else 6
+        x, y = probe.kinetic_weight, probe.distance
+        axes.plot([x], [y], "o", color=colour, markerfacecolor=face, markersize=size, markeredgewidth=1.6)
+        if probe.chosen:
+            axes.annotate("chosen", (x, y), (0, 9), textcoords="offset points", ha="center", va="bottom", fontsize=8.5)
+    axes.set_xticks(weights, [f"{weight:g}" for weight in weights])
+    axes.minorticks_off()
+    axes.set(ylim=(0, 1.02), xlabel="λ", ylabel="distance from the extremal curve")
+
+
+@picture("Values over the steps of the probe")
+def trace(axes: Axes, lines: Sequence[Line], burn_in: int, y_label: str, unit: bool = False) -> None:
+    """Values over steps, with the steps marked that the result averages; ``unit``: values in [0, 1]."""
+    last = max(float(line.x[-1]) for line in lines)
+    if 0 < burn_in < last:
+        axes.axvspan(burn_in, last, color=stand_in("grid"), alpha=0.55, linewidth=0)
+        axes.axvline(burn_in, color=stand_in("muted"), linewidth=1, linestyle=DASHED)
+    for line in lines:
+        _plot(axes, line)
+    axes.set(xlabel="step", ylabel=y_label, xlim=(0, last))
+    if unit:
+        axes.set_ylim(0, 1)
+    axes.legend(
+        loc="lower center", bbox_to_anchor=(0.5, 1), ncols=min(5, len(lines)), columnspacing=1.1, handlelength=1.2
+    )
+
+
+@picture("Fréchet distance over training steps", width=7.2, height=3.7)
+def frechet(axes: Axes, means: Sequence[Line], seeds: Sequence[Line], floor: float | None) -> None:
+    """A line through each variant's means, a point for each seed, and what real images reach."""
+    for points in seeds:
+        axes.plot(points.x, points.y, "o", color=stand_in(points.colour), markersize=4.5, alpha=0.55, markeredgewidth=0)
+    for line in means:
+        _plot(axes, line)
+    if floor is not None:
+        axes.axhline(floor, color=stand_in("muted"), linewidth=1, linestyle=DOTTED, label="real training images")
+    budgets = sorted({float(x) for line in means for x in line.x})
+    axes.set_xticks(budgets, [f"{budget:,.0f}".replace(",", "\u202f") for budget in budgets])
+    room = (budgets[-1] - budgets[0]) * 0.06 or 1
+    axes.set(xlim=(budgets[0] - room, budgets[-1] + room), xlabel="training steps", ylabel="Fréchet distance")
+    axes.set_ylim(bottom=0)
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _plot(axes: Axes, line: Line) -> None:
+    stride = -(-len(line.x) // _MAX_POINTS)
+    keep = sorted({*range(0, len(line.x), stride), len(line.x) - 1})
+    x, y = np.asarray(line.x)[keep], np.asarray(line.y)[keep]
+    label = line.label or "_unlabelled"
+    axes.plot(x, y, color=stand_in(line.colour), linestyle=line.dash, linewidth=line.width, label=label)

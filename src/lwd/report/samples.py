@@ -1,0 +1,133 @@
+"""Samples of every variant beside real held-out images."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lwd.data.shards import LatentShards
+from lwd.encoders.store import MANIFEST, Decoder, load_decoder
+from lwd.errors import UserError
+from lwd.groups import Layout
+from lwd.report.images import sheet
+from lwd.report.text import count
+from lwd.report.variants import Variants
+from lwd.runtime.checkpoint import load_tensors
+from lwd.runtime.run import RunConfig
+
+SAMPLES = "samples.safetensors"
+ROWS, COLUMNS = 6, 10
+
+
+@dataclass(frozen=True)
+class SampleFolder:
+    """A folder under OUTPUT/samples; a comparison's is named VARIANT-seedSEED-STEPS, others have no seed and steps."""
+
+    path: Path
+    variant: str
+    seed: int | None = None
+    steps: int | None = None
+
+    @property
+    def caption(self) -> str:
+        """What it holds."""
+        known = self.seed is not None and self.steps is not None
+        return f"{count(self.steps or 0)} steps, seed {self.seed}" if known else ""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One contact sheet: a title, a note, the picture as data URI and the name of the variant's colour, if any."""
+
+    title: str
+    note: str
+    picture: str
+    colour: str | None
+
+
+@dataclass(frozen=True)
+class SamplesSection:
+    """The sheets, real images last; ``by_class``: whether every column shows one class."""
+
+    sheets: list[Sheet]
+    by_class: bool
+
+
+def sample_folders(config: RunConfig, variants: Variants, holding: str) -> list[SampleFolder]:
+    """One folder per variant that has the file ``holding``: its first seed, and of that the largest budget."""
+    found: dict[str, list[SampleFolder]] = {}
+    for path in sorted((config.output / "samples").glob(f"*/{holding}")):
+        match = re.fullmatch(r"(.+)-seed(\d+)-(\d+)", path.parent.name)
+        folder = SampleFolder(path.parent, path.parent.name)
+        if match:
+            folder = SampleFolder(path.parent, match[1], int(match[2]), int(match[3]))
+        found.setdefault(folder.variant, []).append(folder)
+    picked = {name: min(each, key=lambda f: (f.seed or 0, -(f.steps or 0))) for name, each in found.items()}
+    return [picked[name] for name in variants.in_order(picked)]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What turns latents into images: the held-out shards (their scale and the real images) and the decoder."""
+
+    layout: Layout
+    heldout: LatentShards
+    decoder: Decoder
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (N, C, H, W) on the encoders' own scale -> images (N, c, H', W')."""
+        return self.decoder.decode(latents, self.layout)
+
+    def decode_standardised(self, latents: Tensor) -> Tensor:
+        """Latents (N, C, H, W) as the network sees them -> images (N, c, H', W')."""
+        return self.decode(self.heldout.destandardise(latents))
+
+
+def read_pixels(config: RunConfig) -> Pixels | None:
+    """None where the encoded data is not there."""
+    if not (config.data_path / MANIFEST).is_file() or not any((config.data_path / "heldout").glob("*.safetensors")):
+        return None
+    return Pixels(config.layout, config.shards("heldout", features=False), load_decoder(config.data_path))
+
+
+def samples_section(config: RunConfig, variants: Variants, pixels: Pixels | None) -> SamplesSection | None:
+    """None where there are no samples, or no data to decode them with."""
+    folders = sample_folders(config, variants, SAMPLES)
+    if not folders or pixels is None:
+        return None
+    sheets, by_class = [], True
+    for folder in folders:
+        path = folder.path / SAMPLES
+        tensors = load_tensors(path)
+        if not {"latents", "labels"} <= set(tensors) or tensors["latents"].shape[1] != config.layout.channels:
+            raise UserError(f"{path}: not samples of layout {config.layout}; run `lwd sample` again")
+        picture, classes = _sheet(tensors["labels"], lambda rows, t=tensors: pixels.decode(t["latents"][rows]))
+        by_class = by_class and classes
+        sheets.append(Sheet(folder.variant, folder.caption, picture, variants.colour(folder.variant)))
+    heldout = pixels.heldout
+    picture, classes = _sheet(heldout.labels(), lambda rows: pixels.decode_standardised(heldout.read(rows).x1))
+    sheets.append(Sheet("real", "held-out images", picture, None))
+    return SamplesSection(sheets, by_class and classes)
+
+
+def _sheet(labels: Tensor, images: Callable[[Tensor], Tensor]) -> tuple[str, bool]:
+    """A contact sheet of the images that ``images`` gives for rows, and whether its columns are classes."""
+    rows, classes = by_class(labels)
+    columns = COLUMNS if rows is None else rows.shape[1]
+    chosen = torch.arange(min(len(labels), ROWS * COLUMNS)) if rows is None else rows.flatten()
+    return sheet(images(chosen), columns), classes
+
+
+def by_class(labels: Tensor) -> tuple[Tensor | None, bool]:
+    """Rows (r, classes) of images, one column per class, where there are several classes with r images each."""
+    classes = labels.unique()[:COLUMNS].tolist()
+    fewest = min(int((labels == c).sum()) for c in classes)
+    if len(classes) < 2 or fewest < 2:
+        return None, False
+    rows = min(ROWS, fewest)
+    return torch.stack([(labels == c).nonzero()[:rows, 0] for c in classes], dim=1), True

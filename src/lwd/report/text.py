@@ -1,0 +1,33 @@
+"""Numbers and lists as people write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float) -> str:
+    """About three significant digits, never an exponent: 0.123, 5.80, 123.4."""
+    size = abs(value)
+    return f"{value:.{3 if size < 1 else 2 if size < 100 else 1}f}"
+
+
+def count(value: int) -> str:
+    """An integer with thin spaces between thousands."""
+    return f"{value:,}".replace(",", "\u202f")
+
+
+def percent(value: float) -> str:
+    """A share in [0, 1] as a percentage."""
+    return f"{100 * value:.1f}\u202f%"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """a, b and c."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def tau_to_the(exponent: int) -> str:
+    """τ, τ², τ³, ..."""
+    return "τ" if exponent == 1 else "τ" + str(exponent).translate(_SUPERSCRIPTS)

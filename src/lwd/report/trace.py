@@ -1,0 +1,97 @@
+"""How the probe of the learned schedule got there: rho, the curve and the losses over its steps."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from lwd.errors import UserError
+from lwd.report import plots
+from lwd.report.learned import READ_AT, polynomials, read_schedule
+from lwd.report.plots import Line
+from lwd.report.theme import ramp_colour
+from lwd.runtime.logging import read_log
+from lwd.runtime.run import RunConfig
+from lwd.schedules import Schedule
+
+TRACE = "trace.jsonl"
+
+
+@dataclass(frozen=True)
+class TraceSection:
+    """``figures``: (caption, drawing); ``window``: steps of the moving average of the losses."""
+
+    kinetic_weight: float | None
+    burn_in: int
+    steps: int
+    window: int
+    figures: list[tuple[str, Markup]]
+
+
+def trace_section(config: RunConfig) -> TraceSection | None:
+    """None where there is no schedule, or its probe left no trace."""
+    found = read_schedule(config)
+    path = _trace_of(config, *found) if found else None
+    if not found or path is None:
+        return None
+    schedule = found[0]
+    try:
+        return _section(schedule, _read(path))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{path}: not the log of a probe of this schedule ({error!r})") from error
+
+
+def _trace_of(config: RunConfig, schedule: Schedule, path: Path) -> Path | None:
+    """The log of the probe that learned ``schedule``: beside it, or in the sweep's folder for its lambda."""
+    weight = schedule.provenance.get("lambda")
+    folders = [path.parent] if weight is None else [path.parent, config.output / "sweep" / f"lambda-{weight:g}"]
+    return next((folder / TRACE for folder in folders if (folder / TRACE).is_file()), None)
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
+    try:
+        log = read_log(path)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not a whole log ({error}); is the probe still running?") from error
+    if not log:
+        raise UserError(f"{path}: empty; run the probe again")
+    return log
+
+
+def _section(schedule: Schedule, log: list[dict[str, Any]]) -> TraceSection:
+    steps = np.array([float(line["step"]) for line in log])
+    burn_in = int(schedule.provenance.get("burn_in", 0))
+    window = max(1, len(log) // 50)
+    figures = []
+    for name in polynomials(schedule):
+        rho = np.array([line[f"rho_{name}"] for line in log])
+        curve = np.array([line[f"curve_{name}"] for line in log])
+        rho_lines = _columns(steps, rho, [f"ρ{m}" for m in range(rho.shape[1])])
+        curve_lines = _columns(steps, curve, [f"t({point:g})" for point in READ_AT])
+        figures.append((f"ρ of {name}", plots.trace(rho_lines, burn_in, "ρ")))
+        figures.append((f"The curve of {name} at three global times", plots.trace(curve_lines, burn_in, "t", True)))
+    losses = plots.trace(_losses(log, steps, schedule, window), burn_in, "loss")
+    figures.append((f"Losses, averaged over {window} steps", losses))
+    return TraceSection(schedule.provenance.get("lambda"), burn_in, len(log), window, figures)
+
+
+def _columns(steps: NDArray[np.float64], values: NDArray[np.float64], labels: list[str]) -> list[Line]:
+    """One line per column of values (steps, columns)."""
+    columns = zip(labels, values.T, strict=True)
+    return [Line(label, steps, column, ramp_colour(i, len(labels))) for i, (label, column) in enumerate(columns)]
+
+
+def _losses(
+    log: list[dict[str, Any]], steps: NDArray[np.float64], schedule: Schedule, window: int
+) -> list[Line]:
+    """The flow loss of each group and the kinetic term, each value the mean of the last ``window`` steps."""
+    keys = {f"flow_{name}": f"flow, {name}" for name in schedule.names} | {"kinetic": "kinetic"}
+    values = np.array([[float(line[key]) for line in log] for key in keys])
+    smooth = np.array([np.convolve(row, np.ones(window) / window, mode="valid") for row in values])
+    return _columns(steps[window - 1 :], smooth.T, list(keys.values()))

@@ -1,0 +1,50 @@
+"""The compared variants: their order, their colours (the same in every figure) and the kind of schedule each has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from lwd.report.theme import variant_colour
+from lwd.runtime.run import RunConfig
+from lwd.schedules import OffsetCurve
+
+KINDS = ("synchronous", "offset", "learned")
+
+
+@dataclass(frozen=True)
+class Variants:
+    """``kinds``: variant -> kind of schedule, in the config's order; ``delta``: that of the offset variant."""
+
+    kinds: dict[str, str]
+    delta: float
+
+    def colour(self, name: str) -> str:
+        """The colour of a variant, by its name in `lwd.report.theme`."""
+        known = list(self.kinds)
+        return variant_colour(known.index(name) if name in known else len(known))
+
+    def colour_of_kind(self, kind: str) -> str:
+        """The colour of the first variant with this kind of schedule."""
+        return self.colour(next((name for name, k in self.kinds.items() if k == kind), kind))
+
+    def in_order(self, names: Iterable[str]) -> list[str]:
+        """``names`` without repetition: the config's variants in its order, then the others."""
+        found = list(dict.fromkeys(names))
+        return [name for name in self.kinds if name in found] + [name for name in found if name not in self.kinds]
+
+    def also(self, names: Iterable[str]) -> Variants:
+        """With colours for variants that lie in the output folder but are not in the config."""
+        extra = {name: "" for name in names if name not in self.kinds}
+        return Variants(self.kinds | extra, self.delta)
+
+
+def read_variants(config: RunConfig) -> Variants:
+    """What ``compare`` says, where the config has that section; every kind has a colour even where no variant has it."""
+    variants: dict[str, dict[str, Any]] = getattr(getattr(config, "compare", None), "variants", {})
+    schedules = {name: changes.get("schedule", {}) for name, changes in variants.items()}
+    kinds = {name: str(schedule.get("kind", "learned")) for name, schedule in schedules.items()}
+    deltas = [float(s["delta"]) for s in schedules.values() if s.get("kind") == "offset" and "delta" in s]
+    kinds |= {kind: kind for kind in KINDS if kind not in kinds.values()}
+    return Variants(kinds, deltas[0] if deltas else OffsetCurve().delta)

@@ -1,0 +1,185 @@
+"""Files that are whole or absent."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from lwd.errors import UserError
+from lwd.files import atomic_path, discard, read_json, write_json, write_text
+
+
+class WriterError(Exception):
+    pass
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder ``target`` that holds a file ``old``."""
+    target = tmp_path / "target"
+    target.mkdir()
+    (target / "old").write_text("old")
+    return target
+
+
+def test_a_new_file_appears_only_at_the_end(tmp_path):
+    path = tmp_path / "a" / "b" / "file.txt"
+    with atomic_path(path) as temporary:
+        temporary.write_text("new")
+        assert temporary.parent == path.parent  # one file system, or the rename is no rename
+        assert not path.exists()
+    assert path.read_text() == "new" and names(path.parent) == ["file.txt"]
+
+
+def test_a_file_is_replaced(tmp_path):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with atomic_path(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new" and names(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.parametrize("error", [WriterError, KeyboardInterrupt])
+@pytest.mark.parametrize("existing", [True, False])
+def test_an_error_leaves_the_old_file_and_no_temporaries(tmp_path, error, existing):
+    path = tmp_path / "file.txt"
+    if existing:
+        path.write_text("old")
+    with pytest.raises(error), atomic_path(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert names(tmp_path) == (["file.txt"] if existing else [])
+    if existing:
+        assert path.read_text() == "old"
+
+
+def test_a_folder_appears_and_is_replaced_as_a_whole(folder):
+    with atomic_path(folder) as temporary:
+        (temporary / "sub").mkdir(parents=True)
+        (temporary / "sub" / "new").write_text("new")
+        assert names(folder) == ["old"]
+    assert names(folder) == ["sub"] and (folder / "sub" / "new").read_text() == "new"
+    assert names(folder.parent) == ["target"]
+
+
+def test_an_error_leaves_the_old_folder_and_no_temporaries(folder):
+    with pytest.raises(WriterError), atomic_path(folder) as temporary:
+        temporary.mkdir()
+        (temporary / "half").write_text("half")
+        raise WriterError
+    assert names(folder) == ["old"] and names(folder.parent) == ["target"]
+
+
+def test_a_file_may_replace_a_folder(folder):
+    write_text(folder, "now a file")
+    assert folder.read_text() == "now a file" and names(folder.parent) == ["target"]
+
+
+@pytest.mark.parametrize("leftover", ["file", "folder"])
+def test_a_leftover_of_a_killed_process_with_this_id_is_swept_away(tmp_path, leftover):
+    path = tmp_path / "file.txt"
+    with atomic_path(path) as temporary:
+        temporary.write_text("first")
+    if leftover == "folder":
+        temporary.mkdir()
+        (temporary / "junk").write_text("junk")
+    else:
+        temporary.write_text("junk")
+    write_text(path, "second")
+    assert path.read_text() == "second" and names(tmp_path) == ["file.txt"]
+
+
+def test_everything_is_flushed_before_the_rename_and_the_parent_after(tmp_path, monkeypatch):
+    events = []
+    fsync, rename = os.fsync, type(tmp_path).replace
+
+    def recorded_fsync(descriptor):
+        events.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        fsync(descriptor)
+
+    def recorded_replace(self, target):
+        events.append("rename")
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    monkeypatch.setattr(type(tmp_path), "replace", recorded_replace)
+    with atomic_path(tmp_path / "run") as temporary:
+        (temporary / "sub").mkdir(parents=True)
+        (temporary / "a").write_text("a")
+        (temporary / "sub" / "b").write_text("b")
+    assert {"a", "b"} <= set(events[: events.index("rename")])
+    assert events[-1] == tmp_path.name
+
+
+@pytest.mark.xfail(strict=True, reason="the old folder is set aside before the new one is known to exist")
+def test_a_writer_that_forgets_to_write_leaves_the_old_folder(folder):
+    with pytest.raises(FileNotFoundError), atomic_path(folder):
+        pass
+    assert names(folder.parent) == ["target"] and names(folder) == ["old"]
+
+
+def test_a_writer_that_forgets_to_write_leaves_the_old_file(tmp_path):
+    (tmp_path / "file.txt").write_text("old")
+    with pytest.raises(FileNotFoundError), atomic_path(tmp_path / "file.txt"):
+        pass
+    assert (tmp_path / "file.txt").read_text() == "old" and names(tmp_path) == ["file.txt"]
+
+
+@pytest.mark.xfail(strict=True, raises=OSError, reason="rename cannot put a folder over a file")
+def test_a_folder_may_replace_a_file(tmp_path):
+    (tmp_path / "target").write_text("old")
+    with atomic_path(tmp_path / "target") as temporary:
+        temporary.mkdir()
+    assert (tmp_path / "target").is_dir()
+
+
+@pytest.mark.xfail(strict=True, raises=OSError, reason="rmtree refuses the link that was set aside")
+def test_a_link_to_a_folder_may_be_replaced(folder):
+    link = folder.parent / "latest"
+    link.symlink_to(folder)
+    with atomic_path(link) as temporary:
+        temporary.mkdir()
+    assert link.is_dir() and not link.is_symlink() and names(folder) == ["old"]
+    assert names(folder.parent) == ["latest", "target"]
+
+
+def test_discard_removes_a_folder_and_leaves_nothing(folder):
+    discard(folder)
+    assert names(folder.parent) == []
+
+
+def test_json_round_trip(tmp_path):
+    data = {"b": [1, 2.5, None, True], "a": {"ü": "x"}}
+    write_json(tmp_path / "x.json", data)
+    text = (tmp_path / "x.json").read_text()
+    assert read_json(tmp_path / "x.json") == data == json.loads(text)
+    assert text.endswith("}\n") and '\n  "b"' in text
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), object()])
+def test_what_json_cannot_hold_is_refused_and_the_old_file_stays(tmp_path, value):
+    write_json(tmp_path / "x.json", 1)
+    with pytest.raises((ValueError, TypeError)):
+        write_json(tmp_path / "x.json", {"a": [value]})
+    assert read_json(tmp_path / "x.json") == 1 and names(tmp_path) == ["x.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"{'a': 1}", b"\xff\xfe\x00", b"1 2"])
+def test_malformed_json_is_one_line_with_its_path(tmp_path, content):
+    (tmp_path / "x.json").write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read_json(tmp_path / "x.json")
+    assert str(caught.value).startswith(f"{tmp_path / 'x.json'}: not valid JSON")
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_json(tmp_path):
+    for path in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(UserError, match="no such file"):
+            read_json(path)

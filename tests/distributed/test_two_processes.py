@@ -28,9 +28,8 @@ def lwd(processes: int, *arguments: str) -> None:
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={free_port()}"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*launcher, "-m", "lwd", *arguments], env=environment, capture_output=True, text=True, cwd=ROOT
-    )
+    command = [*launcher, "-m", "lwd", *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
 
 

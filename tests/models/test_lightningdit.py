@@ -325,7 +325,6 @@ def test_patches_go_in_and_come_out_in_the_same_order():
     """With patch 2 and identity maps at both ends, every pixel must come back to its own place."""
     layout = Layout([Group("tex", 2), Group("sem", 1)])
     model = LightningDiT(layout, 4, 3, depth=1, width=16, heads=1, patch_size=2).double()
-    pixels = 2 * 2 * 3
     with torch.no_grad():
         model.pos_embed.zero_()
         model.x_embedder.weight.zero_()
@@ -342,7 +341,6 @@ def test_patches_go_in_and_come_out_in_the_same_order():
     energy = torch.nn.functional.avg_pool2d(z.square().sum(1, keepdim=True), 2) * 4 / 16
     expected = z / torch.nn.functional.interpolate((energy + 1e-6).sqrt(), scale_factor=2)
     torch.testing.assert_close(v, expected, rtol=0, atol=1e-12)  # float64 rounding of numbers of order 1
-    assert pixels == model.final_layer.linear.out_features
 
 
 @pytest.mark.parametrize("order", [None, ["sem", "tex"], ["tex", "sem"]])
@@ -373,9 +371,8 @@ def test_labels_choose_rows_of_the_embedding_and_null_is_the_last():
     assert torch.pdist(torch.cat(outputs).flatten(1)).min() > 1e-2
     with torch.no_grad():
         model.y_embedder.weight[4] += 1
-    assert [torch.equal(model(z, times, torch.tensor([label])), outputs[label]) for label in range(5)] == [True] * 4 + [
-        False
-    ]
+    unmoved = [torch.equal(model(z, times, torch.tensor([label])), outputs[label]) for label in range(5)]
+    assert unmoved == [True, True, True, True, False]
     with pytest.raises(IndexError):
         model(z, times, torch.tensor([5]))
 
@@ -405,6 +402,7 @@ def test_projection_without_projector_is_an_error():
         model(*inputs(model), project=True)
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 def test_mixed_precision_stays_close():
     model = small().float()
     z, times, labels = inputs(model)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lwd.config import Config
-from lwd.data.builtin import digits
+from lwd.data.builtin import Split, load
 from lwd.data.shards import shard_key, write_shard
 from lwd.data.stats import channel_stats, save_stats, stats_path
 from lwd.encoders.features import SmallCNN, SmallViT, train_classifier
@@ -25,21 +25,21 @@ from lwd.runtime.progress import progress_bar, say
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, integer, seeded
 
-SPLITS: tuple[Literal["train", "heldout"], ...] = ("train", "heldout")
+SPLITS: tuple[Split, ...] = ("train", "heldout")
 SHARD_IMAGES = 1000
 
 
 class EncodeSettings(Config):
     """Which images become which groups."""
 
-    dataset: Literal["digits"] = "digits"
+    dataset: str = "digits"
     texture: str = ""
     """The group that holds the 2x2 pixel-unshuffle of the image, and is decoded back to pixels."""
     semantic: str = ""
     """The group that holds the PCA of a small ViT's patch features, to the group's number of channels."""
     factor: int = 2
-    encoder_steps: int = 500
-    judge_steps: int = 500
+    encoder_steps: int = 400
+    judge_steps: int = 400
 
 
 class EncodeConfig(RunConfig):
@@ -60,7 +60,7 @@ def run(config: EncodeConfig) -> Path:
     if (folder / MANIFEST).is_file() and read_manifest(folder)["recipe"] == recipe:
         say(f"already encoded: {folder}", show)
         return folder
-    images, labels = digits("train")
+    images, labels = load(settings.dataset, "train")
     with seeded(Stream.INITIALISE, config.seed):
         vit, judge = SmallViT(), SmallCNN()
     _train("semantic encoder", vit, images, labels, settings.encoder_steps, integer(Stream.ENCODER, config.seed), show)
@@ -82,13 +82,13 @@ def run(config: EncodeConfig) -> Path:
 def _manifest(
     config: EncodeConfig,
     recipe: dict[str, Any],
-    splits: dict[str, dict[str, Any]],
+    splits: dict[Split, dict[str, Any]],
     vit: SmallViT,
     judge: SmallCNN,
     pca: PatchPCA,
 ) -> dict[str, Any]:
     settings = config.encode
-    heldout, labels = digits("heldout")
+    heldout, labels = load(settings.dataset, "heldout")
     return {
         "format": FORMAT,
         "recipe": recipe,
@@ -130,7 +130,7 @@ def _semantic_channels(config: EncodeConfig) -> int:
             f"{list(layout.names)}"
         )
     by_name = {group.name: group for group in layout.groups}
-    texture_channels = digits("heldout")[0].shape[1] * settings.factor**2
+    texture_channels = load(settings.dataset, "heldout")[0].shape[1] * settings.factor**2
     if by_name[settings.texture].channels != texture_channels:
         raise UserError(
             f"groups: {settings.texture!r} needs {texture_channels} channels at encode.factor {settings.factor}"
@@ -145,9 +145,9 @@ def _train(
         train_classifier(model, images, labels, steps=steps, seed=seed, progress=advance)
 
 
-def _encode(config: EncodeConfig, split: Literal["train", "heldout"], vit: SmallViT, pca: PatchPCA) -> _Split:
+def _encode(config: EncodeConfig, split: Split, vit: SmallViT, pca: PatchPCA) -> _Split:
     settings = config.encode
-    images, labels = digits(split)
+    images, labels = load(settings.dataset, split)
     texture = PixelUnshuffle(settings.factor)
 
     def groups(x: Tensor, features: Tensor) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""What `lwd encode` leaves for later stages: the manifest, the decoder to pixels, and the network that judges samples."""
+"""What `lwd encode` leaves for later stages: the manifest, the decoder to pixels, and the judge of samples."""
 
 from __future__ import annotations
 

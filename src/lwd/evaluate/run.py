@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lwd.config import Config
-from lwd.encoders.store import Judge, load_judge, load_decoder
+from lwd.encoders.store import Judge, load_decoder, load_judge
 from lwd.errors import UserError
 from lwd.evaluate.frechet import frechet_distance, gaussian_stats
 from lwd.files import write_json
@@ -77,7 +77,7 @@ def run(config: EvaluateConfig) -> Evaluation:
 @torch.no_grad()
 def judge_images(judge: Judge, images: Tensor, batch: int = 500) -> tuple[Tensor, Tensor]:
     """Images (N, c, H, W) -> the judge's pooled features (N, D) and logits (N, classes)."""
-    parts = [(judge.pooled(chunk), judge(chunk)) for chunk in images.split(batch)]
+    parts = [(judge.pooled(chunk), judge(chunk)) for chunk in torch.split(images, batch)]
     return torch.cat([f for f, _ in parts]), torch.cat([logits for _, logits in parts])
 
 

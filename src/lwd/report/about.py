@@ -9,7 +9,7 @@ from typing import Any
 from lwd.config import dump
 from lwd.encoders.store import MANIFEST, read_manifest
 from lwd.files import read_json
-from lwd.report.text import count, listed, percent
+from lwd.report.text import count, counted, listed, percent
 from lwd.runtime.run import RunConfig
 
 Facts = list[tuple[str, str]]
@@ -21,6 +21,7 @@ class About:
     """``dataset``: its name, "" where nothing was encoded; ``config``: the resolved config as YAML."""
 
     dataset: str
+    count: str
     groups: str
     leader: str
     settings: Facts
@@ -35,6 +36,7 @@ def about(config: RunConfig) -> About:
     groups = [f"{g.name} ({g.channels} channel{'s' if g.channels > 1 else ''})" for g in config.layout.groups]
     return About(
         dataset=str(manifest.get("recipe", {}).get("dataset", "")),
+        count=counted(len(groups)),
         groups=listed(groups),
         leader=config.leader,
         settings=_settings(config),
@@ -49,7 +51,7 @@ def _settings(config: RunConfig) -> Facts:
     plain = config.model_dump(mode="json")
     facts = [
         ("network", config.model.name),
-        ("groups", ", ".join(f"{g.name} {g.channels} × weight {g.weight:g}" for g in config.layout.groups)),
+        ("groups", "; ".join(f"{g.name} {g.channels} channels, weight {g.weight:g}" for g in config.layout.groups)),
         ("leader", config.leader),
     ]
     if probe := plain.get("probe"):
@@ -73,7 +75,7 @@ def _data(manifest: dict[str, Any]) -> Facts:
         if "group" in part:
             facts.append((f"{part['group']} is", str(part.get("kind", role)).replace("_", " ")))
         if ratio := part.get("explained_variance_ratio"):
-            facts.append((f"{part.get('group', role)} explains", f"{percent(sum(ratio))} of the features’ variance"))
+            facts.append((f"{part.get('group', role)} explains", f"{percent(sum(ratio))} of its features' variance"))
         if "accuracy_heldout" in part:
             whose = "judge" if role == "judge" else f"{role} encoder"
             facts.append((f"{whose}, held-out accuracy", percent(part["accuracy_heldout"])))

@@ -82,9 +82,20 @@ class ComparisonSection:
     budgets: list[int]
     rows: dict[str, list[Cell | None]]
     seeds: int
+    colours: dict[str, str]
     floor: float | None
     verdict: str
     figure: Markup
+
+    @property
+    def spread_note(self) -> str:
+        """How the table states uncertainty, and when it marks a winner."""
+        if self.seeds == 1:
+            return "One seed, so no spread is known and no schedule is marked as the best."
+        spread = "the smaller and the larger of two seeds" if self.seeds == 2 else "± the standard deviation over seeds"
+        return (
+            f"Under each mean: {spread}. A best mean is marked only where it leads every other by more than the spread."
+        )
 
 
 def comparison_section(config: RunConfig, variants: Variants) -> ComparisonSection | None:
@@ -104,6 +115,7 @@ def comparison_section(config: RunConfig, variants: Variants) -> ComparisonSecti
         budgets,
         rows,
         max(len(cell.frechet) for cells in rows.values() for cell in cells if cell is not None),
+        {name: variants.colour(name) for name in names},
         floor,
         verdict(last, budgets[-1]),
         _figure(results, rows, budgets, variants, floor),

@@ -18,7 +18,11 @@ _WHITE = 255
 _RANGE = 2.5
 """Standard deviations of a latent that the colours span."""
 _CHROMA, _LIGHTNESS, _LIGHTNESS_SPAN = 0.17, 0.72, 0.22
-_OKLAB_TO_LMS = ((1.0, 0.3963377774, 0.2158037573), (1.0, -0.1055613458, -0.0638541728), (1.0, -0.0894841775, -1.291485548))
+_OKLAB_TO_LMS = (
+    (1.0, 0.3963377774, 0.2158037573),
+    (1.0, -0.1055613458, -0.0638541728),
+    (1.0, -0.0894841775, -1.291485548),
+)
 _LMS_TO_RGB = (
     (4.0767416621, -3.3077115913, 0.2309699292),
     (-1.2684380046, 2.6097574011, -0.3413193965),
@@ -44,7 +48,11 @@ def sheet(images: Tensor, columns: int, gap: int = 1) -> str:
 
 def tile(image: Tensor) -> str:
     """One image (c, H, W) in [-1, 1] as data URI, at its own size; the page enlarges it."""
-    return _data_uri(_downscaled(Image.fromarray(grid(image[None].expand(-1, 3, -1, -1), 1, 0).permute(1, 2, 0).contiguous().numpy())))
+    return _data_uri(
+        _downscaled(
+            Image.fromarray(grid(image[None].expand(-1, 3, -1, -1), 1, 0).permute(1, 2, 0).contiguous().numpy())
+        )
+    )
 
 
 def _downscaled(picture: Image.Image) -> Image.Image:

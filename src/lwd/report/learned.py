@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from markupsafe import Markup
 
 from lwd.report import plots
-from lwd.report.plots import DASHED, DOTTED, Line
-from lwd.report.text import number, tau_to_the
+from lwd.report.plots import DASHED, DOTTED, SOLID, Dash, Line
+from lwd.report.text import listed, number, tau_to_the
 from lwd.report.variants import Variants
 from lwd.runtime.run import RunConfig
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
@@ -19,7 +18,7 @@ from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
 TAU = torch.linspace(0, 1, 201, dtype=torch.float64)
 READ_AT = (0.25, 0.5, 0.75)
 """Leader times at which the page says where the followers are."""
-_DASHES = (plots.SOLID, (0, (6, 1.5)), (0, (6, 1.5, 1.2, 1.5)))
+_DASHES: tuple[Dash, ...] = (SOLID, (0, (6, 1.5)), (0, (6, 1.5, 1.2, 1.5)))
 
 
 @dataclass(frozen=True)
@@ -33,15 +32,15 @@ class LearnedSection:
     formulas: list[tuple[str, str]]
     read_at: tuple[float, ...]
     reached: list[tuple[str, list[str]]]
-    delta: float
-    provenance: dict[str, Any]
+    provenance: list[tuple[str, str]]
+    summary: str
 
 
 def read_schedule(config: RunConfig) -> tuple[Schedule, Path] | None:
     """The chosen schedule of a sweep, else that of a single probe, and its file."""
     for path in (config.output / "schedule.json", config.output / "probe" / "schedule.json"):
         if path.is_file():
-            schedule = Schedule.load(path)
+            schedule = Schedule.load(path).requires_grad_(False)
             schedule.check(config.layout, str(path))
             return schedule, path
     return None
@@ -53,9 +52,37 @@ def polynomials(schedule: Schedule) -> dict[str, PolynomialCurve]:
     return {name: curve for name, curve in curves.items() if isinstance(curve, PolynomialCurve)}
 
 
-def extremal(curve: PolynomialCurve) -> PolynomialCurve:
-    """tau^(M+1), where a collapsing probe ends: all weight on the last coefficient."""
-    return PolynomialCurve.from_rho(torch.tensor([-1e3] * curve.degree + [1e3]))
+def extremal(degree: int) -> PolynomialCurve:
+    """tau^(degree + 1), where a collapsing probe ends: all weight on the last coefficient."""
+    return PolynomialCurve.from_rho(torch.tensor([-1e3] * degree + [1e3]))
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One curve of the figures: ``group``'s in ``schedule``."""
+
+    label: str
+    schedule: Schedule
+    group: str
+    colour: str
+    dash: Dash
+    width: float = 1.6
+
+    @torch.no_grad()
+    def lines(self, leader: str) -> tuple[Line, Line]:
+        """The group's local time over global time, and over the leader's local time."""
+        times = self.schedule(TAU)[0]
+        follows, leads = (times[:, self.schedule.names.index(name)].numpy() for name in (self.group, leader))
+        over_tau, over_leader = (
+            Line(self.label, x, follows, self.colour, self.dash, self.width) for x in (TAU.numpy(), leads)
+        )
+        return over_tau, over_leader
+
+    @torch.no_grad()
+    def reached(self, leader: str) -> list[str]:
+        """The group's local time where the leader has reached each of READ_AT."""
+        tau = self.schedule[leader].inverse(torch.tensor(READ_AT, dtype=torch.float64))
+        return [number(float(t)) for t in self.schedule[self.group](tau)[0]]
 
 
 def learned_section(config: RunConfig, variants: Variants) -> LearnedSection | None:
@@ -64,54 +91,70 @@ def learned_section(config: RunConfig, variants: Variants) -> LearnedSection | N
     learned = polynomials(found[0]) if found else {}
     if not found or not learned:
         return None
-    schedule = found[0]
-    degree = max(curve.degree for curve in learned.values())
-    most = next(curve for curve in learned.values() if curve.degree == degree)
-    follower = next(iter(learned))
-    offset = Schedule.offset(schedule.names, config.leader, variants.delta)
-    ends = tau_to_the(degree + 1)
-    # (label, schedule, group, colour, dash), drawn in this order
-    drawn: list[tuple[str, Schedule, str, str, Any]] = [
-        (f"extremal, {ends}", _with(config, schedule, follower, extremal(most)), follower, "muted", DOTTED),
-        ("synchronous", Schedule.synchronous(schedule.names), follower, variants.colour_of_kind("synchronous"), DASHED),
-        (f"offset {variants.delta:g}", offset, follower, variants.colour_of_kind("offset"), plots.SOLID),
-        *(
-            (f"learned, {name}", schedule, name, variants.colour_of_kind("learned"), _DASHES[i % len(_DASHES)])
-            for i, name in enumerate(learned)
-        ),
+    schedule, leader = found[0], config.leader
+    colour = variants.colour_of_kind("learned")
+    ours = [
+        Drawn(f"learned, {name}", schedule, name, colour, _DASHES[i % len(_DASHES)], 2.6)
+        for i, name in enumerate(learned)
     ]
-    over_tau, over_leader = [], []
-    for label, one, group, colour, dash in drawn:
-        times = one(TAU)[0]
-        follows, leads = times[:, one.names.index(group)].detach(), times[:, one.names.index(config.leader)].detach()
-        width = 2.6 if one is schedule else 1.6
-        over_tau.append(Line(label, TAU.numpy(), follows.numpy(), colour, dash, width))
-        over_leader.append(Line(label, leads.numpy(), follows.numpy(), colour, dash, width))
+    fixed = _fixed(schedule, leader, variants)
+    over_tau, over_leader = zip(*(one.lines(leader) for one in [*fixed, *ours]), strict=True)
+    followers = f"local time of {listed(list(learned))}"
     return LearnedSection(
-        config.leader,
+        leader,
         list(learned),
-        plots.unit_square(over_tau, "global time τ", f"local time of {' and '.join(learned)}"),
-        plots.unit_square(over_leader, f"local time of {config.leader}", f"local time of {' and '.join(learned)}"),
+        plots.unit_square(over_tau, "global time τ", followers),
+        plots.unit_square(over_leader, f"local time of {leader}", followers),
         [(name, _formula(curve)) for name, curve in learned.items()],
         READ_AT,
-        [(label, _reached(one, group, config.leader)) for label, one, group, _, _ in reversed(drawn)],
-        variants.delta,
-        schedule.provenance,
+        [(one.label, one.reached(leader)) for one in [*ours, *reversed(fixed)]],
+        _provenance(schedule),
+        _summary(ours, fixed, leader),
     )
 
 
-def _with(config: RunConfig, schedule: Schedule, group: str, curve: PolynomialCurve) -> Schedule:
-    """The leader at t = tau, ``curve`` for ``group`` and the others as they are."""
-    curves = {name: schedule[name] for name in schedule.names}
-    return Schedule(curves | {config.leader: IdentityCurve(), group: curve})
+def _fixed(schedule: Schedule, leader: str, variants: Variants) -> list[Drawn]:
+    """What the learned curves are held against; with several learned groups, those of the first, which are the same."""
+    learned = polynomials(schedule)
+    group = next(iter(learned))
+    degree = max(curve.degree for curve in learned.values())
+    collapsed = Schedule({name: IdentityCurve() for name in schedule.names} | {group: extremal(degree)})
+    return [
+        Drawn(f"extremal, {tau_to_the(degree + 1)}", collapsed, group, "muted", DOTTED),
+        Drawn(
+            f"offset {variants.delta:g}",
+            Schedule.offset(schedule.names, leader, variants.delta),
+            group,
+            variants.colour_of_kind("offset"),
+            SOLID,
+        ),
+        Drawn(
+            "synchronous",
+            Schedule.synchronous(schedule.names),
+            group,
+            variants.colour_of_kind("synchronous"),
+            DASHED,
+        ),
+    ]
+
+
+def _summary(ours: list[Drawn], fixed: list[Drawn], leader: str) -> str:
+    """Where the followers are when the leader is half clean, learned and otherwise."""
+    half = READ_AT.index(0.5)
+    at = [f"{one.group} at t = {one.reached(leader)[half]}" for one in ours]
+    others = [f"{one.label}: {one.reached(leader)[half]}" for one in reversed(fixed)]
+    return f"Where {leader} is half clean, t = 0.5, the learned schedule has {listed(at)} ({'; '.join(others)})."
 
 
 def _formula(curve: PolynomialCurve) -> str:
     return " + ".join(f"{float(p):.3f}\u202f{tau_to_the(m + 1)}" for m, p in enumerate(curve.mixture().detach()))
 
 
-@torch.no_grad()
-def _reached(schedule: Schedule, group: str, leader: str) -> list[str]:
-    """The group's local time where the leader has reached each of READ_AT."""
-    tau = schedule[leader].inverse(torch.tensor(READ_AT, dtype=torch.float64))
-    return [number(float(t)) for t in schedule[group](tau)[0]]
+def _provenance(schedule: Schedule) -> list[tuple[str, str]]:
+    """The plain values that travel with the schedule, and the hash that names it."""
+    plain = {key: value for key, value in schedule.provenance.items() if isinstance(value, str | int | float)}
+    shown = {
+        key: number(float(value)) if key == "distance_from_collapse" else str(value) for key, value in plain.items()
+    }
+    names = {"lambda": "λ", "data": "data fingerprint", "seed": "probe seed", "lwd": "learned with lwd"}
+    return [("schedule", schedule.hash()), *((names.get(k, k.replace("_", " ")), v) for k, v in shown.items())]

@@ -12,9 +12,9 @@ from markupsafe import Markup
 from lwd.errors import UserError
 from lwd.files import write_text
 from lwd.report.about import About, about
-from lwd.report.comparison import RESULTS, ComparisonSection, comparison_section
+from lwd.report.comparison import RESULTS, ComparisonSection, comparison_section, read_results
 from lwd.report.learned import LearnedSection, learned_section
-from lwd.report.samples import SamplesSection, read_pixels, sample_folders, samples_section
+from lwd.report.samples import SAMPLES, SamplesSection, read_pixels, sample_folders, samples_section
 from lwd.report.strip import StripSection, strip_section
 from lwd.report.sweep import SweepSection, sweep_section
 from lwd.report.text import count, number, percent
@@ -39,6 +39,16 @@ class Page:
     strip: StripSection | None
 
     @property
+    def headlines(self) -> list[str]:
+        """The page in a few sentences."""
+        found = (
+            self.learned.summary if self.learned else None,
+            self.sweep.summary if self.sweep else None,
+            self.comparison.verdict if self.comparison else None,
+        )
+        return [sentence for sentence in found if sentence]
+
+    @property
     def empty(self) -> bool:
         """Whether there is nothing to look at."""
         sections = (self.learned, self.sweep, self.trace, self.comparison, self.samples, self.strip)
@@ -52,7 +62,9 @@ def write_page(experiment: RunConfig) -> Path:
     """
     page = read_page(experiment)
     if page.empty:
-        raise UserError(f"{experiment.output}: nothing to show yet; run a stage first, e.g. `lwd encode` or `lwd sweep`")
+        raise UserError(
+            f"{experiment.output}: nothing to show yet; run a stage first, e.g. `lwd encode` or `lwd sweep`"
+        )
     path = experiment.output / PAGE
     write_text(path, render(page))
     return path
@@ -60,7 +72,10 @@ def write_page(experiment: RunConfig) -> Path:
 
 def read_page(config: RunConfig) -> Page:
     """Everything that the output folder holds."""
-    variants, pixels = read_variants(config), read_pixels(config)
+    results, pixels = config.output / RESULTS, read_pixels(config)
+    measured = [result.variant for result in read_results(results)] if results.is_file() else []
+    variants = read_variants(config)
+    variants = variants.also([*measured, *(f.variant for f in sample_folders(config, variants, SAMPLES))])
     return Page(
         about=about(config),
         learned=learned_section(config, variants),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from lwd.report.drawing import picture
@@ -14,8 +15,14 @@ from lwd.report.theme import stand_in
 
 Numbers = Sequence[float] | NDArray[np.float64]
 
-SOLID, DASHED, DOTTED = "-", (0, (4, 2.2)), (0, (1.2, 2))
+Dash = str | tuple[int, tuple[float, ...]]
+"""A matplotlib line style."""
+
+SOLID: Dash = "-"
+DASHED: Dash = (0, (4, 2.2))
+DOTTED: Dash = (0, (1.2, 2))
 _MAX_POINTS = 400
+_LOG_FROM = 4.0
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,7 @@ class Line:
     x: Numbers
     y: Numbers
     colour: str
-    dash: str | tuple[int, tuple[float, ...]] = SOLID
+    dash: Dash = SOLID
     width: float = 1.7
 
 
@@ -86,7 +93,7 @@ def sweep_distance(axes: Axes, probes: Sequence[Probe], collapsed_below: float) 
     axes.set(ylim=(0, 1.02), xlabel="λ", ylabel="distance from the extremal curve")
 
 
-@picture("Values over the steps of the probe")
+@picture("Values over the steps of the probe", width=3.9, height=3.2)
 def trace(axes: Axes, lines: Sequence[Line], burn_in: int, y_label: str, unit: bool = False) -> None:
     """Values over steps, with the steps marked that the result averages; ``unit``: values in [0, 1]."""
     last = max(float(line.x[-1]) for line in lines)
@@ -103,7 +110,7 @@ def trace(axes: Axes, lines: Sequence[Line], burn_in: int, y_label: str, unit: b
     )
 
 
-@picture("Fréchet distance over training steps", width=7.2, height=3.7)
+@picture("Fréchet distance over training steps", width=9.6, height=3.8)
 def frechet(axes: Axes, means: Sequence[Line], seeds: Sequence[Line], floor: float | None) -> None:
     """A line through each variant's means, a point for each seed, and what real images reach."""
     for points in seeds:
@@ -116,8 +123,19 @@ def frechet(axes: Axes, means: Sequence[Line], seeds: Sequence[Line], floor: flo
     axes.set_xticks(budgets, [f"{budget:,.0f}".replace(",", "\u202f") for budget in budgets])
     room = (budgets[-1] - budgets[0]) * 0.06 or 1
     axes.set(xlim=(budgets[0] - room, budgets[-1] + room), xlabel="training steps", ylabel="Fréchet distance")
-    axes.set_ylim(bottom=0)
+    _distance_scale(axes, [y for line in seeds for y in line.y])
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+
+
+def _distance_scale(axes: Axes, distances: Sequence[float]) -> None:
+    """From zero where the distances are alike, logarithmic where they span more than a factor of four."""
+    if min(distances) <= 0 or max(distances) / min(distances) < _LOG_FROM:
+        axes.set_ylim(bottom=0)
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _plot(axes: Axes, line: Line) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,34 +99,43 @@ def samples_section(config: RunConfig, variants: Variants, pixels: Pixels | None
     folders = sample_folders(config, variants, SAMPLES)
     if not folders or pixels is None:
         return None
-    sheets, by_class = [], True
+    sheets, balanced = [], []
     for folder in folders:
-        path = folder.path / SAMPLES
-        tensors = load_tensors(path)
-        if not {"latents", "labels"} <= set(tensors) or tensors["latents"].shape[1] != config.layout.channels:
-            raise UserError(f"{path}: not samples of layout {config.layout}; run `lwd sample` again")
-        picture, classes = _sheet(tensors["labels"], lambda rows, t=tensors: pixels.decode(t["latents"][rows]))
-        by_class = by_class and classes
+        latents, labels = _read(folder.path / SAMPLES, config.layout)
+        rows = pick(labels)
+        picture = sheet(pixels.decode(latents[rows.flatten()]), rows.shape[1])
         sheets.append(Sheet(folder.variant, folder.caption, picture, variants.colour(folder.variant)))
-    heldout = pixels.heldout
-    picture, classes = _sheet(heldout.labels(), lambda rows: pixels.decode_standardised(heldout.read(rows).x1))
+        balanced.append(has_classes(labels))
+    rows = pick(pixels.heldout.labels())
+    picture = sheet(pixels.decode_standardised(pixels.heldout.read(rows.flatten()).x1), rows.shape[1])
     sheets.append(Sheet("real", "held-out images", picture, None))
-    return SamplesSection(sheets, by_class and classes)
+    return SamplesSection(sheets, all(balanced))
 
 
-def _sheet(labels: Tensor, images: Callable[[Tensor], Tensor]) -> tuple[str, bool]:
-    """A contact sheet of the images that ``images`` gives for rows, and whether its columns are classes."""
-    rows, classes = by_class(labels)
-    columns = COLUMNS if rows is None else rows.shape[1]
-    chosen = torch.arange(min(len(labels), ROWS * COLUMNS)) if rows is None else rows.flatten()
-    return sheet(images(chosen), columns), classes
+def _read(path: Path, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Latents (N, C, H, W) and labels (N,)."""
+    tensors = load_tensors(path)
+    if not {"latents", "labels"} <= set(tensors) or tensors["latents"].shape[1] != layout.channels:
+        raise UserError(f"{path}: not samples of layout {layout}; run `lwd sample` again")
+    return tensors["latents"], tensors["labels"]
 
 
-def by_class(labels: Tensor) -> tuple[Tensor | None, bool]:
-    """Rows (r, classes) of images, one column per class, where there are several classes with r images each."""
-    classes = labels.unique()[:COLUMNS].tolist()
-    fewest = min(int((labels == c).sum()) for c in classes)
-    if len(classes) < 2 or fewest < 2:
-        return None, False
-    rows = min(ROWS, fewest)
-    return torch.stack([(labels == c).nonzero()[:rows, 0] for c in classes], dim=1), True
+def has_classes(labels: Tensor) -> bool:
+    """Whether there are several classes, each of the first COLUMNS with at least two images."""
+    counts = [int((labels == c).sum()) for c in _classes(labels)]
+    return len(counts) > 1 and min(counts) > 1
+
+
+def pick(labels: Tensor) -> Tensor:
+    """Which images to show (rows, columns): the first of each class, a class a column, else the first of the file."""
+    if not has_classes(labels):
+        columns = min(COLUMNS, len(labels))
+        rows = min(ROWS, len(labels) // columns)
+        return torch.arange(rows * columns).view(rows, columns)
+    where = [(labels == c).nonzero()[:ROWS, 0] for c in _classes(labels)]
+    rows = min(len(each) for each in where)
+    return torch.stack([each[:rows] for each in where], dim=1)
+
+
+def _classes(labels: Tensor) -> list[int]:
+    return sorted(set(labels.tolist()))[:COLUMNS]

@@ -15,6 +15,7 @@ from lwd.report import plots
 from lwd.report.images import LatentColours, tile
 from lwd.report.plots import DASHED, DOTTED, SOLID, Line
 from lwd.report.samples import Pixels, SampleFolder, sample_folders
+from lwd.report.text import listed
 from lwd.report.variants import Variants
 from lwd.runtime.checkpoint import load_tensors
 from lwd.runtime.run import RunConfig
@@ -55,6 +56,7 @@ class StripSection:
     decoded: str
     strips: list[Strip]
     samples: int
+    latent_note: str
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,21 @@ def strip_section(config: RunConfig, variants: Variants, pixels: Pixels | None) 
         for folder, trajectory in zip(folders, trajectories, strict=True)
     ]
     samples = min(trajectory.predictions.shape[1] for trajectory in trajectories)
-    return StripSection(config.leader, pixels.decoder.group, strips, samples)
+    return StripSection(
+        config.leader, pixels.decoder.group, strips, samples, _latent_note(config.layout, groups, pixels.decoder.group)
+    )
+
+
+def _latent_note(layout: Layout, groups: list[str], decoded: str) -> str:
+    """How the latents are drawn, for the reader."""
+    channels = dict(zip(layout.names, layout.sizes, strict=True))
+    ways = {1: "from blue to yellow", 2: "as hue and saturation, grey being the mean"}
+    said = [
+        f"{name} in colour ({ways.get(channels[name], 'three principal directions')})"
+        for name in groups
+        if name != decoded
+    ]
+    return f"{listed([*said, f'{decoded} as the image it decodes to'])}."
 
 
 def read_trajectory(path: Path, layout: Layout) -> Trajectory:
@@ -104,9 +120,8 @@ def settled(trajectory: Trajectory, layout: Layout) -> Tensor:
     1 - |x_k - x_K|^2 / |x_0 - x_K|^2 over all samples and entries: 0 at the start, 1 at the end.
     """
     parts = []
-    for prediction in layout.split(trajectory.predictions.transpose(0, 1).flatten(0, 1)).values():
-        x = prediction.unflatten(0, (-1, len(trajectory.taus))).double()
-        distance = (x - x[:, -1:]).square().flatten(2).sum((0, 2))
+    for x in torch.split(trajectory.predictions.double(), layout.sizes, dim=2):
+        distance = (x - x[-1]).square().flatten(1).sum(1)
         parts.append(1 - distance / distance[0].clamp(min=1e-12))
     return torch.stack(parts, dim=1)
 
@@ -125,7 +140,11 @@ def _strip(
         Line(name, trajectory.taus.tolist(), progress[:, names.index(name)].tolist(), colour, _DASHES[i % len(_DASHES)])
         for i, name in enumerate(groups)
     ]
-    rows = [row for i in range(min(SHOWN, trajectory.states.shape[1])) for row in _rows(trajectory, i, groups, pixels, colours)]
+    rows = [
+        row
+        for i in range(min(SHOWN, trajectory.states.shape[1]))
+        for row in _rows(trajectory, i, groups, pixels, colours)
+    ]
     return Strip(
         folder.variant,
         folder.caption,

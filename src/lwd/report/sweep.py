@@ -13,7 +13,7 @@ from lwd.files import read_json
 from lwd.report import plots
 from lwd.report.learned import TAU, polynomials
 from lwd.report.plots import DASHED, SOLID, Line, Probe
-from lwd.report.text import number
+from lwd.report.text import counted, number
 from lwd.report.theme import ramp_colour
 from lwd.runtime.run import RunConfig
 from lwd.schedules import Schedule
@@ -41,6 +41,19 @@ class SweepSection:
     chosen: float | None
     curves: list[tuple[str, Markup]]
     distances: Markup
+
+    @property
+    def summary(self) -> str:
+        """What the sweep says about lambda."""
+        weights = (
+            f"{len(self.rows)} values of λ from {self.rows[0].kinetic_weight:g} to {self.rows[-1].kinetic_weight:g}"
+        )
+        collapsed = sum(row.collapsed for row in self.rows)
+        if self.chosen is None:
+            return f"Of {weights} every one collapsed; the sweep needs larger ones."
+        if collapsed == 0:
+            return f"Of {weights} none collapsed; the weakest, {self.chosen:g}, was taken, and a weaker one may do too."
+        return f"Of {weights}, {counted(collapsed)} collapsed; the weakest that did not, {self.chosen:g}, was taken."
 
     @property
     def groups(self) -> list[str]:

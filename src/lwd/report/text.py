@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+RHO = "\N{GREEK SMALL LETTER RHO}"
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -16,6 +17,12 @@ def number(value: float) -> str:
 def count(value: int) -> str:
     """An integer with thin spaces between thousands."""
     return f"{value:,}".replace(",", "\u202f")
+
+
+def counted(value: int) -> str:
+    """A small count as a word."""
+    words = ("no", "one", "two", "three", "four", "five", "six")
+    return words[value] if value < len(words) else str(value)
 
 
 def percent(value: float) -> str:

@@ -15,6 +15,7 @@ from lwd.errors import UserError
 from lwd.report import plots
 from lwd.report.learned import READ_AT, polynomials, read_schedule
 from lwd.report.plots import Line
+from lwd.report.text import RHO
 from lwd.report.theme import ramp_colour
 from lwd.runtime.logging import read_log
 from lwd.runtime.run import RunConfig
@@ -72,9 +73,9 @@ def _section(schedule: Schedule, log: list[dict[str, Any]]) -> TraceSection:
     for name in polynomials(schedule):
         rho = np.array([line[f"rho_{name}"] for line in log])
         curve = np.array([line[f"curve_{name}"] for line in log])
-        rho_lines = _columns(steps, rho, [f"ρ{m}" for m in range(rho.shape[1])])
+        rho_lines = _columns(steps, rho, [f"{RHO}{m}" for m in range(rho.shape[1])])
         curve_lines = _columns(steps, curve, [f"t({point:g})" for point in READ_AT])
-        figures.append((f"ρ of {name}", plots.trace(rho_lines, burn_in, "ρ")))
+        figures.append((f"{RHO} of {name}", plots.trace(rho_lines, burn_in, RHO)))
         figures.append((f"The curve of {name} at three global times", plots.trace(curve_lines, burn_in, "t", True)))
     losses = plots.trace(_losses(log, steps, schedule, window), burn_in, "loss")
     figures.append((f"Losses, averaged over {window} steps", losses))
@@ -87,9 +88,7 @@ def _columns(steps: NDArray[np.float64], values: NDArray[np.float64], labels: li
     return [Line(label, steps, column, ramp_colour(i, len(labels))) for i, (label, column) in enumerate(columns)]
 
 
-def _losses(
-    log: list[dict[str, Any]], steps: NDArray[np.float64], schedule: Schedule, window: int
-) -> list[Line]:
+def _losses(log: list[dict[str, Any]], steps: NDArray[np.float64], schedule: Schedule, window: int) -> list[Line]:
     """The flow loss of each group and the kinetic term, each value the mean of the last ``window`` steps."""
     keys = {f"flow_{name}": f"flow, {name}" for name in schedule.names} | {"kinetic": "kinetic"}
     values = np.array([[float(line[key]) for line in log] for key in keys])

@@ -41,7 +41,7 @@ class Variants:
 
 
 def read_variants(config: RunConfig) -> Variants:
-    """What ``compare`` says, where the config has that section; every kind has a colour even where no variant has it."""
+    """What ``compare`` says, where the config has it; every kind has a colour even where no variant has it."""
     variants: dict[str, dict[str, Any]] = getattr(getattr(config, "compare", None), "variants", {})
     schedules = {name: changes.get("schedule", {}) for name, changes in variants.items()}
     kinds = {name: str(schedule.get("kind", "learned")) for name, schedule in schedules.items()}

@@ -84,7 +84,7 @@ def run(config: SampleConfig) -> Path:
     model = model.to(engine.device)
     latents, nfe = [], []
     with progress_bar(f"sample {folder.name}", settings.num, show=config.compute.progress) as advance:
-        for chunk in torch.arange(settings.num).split(settings.batch):
+        for chunk in torch.split(torch.arange(settings.num), settings.batch):
             samples = generate(
                 model,
                 schedule,

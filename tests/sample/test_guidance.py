@@ -1,0 +1,134 @@
+"""Guidance: the algebra group by group, intervals, and what it costs."""
+
+import pytest
+import torch
+
+from lwd.groups import Group, Layout
+from lwd.sample import AutoGuidance, ClassifierFreeGuidance, Interval
+
+LAYOUT = Layout([Group("tex", 2), Group("sem", 1), Group("dep", 3)])
+NULL = 7
+
+
+def plain(gain):
+    """A "network": a fixed function of everything it is given."""
+
+    def model(z, times, labels):
+        return torch.sin(gain * z + LAYOUT.expand(times)) * (1 + labels[:, None, None, None])
+
+    return model
+
+
+@pytest.fixture
+def inputs():
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(5, 6, 2, 2, generator=generator, dtype=torch.float64)
+    return z, torch.rand(5, 3, generator=generator, dtype=torch.float64), torch.arange(5)
+
+
+class Counting:
+    """Counts calls and rows."""
+
+    def __init__(self, model):
+        self.model, self.calls, self.rows = model, 0, 0
+
+    def __call__(self, z, times, labels):
+        self.calls += 1
+        self.rows += len(z)
+        return self.model(z, times, labels)
+
+
+KINDS = ["auto", "classifier_free"]
+
+
+def guided(kind, scale, interval=None):
+    """The guided network, and functions that give its weak and main predictions by themselves."""
+    main = plain(1.3)
+    if kind == "auto":
+        weak = plain(0.4)
+        return AutoGuidance(weak, scale, interval).wrap(main, LAYOUT), weak, main
+
+    def null(z, times, labels):
+        return main(z, times, torch.full_like(labels, NULL))
+
+    return ClassifierFreeGuidance(scale, NULL, interval).wrap(main, LAYOUT), null, main
+
+
+# v_weak + w (v_main - v_weak) in float64, |v| up to 8 and w up to 4: a few roundings of 2^-53 each.
+EXACT = {"rtol": 0, "atol": 1e-13}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("scale", [0.0, 0.5, 1.5, 4.0])
+def test_one_scale_extrapolates_from_weak_through_main(kind, scale, inputs):
+    both, weak, main = guided(kind, scale)
+    expected = weak(*inputs) + scale * (main(*inputs) - weak(*inputs))
+    torch.testing.assert_close(both(*inputs), expected, **EXACT)
+    assert (expected - main(*inputs)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_group_has_its_own_scale(kind, inputs):
+    scales = {"dep": 3.0, "tex": 1.5, "sem": 1.0}  # named, so that the order does not matter
+    both, weak, main = guided(kind, scales)
+    v, low, high = (LAYOUT.split(f(*inputs)) for f in (both, weak, main))
+    for name, scale in scales.items():
+        torch.testing.assert_close(v[name], low[name] + scale * (high[name] - low[name]), **EXACT)
+    torch.testing.assert_close(v["sem"], high["sem"], **EXACT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_interval_is_closed_and_in_its_group_s_local_time(kind, inputs):
+    z, times, labels = inputs
+    times[:, 1] = torch.tensor([0.2, 0.2 - 1e-6, 0.45, 0.7, 0.7 + 1e-6])
+    both, weak, main = guided(kind, 2.0, Interval("sem", 0.2, 0.7))
+    v, low, high = (f(z, times, labels) for f in (both, weak, main))
+    inside = torch.tensor([True, False, True, True, False])
+    torch.testing.assert_close(v[inside], (low + 2 * (high - low))[inside], **EXACT)
+    torch.testing.assert_close(v[~inside], high[~inside], **EXACT)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_interval_edges_hold_in_single_precision_too(dtype, inputs):
+    z, times, labels = (x.to(dtype) if x.is_floating_point() else x for x in inputs)
+    times[:, 0] = 0.3  # not a binary fraction: rounds differently in float32 and float64
+    both, _, main = guided("auto", 2.0, Interval("tex", 0.3, 0.3))
+    assert (both(z, times, labels) - main(z, times, labels)).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_default_interval_is_all_of_it(kind, inputs):
+    z, times, labels = inputs
+    times[0], times[1] = 0.0, 1.0
+    everywhere, _, _ = guided(kind, 2.0)
+    interval, _, _ = guided(kind, 2.0, Interval("dep"))
+    assert torch.equal(everywhere(z, times, labels), interval(z, times, labels))
+
+
+def test_classifier_free_guidance_is_two_separate_calls_in_one(inputs):
+    z, times, labels = inputs
+    model = Counting(plain(1.3))
+    both = ClassifierFreeGuidance(2.5, NULL).wrap(model, LAYOUT)(z, times, labels)
+    assert (model.calls, model.rows) == (1, 10)
+    main, weak = model.model(z, times, labels), model.model(z, times, torch.full_like(labels, NULL))
+    torch.testing.assert_close(both, weak + 2.5 * (main - weak), **EXACT)
+
+
+def test_autoguidance_calls_each_network_once(inputs):
+    weak, main = Counting(plain(0.4)), Counting(plain(1.3))
+    AutoGuidance(weak, 2.0).wrap(main, LAYOUT)(*inputs)
+    assert (weak.calls, main.calls, weak.rows, main.rows) == (1, 1, 5, 5)
+
+
+@pytest.mark.parametrize("scale", [1, 1.0, {"tex": 1.0, "sem": 1.0, "dep": 1.0}])
+def test_scale_one_is_the_very_same_network(scale):
+    model = plain(1.0)
+    assert AutoGuidance(plain(0.5), scale).wrap(model, LAYOUT) is model
+    assert ClassifierFreeGuidance(scale, NULL, Interval("sem", 0.1, 0.2)).wrap(model, LAYOUT) is model
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_output_keeps_the_dtype(kind, inputs):
+    z, times, labels = inputs
+    both, _, _ = guided(kind, {"tex": 2.0, "sem": 1.0, "dep": 1.3}, Interval("tex", 0.5))
+    assert both(z.float(), times.float(), labels).dtype == torch.float32

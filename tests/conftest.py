@@ -1,9 +1,53 @@
-"""Two threads, and helper modules of this folder importable from its subfolders."""
+"""Helper modules of this folder importable from its subfolders, and a tiny experiment on real digits, encoded once."""
+
+from __future__ import annotations
 
 import sys
 from pathlib import Path
 
+import pytest
 import torch
+
+from lwd.config import load
+from lwd.data.extract import run as encode
+from lwd.experiment import Experiment
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(2)
+
+DIGITS = Path(__file__).parents[1] / "configs" / "digits.yaml"
+
+TINY = (
+    "model={name: LightningDiT-Mini/1, num_classes: 10}",
+    "compute.progress=false",
+    "encode.encoder_steps=20",
+    "encode.judge_steps=20",
+    "probe={steps: 12, burn_in: 6, batch: 16, lr: 1e-3}",
+    "sweep={kinetic_weights: [0.02, 0.2], processes: 1, collapsed_below: 0.0}",
+    "train.steps=8",
+    "train.batch=16",
+    "train.ema_decay=0.5",
+    "sample={num: 20, batch: 8, trace: 2, trace_points: 3}",
+    "compare.seeds=[0]",
+    "compare.budgets=[4, 8]",
+    "compare.processes=1",
+)
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Encoded digits."""
+    folder = tmp_path_factory.mktemp("digits")
+    return encode(load(Experiment, DIGITS, [*TINY, f"output={folder}"]))
+
+
+@pytest.fixture
+def overrides(data: Path, tmp_path: Path) -> list[str]:
+    """Settings of a tiny run in its own folder, on the shared data."""
+    return [*TINY, f"data.path={data}", f"output={tmp_path / 'run'}"]
+
+
+@pytest.fixture
+def experiment(overrides: list[str]) -> Experiment:
+    """The same as a config."""
+    return load(Experiment, DIGITS, overrides)

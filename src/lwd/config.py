@@ -28,16 +28,29 @@ C = TypeVar("C", bound=Config)
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, reading 1e-4 as the number it is (YAML 1.2) and not as text (YAML 1.1)."""
+    """PyYAML's safe loader, reading 1e-4 as the number it is (YAML 1.2), and refusing a key that is given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping node -> a dict."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if repeated := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"key {repeated[0]!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
 
 
-_Loader.add_implicit_resolver(
+class _Dumper(yaml.SafeDumper):
+    """PyYAML's safe dumper, quoting text that `_Loader` would read as a number."""
+
+
+_FLOAT = (
     "tag:yaml.org,2002:float",
     re.compile(
         r"^[-+]?(\d[\d_]*)(\.\d*)?([eE][-+]?\d+)$|^[-+]?\d[\d_]*\.\d*$|^[-+]?\.\d+([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$"
     ),
     list("-+0123456789."),
 )
+_Loader.add_implicit_resolver(*_FLOAT)
+_Dumper.add_implicit_resolver(*_FLOAT)
 
 
 def load(kind: type[C], file: Path | None, overrides: Iterable[str] = ()) -> C:
@@ -70,13 +83,19 @@ def parse(kind: type[C], data: Mapping[str, Any], where: str, sources: Mapping[s
 
 def dump(config: Config) -> str:
     """The resolved config as YAML, which `load` reads back to an equal config."""
-    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, default_flow_style=None, width=120)
+    return yaml.dump(
+        config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120
+    )
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{file}: no such config file")
-    data = _parse(file.read_text(), str(file))
+    try:
+        text = file.read_text()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{file}: not a text file in UTF-8 ({error})") from error
+    data = _parse(text, str(file))
     if data is None:
         return {}
     if not isinstance(data, dict):
@@ -87,13 +106,15 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
         raise UserError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
 
 
 def _set(data: dict[str, Any], path: list[str], value: Any, override: str) -> None:
     for part in path[:-1]:
-        child = data.setdefault(part, {})
+        if data.get(part) is None:
+            data[part] = {}
+        child = data[part]
         if not isinstance(child, dict):
             raise UserError(f"override {override!r}: {part!r} is not a section")
         data = child

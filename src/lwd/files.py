@@ -17,7 +17,7 @@ from lwd.errors import UserError
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary sibling of ``path`` to write to (a file, or a folder made by the caller).
 
-    On leaving the block normally it is flushed to disk and renamed to ``path``, replacing a file or folder there;
+    On leaving the block normally it is flushed to disk and renamed to ``path``, replacing a file, folder or link there;
     on an error it is removed and ``path`` stays as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,10 +28,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
         for file in [temporary] if temporary.is_file() else sorted(temporary.rglob("*")):
             if file.is_file():
                 _fsync(file)
-        if path.is_dir():
+        if not temporary.exists():
+            raise FileNotFoundError(f"nothing was written for {path}")
+        if path.is_dir() or (temporary.is_dir() and path.exists()):
             old = _set_aside(path)
-            temporary.rename(path)
-            shutil.rmtree(old)
+            try:
+                temporary.rename(path)
+            except OSError:
+                old.rename(path)
+                raise
+            _remove(old)
         else:
             temporary.replace(path)
         _fsync(path.parent)
@@ -56,7 +62,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file")
     try:
         return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from error
 
 
@@ -78,7 +84,7 @@ def _fsync(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -291,7 +291,7 @@ def test_bad_shards_give_one_line_that_names_the_file(folder, damage, message):
 
 def test_shards_on_different_grids(folder):
     path, _, _ = folder
-    save_file(random_shard(4, 0, grid=2), path / "z.safetensors")
+    save_file(random_shard(4, 0, grid=2, features=0), path / "z.safetensors")
     with pytest.raises(UserError) as caught:
         LatentShards(path, SMALL)
     one_line(caught, path, "(2, 2)", "(3, 3)")

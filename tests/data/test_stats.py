@@ -93,8 +93,8 @@ BAD = {
     "a list": ([ONES, ONES], "not a statistics file"),
     "no std": ({"mean": ONES}, "not a statistics file"),
     "numbers": ({"mean": 0.0, "std": 1.0}, "not a statistics file"),
-    "flat": ({"mean": torch.ones(3), "std": torch.ones(3)}, "shape (3,), expected (1, 3, 1, 1)"),
-    "another width": ({"mean": torch.ones(1, 4, 1, 1), "std": torch.ones(1, 4, 1, 1)}, "expected (1, 3, 1, 1)"),
+    "flat": ({"mean": torch.ones(3), "std": torch.ones(3)}, "(3,)"),
+    "another width": ({"mean": torch.ones(1, 4, 1, 1), "std": torch.ones(1, 4, 1, 1)}, "(1, 4, 1, 1)"),
     "std of another width": ({"mean": ONES, "std": torch.ones(1, 4, 1, 1)}, "(1, 4, 1, 1)"),
     "NaN in mean": ({"mean": ONES * float("nan"), "std": ONES}, "not finite"),
     "inf in std": ({"mean": ONES, "std": ONES * float("inf")}, "not finite"),
@@ -138,7 +138,7 @@ class Trap:
         return Path.touch, (Path(self.path),)
 
 
-@pytest.mark.parametrize("write", [torch.save, lambda data, path: path.write_bytes(pickle.dumps(data))])
+@pytest.mark.parametrize("write", [torch.save, lambda data, path: path.write_bytes(pickle.dumps(data, protocol=2))])
 def test_a_pickled_object_is_refused_and_never_executed(tmp_path, write):
     mark = tmp_path / "executed"
     write({"mean": Trap(mark), "std": ONES}, tmp_path / "s.pt")

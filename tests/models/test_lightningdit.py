@@ -363,6 +363,12 @@ def test_every_group_s_time_reaches_the_output_through_its_own_embedder(order):
         last.weight.data.copy_(saved)
 
 
+def test_a_width_that_does_not_divide_gives_the_first_times_more():
+    model = small(groups=(("a", 1), ("b", 1), ("c", 1)), width=32, heads=2, time_order=["c", "a", "b"])
+    widths = {name: embedder.mlp[2].out_features for name, embedder in model.t_embedder.by_group.items()}
+    assert widths == {"c": 11, "a": 11, "b": 10}
+
+
 def test_labels_choose_rows_of_the_embedding_and_null_is_the_last():
     model = small()
     z, times, _ = inputs(model, batch=1)

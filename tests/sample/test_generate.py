@@ -61,8 +61,8 @@ class Plain(nn.Module):
 
 LABELS, SEEDS = torch.tensor([3, 10, 0, 9, 5, 5, 1, 2]), torch.tensor([5, 4, 2**40, 0, 7, 8, 2**33, 1])
 
-# float32 rounds at 6e-8; a batched matrix product may add up in another order than a single row's, which the two blocks,
-# twenty to fifty evaluations and the flow itself grow to some 1e-5. A step size shared by the batch would show at 1e-3.
+# float32 rounds at 6e-8; a batched matrix product may add up in another order than a single row's, which two blocks,
+# twenty to fifty evaluations and the flow itself grow to some 1e-5. A step size shared by the batch shows at 1e-3.
 SINGLE = {"rtol": 0, "atol": 1e-4}
 
 

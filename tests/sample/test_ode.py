@@ -2,6 +2,7 @@
 
 import math
 import signal
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ def exact():
     for name, schedule in SCHEDULES.items():
         state = np.eye(n + 1)
         edges = [0.0, *schedule.kinks, 1.0]
-        for low, high in zip(edges, edges[1:], strict=False):
+        for low, high in pairwise(edges):
 
             def slope(tau, flat, schedule=schedule, low=low, high=high):
                 with torch.no_grad():
@@ -96,7 +97,7 @@ def test_schedules_differ_in_where_they_take_a_given_noise(exact):
 
 
 @over_schedules
-@pytest.mark.parametrize(("solver", "order", "steps"), [("euler", 1, 512), ("heun", 2, 128)])
+@pytest.mark.parametrize(("solver", "order", "steps"), [("euler", 1, 256), ("heun", 2, 128)])
 def test_order_of_convergence(exact, name, solver, order, steps):
     z, schedule = noise(), SCHEDULES[name]
     errors = []
@@ -178,17 +179,16 @@ def test_the_field_is_never_asked_outside_the_interval(solver):
     assert torch.cat(taus).min() >= 0 and torch.cat(taus).max() <= 1 and all(t.dtype == torch.float64 for t in taus)
 
 
-@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("name", ["synchronous", "offset"])
-def test_two_legs_make_the_whole_way(exact, name, solver):
+@pytest.mark.parametrize(("solver", "bound"), [("euler", 0.1), ("heun", 1e-3), ("dopri5", 1e-6)])
+def test_two_legs_make_the_whole_way(exact, name, solver, bound):
     z, schedule = noise(), SCHEDULES[name]
-    options = {"solver": solver, "steps": 2000, "atol": 1e-8, "rtol": 1e-8}
+    options = {"solver": solver, "steps": 200, "atol": 1e-8, "rtol": 1e-8}
     half = integrate(velocity(schedule), z, schedule.kinks, **options, end=0.5)
     whole = integrate(velocity(schedule), half.z, schedule.kinks, **options, start=0.5)
-    # dopri5 as above: 30 times 1e-8 (1 + max |z|); euler's error of 0.1 / 2000 steps is the largest of the other two.
-    bound = 1e-6 if solver == "dopri5" else 3e-3
+    # dopri5: 30 (1 + max |z|) 1e-8 as above. With 200 steps, euler errs by some h C = 0.03 and heun by h^2 C = 2e-4.
     assert (whole.z - end(exact, name, z)).abs().max() < bound
-    assert (half.z - whole.z).abs().max() > 0.1
+    assert (half.z - whole.z).abs().max() > 0.2
 
 
 # Evaluations and independence of the batch
@@ -200,8 +200,8 @@ def test_nfe_counts_the_calls_for_one_sample(name, solver):
     schedule, calls = SCHEDULES[name], []
     solution = integrate(velocity(schedule, calls), noise(1), schedule.kinks, solver, 50, 1e-7, 1e-4)
     assert solution.nfe.tolist() == [len(calls)] and solution.nfe.dtype == torch.int64
-    if solver != "dopri5":
-        assert len(calls) == 50 * (2 if solver == "heun" else 1)
+    if solver != "dopri5":  # each piece between kinks takes a whole number of the 50 steps: one more or less in all
+        assert abs(len(calls) / (2 if solver == "heun" else 1) - 50) <= len(schedule.kinks) / 2
 
 
 def stiff(z, tau):
@@ -244,13 +244,13 @@ def test_tolerances_hold_for_one_sample_s_root_mean_square():
 
 @pytest.fixture
 def deadline():
-    """Turn a hang into a failure after five seconds."""
+    """Turn a hang into a failure after three seconds."""
 
     def give_up(*_):
         raise TimeoutError("the solver did not come back")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(5)
+    signal.alarm(3)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

@@ -16,6 +16,6 @@ def distance_from_collapse(schedule: Schedule) -> float | None:
     for curve in curves:
         if isinstance(curve, PolynomialCurve):
             extremal = 1 / (curve.degree + 2)
-            area = sum(float(p) / (m + 2) for m, p in enumerate(curve.mixture()))
+            area = sum(float(p) / (m + 2) for m, p in enumerate(curve.mixture().detach()))
             distances.append((area - extremal) / (1 / 2 - extremal))
     return min(distances, default=None)

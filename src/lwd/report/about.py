@@ -57,7 +57,8 @@ def _settings(config: RunConfig) -> Facts:
     if probe := plain.get("probe"):
         facts.append(("probe", f"{count(probe['steps'])} steps of {probe['batch']}, burn-in {count(probe['burn_in'])}"))
     if train := plain.get("train"):
-        facts.append(("training", f"{count(train['steps'])} steps of {train['batch']}, AdamW {train['lr']:g}"))
+        budgets = listed([count(steps) for steps in plain.get("compare", {}).get("budgets") or [train["steps"]]])
+        facts.append(("training", f"{budgets} steps of {train['batch']}, learning rate {train['lr']:g}"))
     if sample := plain.get("sample"):
         solver = sample["solver"] if sample["solver"] == "dopri5" else f"{sample['solver']}, {sample['steps']} steps"
         facts.append(("sampling", f"{count(sample['num'])} images, {solver}"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -18,6 +18,7 @@ from lwd.report.variants import Variants
 from lwd.runtime.run import RunConfig
 
 RESULTS = "results.json"
+Measure = Callable[["Result"], float | None]
 
 
 @dataclass(frozen=True)
@@ -77,15 +78,16 @@ class Cell:
 
 @dataclass(frozen=True)
 class ComparisonSection:
-    """``rows``: variant -> a cell per budget, None where it was not measured."""
+    """``rows``: variant -> a cell per budget, None where it was not measured; ``changes``: what sets each apart."""
 
     budgets: list[int]
     rows: dict[str, list[Cell | None]]
     seeds: int
     colours: dict[str, str]
+    changes: dict[str, str]
     floor: float | None
     verdict: str
-    figure: Markup
+    figures: list[tuple[str, Markup]]
 
     @property
     def spread_note(self) -> str:
@@ -116,9 +118,10 @@ def comparison_section(config: RunConfig, variants: Variants) -> ComparisonSecti
         rows,
         max(len(cell.frechet) for cells in rows.values() for cell in cells if cell is not None),
         {name: variants.colour(name) for name in names},
+        {name: variants.changes[name] for name in names if name in variants.changes},
         floor,
         verdict(last, budgets[-1]),
-        _figure(results, rows, budgets, variants, floor),
+        _figures(results, variants, floor),
     )
 
 
@@ -176,7 +179,7 @@ def _mark_best(rows: dict[str, list[Cell | None]], column: int) -> None:
     for name, cell in cells.items():
         others = [other for other_name, other in cells.items() if other_name != name]
         if others and all(cell.ahead_of(other) for other in others):
-            rows[name][column] = Cell(cell.frechet, cell.accuracy, cell.nfe, best=True)
+            rows[name][column] = replace(cell, best=True)
 
 
 def _floor(samples: Path) -> float | None:
@@ -188,18 +191,23 @@ def _floor(samples: Path) -> float | None:
     return None
 
 
-def _figure(
-    results: Sequence[Result],
-    rows: dict[str, list[Cell | None]],
-    budgets: Sequence[int],
-    variants: Variants,
-    floor: float | None,
-) -> Markup:
+def _lines(results: Sequence[Result], variants: Variants, value: Measure) -> tuple[list[Line], list[Line]]:
+    """Of each variant, the means over seeds and the seeds themselves, where ``value`` was measured."""
     means, seeds = [], []
-    for name, cells in rows.items():
-        known = [(steps, cell.mean) for steps, cell in zip(budgets, cells, strict=True) if cell is not None]
-        one = [(result.steps, result.frechet) for result in results if result.variant == name]
-        colour = variants.colour(name)
-        means.append(Line(name, [x for x, _ in known], [y for _, y in known], colour, width=2.2))
-        seeds.append(Line(name, [x for x, _ in one], [y for _, y in one], colour))
-    return plots.frechet(means, seeds, floor)
+    for name in variants.in_order(result.variant for result in results):
+        known = [(r.steps, y) for r in results if r.variant == name and (y := value(r)) is not None]
+        budgets = sorted({x for x, _ in known})
+        if budgets:
+            averages = [fmean(y for x, y in known if x == budget) for budget in budgets]
+            means.append(Line(name, budgets, averages, variants.colour(name), width=2.2))
+            seeds.append(Line(name, [x for x, _ in known], [y for _, y in known], variants.colour(name)))
+    return means, seeds
+
+
+def _figures(results: Sequence[Result], variants: Variants, floor: float | None) -> list[tuple[str, Markup]]:
+    """(caption, drawing)."""
+    figures = [("Fréchet distance", plots.frechet(*_lines(results, variants, lambda r: r.frechet), floor))]
+    accuracies = _lines(results, variants, lambda r: r.accuracy)
+    if accuracies[0]:
+        figures.append(("Accuracy on the labels asked for", plots.accuracy(*accuracies)))
+    return figures

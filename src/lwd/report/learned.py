@@ -98,7 +98,7 @@ def learned_section(config: RunConfig, variants: Variants) -> LearnedSection | N
         for i, name in enumerate(learned)
     ]
     fixed = _fixed(schedule, leader, variants)
-    over_tau, over_leader = zip(*(one.lines(leader) for one in [*fixed, *ours]), strict=True)
+    over_tau, over_leader = zip(*(one.lines(leader) for one in [*ours, *fixed]), strict=True)
     followers = f"local time of {listed(list(learned))}"
     return LearnedSection(
         leader,
@@ -107,7 +107,7 @@ def learned_section(config: RunConfig, variants: Variants) -> LearnedSection | N
         plots.unit_square(over_leader, f"local time of {leader}", followers),
         [(name, _formula(curve)) for name, curve in learned.items()],
         READ_AT,
-        [(one.label, one.reached(leader)) for one in [*ours, *reversed(fixed)]],
+        [(one.label, one.reached(leader)) for one in [*ours, *fixed]],
         _provenance(schedule),
         _summary(ours, fixed, leader),
     )
@@ -120,14 +120,6 @@ def _fixed(schedule: Schedule, leader: str, variants: Variants) -> list[Drawn]:
     degree = max(curve.degree for curve in learned.values())
     collapsed = Schedule({name: IdentityCurve() for name in schedule.names} | {group: extremal(degree)})
     return [
-        Drawn(f"extremal, {tau_to_the(degree + 1)}", collapsed, group, "muted", DOTTED),
-        Drawn(
-            f"offset {variants.delta:g}",
-            Schedule.offset(schedule.names, leader, variants.delta),
-            group,
-            variants.colour_of_kind("offset"),
-            SOLID,
-        ),
         Drawn(
             "synchronous",
             Schedule.synchronous(schedule.names),
@@ -135,6 +127,14 @@ def _fixed(schedule: Schedule, leader: str, variants: Variants) -> list[Drawn]:
             variants.colour_of_kind("synchronous"),
             DASHED,
         ),
+        Drawn(
+            f"offset {variants.delta:g}",
+            Schedule.offset(schedule.names, leader, variants.delta),
+            group,
+            variants.colour_of_kind("offset"),
+            SOLID,
+        ),
+        Drawn(f"extremal, {tau_to_the(degree + 1)}", collapsed, group, "muted", DOTTED),
     ]
 
 
@@ -142,7 +142,7 @@ def _summary(ours: list[Drawn], fixed: list[Drawn], leader: str) -> str:
     """Where the followers are when the leader is half clean, learned and otherwise."""
     half = READ_AT.index(0.5)
     at = [f"{one.group} at t = {one.reached(leader)[half]}" for one in ours]
-    others = [f"{one.label}: {one.reached(leader)[half]}" for one in reversed(fixed)]
+    others = [f"{one.label}: {one.reached(leader)[half]}" for one in fixed]
     return f"Where {leader} is half clean, t = 0.5, the learned schedule has {listed(at)} ({'; '.join(others)})."
 
 

@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
 from lwd.report.drawing import picture
+from lwd.report.text import count
 from lwd.report.theme import stand_in
 
 Numbers = Sequence[float] | NDArray[np.float64]
@@ -49,14 +50,16 @@ class Probe:
 
 
 @picture("Curves between 0 and 1 over a time between 0 and 1")
-def unit_square(axes: Axes, lines: Sequence[Line], x_label: str, y_label: str, legend: str = "upper left") -> None:
+def unit_square(axes: Axes, lines: Sequence[Line], x_label: str, y_label: str) -> None:
     """Lines that run from (0, 0) to (1, 1): local times over global time, or over another local time."""
-    for line in lines:
-        _plot(axes, line)
-    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=x_label, ylabel=y_label)
-    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
-    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
-    axes.legend(loc=legend)
+    _unit_square(axes, lines, x_label, y_label)
+
+
+@picture("How settled each group is over global time", width=3.9, height=3.2)
+def settled(axes: Axes, lines: Sequence[Line]) -> None:
+    """How much of its way each group's prediction has gone, over global time."""
+    _unit_square(axes, lines, "global time τ", "share of the way", legend="lower right")
+    axes.set_ylim(bottom=min(0.0, *(float(np.min(line.y)) for line in lines)))
 
 
 @picture("Distance from collapse over lambda")
@@ -90,6 +93,7 @@ def sweep_distance(axes: Axes, probes: Sequence[Probe], collapsed_below: float) 
             axes.annotate("chosen", (x, y), (0, 9), textcoords="offset points", ha="center", va="bottom", fontsize=8.5)
     axes.set_xticks(weights, [f"{weight:g}" for weight in weights])
     axes.minorticks_off()
+    axes.margins(x=0.1)
     axes.set(ylim=(0, 1.02), xlabel="λ", ylabel="distance from the extremal curve")
 
 
@@ -110,21 +114,35 @@ def trace(axes: Axes, lines: Sequence[Line], burn_in: int, y_label: str, unit: b
     )
 
 
-@picture("Fréchet distance over training steps", width=9.6, height=3.8)
+@picture("Fréchet distance over training steps")
 def frechet(axes: Axes, means: Sequence[Line], seeds: Sequence[Line], floor: float | None) -> None:
     """A line through each variant's means, a point for each seed, and what real images reach."""
-    for points in seeds:
-        axes.plot(points.x, points.y, "o", color=stand_in(points.colour), markersize=4.5, alpha=0.55, markeredgewidth=0)
-    for line in means:
-        _plot(axes, line)
+    _over_budgets(axes, means, seeds)
+    axes.set_ylabel("Fréchet distance")
     if floor is not None:
         axes.axhline(floor, color=stand_in("muted"), linewidth=1, linestyle=DOTTED, label="real training images")
-    budgets = sorted({float(x) for line in means for x in line.x})
-    axes.set_xticks(budgets, [f"{budget:,.0f}".replace(",", "\u202f") for budget in budgets])
-    room = (budgets[-1] - budgets[0]) * 0.06 or 1
-    axes.set(xlim=(budgets[0] - room, budgets[-1] + room), xlabel="training steps", ylabel="Fréchet distance")
     _distance_scale(axes, [y for line in seeds for y in line.y])
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.legend()
+
+
+@picture("Accuracy over training steps")
+def accuracy(axes: Axes, means: Sequence[Line], seeds: Sequence[Line]) -> None:
+    """A line through each variant's means and a point for each seed, as percentages."""
+    _over_budgets(axes, means, seeds)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}\u202f%"))
+    axes.set_ylabel("accuracy")
+    axes.legend()
+
+
+def _over_budgets(axes: Axes, means: Sequence[Line], seeds: Sequence[Line]) -> None:
+    for points in seeds:
+        axes.plot(points.x, points.y, "o", color=stand_in(points.colour), markersize=4.5, alpha=0.6, markeredgewidth=0)
+    for line in means:
+        _plot(axes, line)
+    budgets = sorted({float(x) for line in means for x in line.x})
+    axes.set_xticks(budgets, [count(round(budget)) for budget in budgets])
+    room = (budgets[-1] - budgets[0]) * 0.06 or 1
+    axes.set(xlim=(budgets[0] - room, budgets[-1] + room), xlabel="training steps")
 
 
 def _distance_scale(axes: Axes, distances: Sequence[float]) -> None:
@@ -133,6 +151,7 @@ def _distance_scale(axes: Axes, distances: Sequence[float]) -> None:
         axes.set_ylim(bottom=0)
         return
     axes.set_yscale("log")
+    axes.set_ylabel("Fréchet distance, log scale")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -143,4 +162,15 @@ def _plot(axes: Axes, line: Line) -> None:
     keep = sorted({*range(0, len(line.x), stride), len(line.x) - 1})
     x, y = np.asarray(line.x)[keep], np.asarray(line.y)[keep]
     label = line.label or "_unlabelled"
-    axes.plot(x, y, color=stand_in(line.colour), linestyle=line.dash, linewidth=line.width, label=label)
+    axes.plot(
+        x, y, color=stand_in(line.colour), linestyle=line.dash, linewidth=line.width, label=label, zorder=2 + line.width
+    )
+
+
+def _unit_square(axes: Axes, lines: Sequence[Line], x_label: str, y_label: str, legend: str = "upper left") -> None:
+    for line in lines:
+        _plot(axes, line)
+    axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=x_label, ylabel=y_label)
+    axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
+    axes.set_yticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
+    axes.legend(loc=legend)

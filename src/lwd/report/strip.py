@@ -152,7 +152,7 @@ def _strip(
         [f"{float(tau):.2f}" for tau in trajectory.taus],
         [(name, [f"{float(t):.2f}" for t in trajectory.times[:, names.index(name)]]) for name in groups],
         rows,
-        plots.unit_square(lines, "global time τ", "share of the way"),
+        plots.settled(lines),
     )
 
 

@@ -74,6 +74,8 @@ def sweep_section(config: RunConfig) -> SweepSection | None:
 
 def _section(table: dict[str, Any], folder: Path) -> SweepSection:
     chosen, count = table["chosen"], len(table["rows"])
+    if not count:
+        raise ValueError("no rows")
     rows = [
         SweepRow(
             kinetic_weight=float(row["kinetic_weight"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from lwd.errors import UserError
+from lwd.files import read_json
 from lwd.report import plots
 from lwd.report.learned import READ_AT, polynomials, read_schedule
 from lwd.report.plots import Line
-from lwd.report.text import RHO
+from lwd.report.text import RHO, counted
 from lwd.report.theme import ramp_colour
 from lwd.runtime.logging import read_log
 from lwd.runtime.run import RunConfig
@@ -26,12 +28,11 @@ TRACE = "trace.jsonl"
 
 @dataclass(frozen=True)
 class TraceSection:
-    """``figures``: (caption, drawing); ``window``: steps of the moving average of the losses."""
+    """``figures``: (caption, drawing)."""
 
     kinetic_weight: float | None
     burn_in: int
     steps: int
-    window: int
     figures: list[tuple[str, Markup]]
 
 
@@ -43,7 +44,9 @@ def trace_section(config: RunConfig) -> TraceSection | None:
         return None
     schedule = found[0]
     try:
-        return _section(schedule, _read(path))
+        table = config.output / "sweep" / "table.json"
+        points = read_json(table)["points"] if table.is_file() else READ_AT
+        return _section(schedule, _read(path), points)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{path}: not the log of a probe of this schedule ({error!r})") from error
 
@@ -65,7 +68,7 @@ def _read(path: Path) -> list[dict[str, Any]]:
     return log
 
 
-def _section(schedule: Schedule, log: list[dict[str, Any]]) -> TraceSection:
+def _section(schedule: Schedule, log: list[dict[str, Any]], points: Sequence[float]) -> TraceSection:
     steps = np.array([float(line["step"]) for line in log])
     burn_in = int(schedule.provenance.get("burn_in", 0))
     window = max(1, len(log) // 50)
@@ -74,12 +77,17 @@ def _section(schedule: Schedule, log: list[dict[str, Any]]) -> TraceSection:
         rho = np.array([line[f"rho_{name}"] for line in log])
         curve = np.array([line[f"curve_{name}"] for line in log])
         rho_lines = _columns(steps, rho, [f"{RHO}{m}" for m in range(rho.shape[1])])
-        curve_lines = _columns(steps, curve, [f"t({point:g})" for point in READ_AT])
+        curve_lines = _columns(steps, curve, [f"t({point:g})" for point in points])
         figures.append((f"{RHO} of {name}", plots.trace(rho_lines, burn_in, RHO)))
-        figures.append((f"The curve of {name} at three global times", plots.trace(curve_lines, burn_in, "t", True)))
+        figures.append(
+            (
+                f"The curve of {name} at {counted(len(points))} global times",
+                plots.trace(curve_lines, burn_in, "t", True),
+            )
+        )
     losses = plots.trace(_losses(log, steps, schedule, window), burn_in, "loss")
-    figures.append((f"Losses, averaged over {window} steps", losses))
-    return TraceSection(schedule.provenance.get("lambda"), burn_in, len(log), window, figures)
+    figures.append((f"Losses, averaged over {window} steps" if window > 1 else "Losses", losses))
+    return TraceSection(schedule.provenance.get("lambda"), burn_in, len(log), figures)
 
 
 def _columns(steps: NDArray[np.float64], values: NDArray[np.float64], labels: list[str]) -> list[Line]:

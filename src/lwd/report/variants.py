@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from lwd.report.theme import variant_colour
@@ -15,10 +15,14 @@ KINDS = ("synchronous", "offset", "learned")
 
 @dataclass(frozen=True)
 class Variants:
-    """``kinds``: variant -> kind of schedule, in the config's order; ``delta``: that of the offset variant."""
+    """``kinds``: variant -> kind of schedule, in the config's order; ``delta``: that of the offset variant.
+
+    ``changes``: variant -> what it changes of the training settings, in words.
+    """
 
     kinds: dict[str, str]
     delta: float
+    changes: dict[str, str]
 
     def colour(self, name: str) -> str:
         """The colour of a variant, by its name in `lwd.report.theme`."""
@@ -37,7 +41,7 @@ class Variants:
     def also(self, names: Iterable[str]) -> Variants:
         """With colours for variants that lie in the output folder but are not in the config."""
         extra = {name: "" for name in names if name not in self.kinds}
-        return Variants(self.kinds | extra, self.delta)
+        return replace(self, kinds=self.kinds | extra)
 
 
 def read_variants(config: RunConfig) -> Variants:
@@ -47,4 +51,18 @@ def read_variants(config: RunConfig) -> Variants:
     kinds = {name: str(schedule.get("kind", "learned")) for name, schedule in schedules.items()}
     deltas = [float(s["delta"]) for s in schedules.values() if s.get("kind") == "offset" and "delta" in s]
     kinds |= {kind: kind for kind in KINDS if kind not in kinds.values()}
-    return Variants(kinds, deltas[0] if deltas else OffsetCurve().delta)
+    changed = {name: "; ".join(_words(changes)) for name, changes in variants.items()}
+    return Variants(kinds, deltas[0] if deltas else OffsetCurve().delta, changed)
+
+
+def _words(settings: dict[str, Any]) -> list[str]:
+    """Settings, however deep, as "schedule kind offset"; no and yes for false and true."""
+    words = []
+    for key, value in settings.items():
+        name = key.replace("_", " ")
+        if isinstance(value, dict):
+            words += [f"{name} {inner}" for inner in _words(value)]
+        else:
+            shown = {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value).replace("_", " ")
+            words.append(f"{name} {shown}")
+    return words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import TypeVar
@@ -36,9 +37,7 @@ def run_jobs(
                 advance(1)
             return results
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(
-            count, context, initializer=torch.set_num_threads, initargs=(max(1, cores // count),)
-        )
+        pool = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(max(1, cores // count),))
         try:
             futures = [pool.submit(function, job) for job in jobs]
             for future in as_completed(futures):
@@ -51,3 +50,16 @@ def run_jobs(
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(threads: int) -> None:
+    """Take a share of the cores, and end with the parent, however that ends."""
+    torch.set_num_threads(threads)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

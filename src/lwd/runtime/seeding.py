@@ -79,7 +79,7 @@ def normal(stream: Stream, seed: int | Tensor, step: int, index: Tensor, shape: 
 
 
 def integer(stream: Stream, seed: int, step: int = 0) -> int:
-    """One integer in [0, 2^63): a seed for a library's own generator."""
+    """One integer in [0, 2^63), of 46 random bits: a seed for a library's own generator."""
     index = torch.zeros(1, dtype=torch.int64)
     high, low = (uniform(stream, seed, step, index, (2,)) * 2**23).long()[0].tolist()
     return int((high << 32) | low)
@@ -87,7 +87,7 @@ def integer(stream: Stream, seed: int, step: int = 0) -> int:
 
 @lru_cache(maxsize=2)
 def epoch_order(seed: int, epoch: int, size: int) -> Tensor:
-    """The order (size,) in which epoch ``epoch`` visits a data set of ``size`` images."""
+    """The order (size,) in which epoch ``epoch`` visits a data set of ``size`` images. Cached: do not write to it."""
     generator = torch.Generator().manual_seed(integer(Stream.ORDER, seed, epoch))
     return torch.randperm(size, generator=generator)
 

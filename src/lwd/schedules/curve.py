@@ -21,12 +21,16 @@ class Curve(nn.Module):
         raise NotImplementedError
 
     def inverse(self, t: Tensor) -> Tensor:
-        """Local time, any shape -> the global time at which the curve reaches it (the last one, where it waits)."""
+        """Local time, any shape -> a global time at which the curve is there (where it waits at 0, the last one)."""
         raise NotImplementedError
+
+    def identity(self) -> dict[str, Any]:
+        """The exact numbers that make this curve, and nothing computed from them: what a hash may depend on."""
+        return {"kind": self.kind}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data that describes the curve, for schedule.json."""
-        return {"kind": self.kind}
+        return self.identity()
 
 
 def wide(x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -34,8 +35,8 @@ class OffsetCurve(Curve):
 
     def __init__(self, delta: float = 0.3, leads: bool = False) -> None:
         super().__init__()
-        if not delta >= 0.0:
-            raise ValueError(f"delta must not be negative, got {delta}")
+        if not 0.0 <= delta < math.inf:
+            raise ValueError(f"delta must be finite and not negative, got {delta}")
         self.delta = delta
         self.leads = leads
         kink = 1.0 / (1.0 + delta) if leads else delta / (1.0 + delta)
@@ -53,6 +54,6 @@ class OffsetCurve(Curve):
         start = 0.0 if self.leads else self.delta
         return ((wide(t) + start) / (1.0 + self.delta)).to(t.dtype)
 
-    def to_dict(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:
         """Kind, delta and role."""
         return {"kind": self.kind, "delta": self.delta, "leads": self.leads}

@@ -27,7 +27,7 @@ class PolynomialCurve(Curve):
 
     kind = "polynomial"
 
-    log_divisor: Tensor
+    powers: Tensor
 
     def __init__(self, degree: int = 4) -> None:
         super().__init__()
@@ -37,9 +37,7 @@ class PolynomialCurve(Curve):
         rho = torch.full((degree + 1,), -5.0)
         rho[0] = math.log(math.expm1(1.0))
         self.rho = nn.Parameter(rho)
-        self.register_buffer(
-            "log_divisor", torch.log(torch.arange(1, degree + 2, dtype=torch.float32)), persistent=False
-        )
+        self.register_buffer("powers", torch.arange(1, degree + 2), persistent=False)
 
     def mixture(self) -> Tensor:
         """p (degree + 1,): the weight of each monomial tau^(m+1) in t; the collapsed curve has p_M = 1."""
@@ -47,11 +45,11 @@ class PolynomialCurve(Curve):
         log_a = torch.where(
             rho < _SOFTPLUS_IS_EXP_BELOW, rho, torch.log(F.softplus(rho.clamp(min=_SOFTPLUS_IS_EXP_BELOW)))
         )
-        return torch.softmax(log_a - wide(self.log_divisor), dim=0)
+        return torch.softmax(log_a - wide(self.powers).log(), dim=0)
 
     def coefficients(self) -> Tensor:
         """a_m / Z (degree + 1,): the normalised coefficients of t' (Eq. 40)."""
-        return self.mixture() * torch.arange(1, self.degree + 2, device=self.rho.device)
+        return self.mixture() * self.powers
 
     def forward(self, tau: Tensor) -> tuple[Tensor, Tensor]:
         """tau, any shape -> (t of Eq. 41, t' of Eq. 40); differentiable in tau and rho."""
@@ -76,16 +74,16 @@ class PolynomialCurve(Curve):
         value, rate = self(tau)
         smooth = rate > 0
         step = torch.where(smooth, (value - target) / torch.where(smooth, rate.detach(), 1.0), 0.0)
-        return (tau - step).clamp(0.0, 1.0).to(t.dtype)
+        root = tau - step
+        return (root + (root.clamp(0.0, 1.0) - root).detach()).to(t.dtype)  # a clamp that lets the gradient through
+
+    def identity(self) -> dict[str, Any]:
+        """Kind, degree and rho."""
+        return {"kind": self.kind, "degree": self.degree, "rho": self.rho.detach().tolist()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Degree, normalised coefficients (for people) and rho (which is what `from_dict` reads)."""
-        return {
-            "kind": self.kind,
-            "degree": self.degree,
-            "coefficients": [float(c) for c in self.coefficients()],
-            "rho": [float(r) for r in self.rho],
-        }
+        """`identity`, and the normalised coefficients for people."""
+        return self.identity() | {"coefficients": self.coefficients().detach().tolist()}
 
     @classmethod
     def from_rho(cls, rho: Tensor) -> PolynomialCurve:

@@ -81,8 +81,14 @@ class Schedule(nn.Module):
                 f"use a schedule that was learned for this layout"
             )
         known = self.provenance.get("layout")
-        if known is not None and [g["channels"] for g in known] != layout.sizes:
-            raise UserError(f"{where}: schedule was learned for {Layout(known)}, the layout is {layout}")
+        if known is None:
+            return
+        try:
+            learned_for = Layout(known)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{where}: provenance.layout is not a list of groups ({error})") from error
+        if learned_for.sizes != layout.sizes:
+            raise UserError(f"{where}: schedule was learned for {learned_for}, the layout is {layout}")
 
     def to_dict(self) -> dict[str, Any]:
         """The content of schedule.json."""
@@ -91,7 +97,7 @@ class Schedule(nn.Module):
 
     def hash(self) -> str:
         """Twelve hex digits that name the curves (not the provenance): models and samples record it."""
-        groups = [[name, self[name].to_dict()] for name in self.names]
+        groups = [[name, self[name].identity()] for name in self.names]
         return hashlib.sha256(json.dumps(groups, sort_keys=True).encode()).hexdigest()[:12]
 
     def save(self, path: str | Path) -> None:
@@ -109,7 +115,15 @@ class Schedule(nn.Module):
         if not isinstance(groups, dict) or not groups:
             raise UserError(f"{path}: key 'groups' must map each group's name to its curve")
         curves = {name: _curve_from_dict(group, f"{path}: groups.{name}") for name, group in groups.items()}
-        return cls(curves, data.get("provenance"))
+        provenance = data.get("provenance", {})
+        if not isinstance(provenance, dict):
+            raise UserError(f"{path}: key 'provenance' must be a mapping")
+        schedule = cls(curves, provenance)
+        if data.get("hash", schedule.hash()) != schedule.hash():
+            raise UserError(
+                f"{path}: the curves were altered (their hash is {schedule.hash()}); remove 'hash' if you did"
+            )
+        return schedule
 
 
 def _curve_from_dict(data: Mapping[str, Any], where: str) -> Curve:
@@ -118,7 +132,7 @@ def _curve_from_dict(data: Mapping[str, Any], where: str) -> Curve:
         raise UserError(f"{where}: unknown curve kind {kind!r}; known: {', '.join(_READERS)}")
     try:
         return _READERS[kind](data)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{where}: malformed {kind} curve ({error})") from error
 
 
@@ -126,6 +140,8 @@ def _read_polynomial(data: Mapping[str, Any]) -> Curve:
     rho = [float(r) for r in data["rho"]]
     if not all(math.isfinite(r) for r in rho):
         raise ValueError("rho must be finite")
+    if len(rho) != int(data["degree"]) + 1:
+        raise ValueError(f"degree {data['degree']} has {int(data['degree']) + 1} entries of rho, got {len(rho)}")
     curve = PolynomialCurve.from_rho(torch.tensor(rho))
     stated = torch.tensor([float(c) for c in data["coefficients"]], dtype=torch.float64)
     if stated.shape != curve.rho.shape or not torch.allclose(
@@ -135,8 +151,14 @@ def _read_polynomial(data: Mapping[str, Any]) -> Curve:
     return curve
 
 
+def _read_offset(data: Mapping[str, Any]) -> Curve:
+    if not isinstance(data["leads"], bool):
+        raise TypeError(f"'leads' must be true or false, got {data['leads']!r}")
+    return OffsetCurve(float(data["delta"]), data["leads"])
+
+
 _READERS: dict[str, Callable[[Mapping[str, Any]], Curve]] = {
     PolynomialCurve.kind: _read_polynomial,
     IdentityCurve.kind: lambda data: IdentityCurve(),
-    OffsetCurve.kind: lambda data: OffsetCurve(float(data["delta"]), bool(data["leads"])),
+    OffsetCurve.kind: _read_offset,
 }

@@ -1,0 +1,183 @@
+"""The Fréchet distance against closed forms and SciPy's matrix square root."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+
+from lwd.evaluate import frechet_distance, gaussian_stats
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def spd(size, seed, smallest=0.1):
+    """A random covariance with eigenvalues of at least ``smallest``."""
+    factor = torch.randn(size, size, generator=generator(seed), dtype=torch.float64)
+    return factor @ factor.T / size + smallest * torch.eye(size, dtype=torch.float64)
+
+
+def mean(size, seed):
+    return torch.randn(size, generator=generator(100 + seed), dtype=torch.float64)
+
+
+def rotation(size, seed=9):
+    return torch.linalg.qr(torch.randn(size, size, generator=generator(seed), dtype=torch.float64)).Q
+
+
+def test_one_dimension():
+    # (m1 - m2)^2 + (s1 - s2)^2 with deviations 2 and 5: 9 + 9. Float64 rounding of numbers of order 30.
+    one = torch.tensor([1.0]), torch.tensor([[4.0]])
+    two = torch.tensor([-2.0]), torch.tensor([[25.0]])
+    assert frechet_distance(*one, *two) == pytest.approx(18.0, abs=1e-13)
+
+
+@pytest.mark.parametrize("size", [2, 7, 40])
+def test_commuting_covariances(size):
+    """With common eigenvectors the distance is |m1 - m2|^2 + sum (sqrt a_i - sqrt b_i)^2."""
+    a, b = (0.1 + torch.rand(size, generator=generator(s), dtype=torch.float64) for s in (0, 1))
+    q, m1, m2 = rotation(size), mean(size, 0), mean(size, 1)
+    expected = float((m1 - m2).square().sum() + (a.sqrt() - b.sqrt()).square().sum())
+    distance = frechet_distance(m1, q * a @ q.T, m2, q * b @ q.T)
+    # An eigenvalue of order 1 is good to size * 2^-53, its root no worse as none is below 0.01.
+    assert distance == pytest.approx(expected, abs=1e-12 * size)
+
+
+@pytest.mark.parametrize("size", [1, 3, 30, 100])
+def test_equals_scipy_s_matrix_root(size):
+    m1, m2, s1, s2 = mean(size, 0), mean(size, 1), spd(size, 0), spd(size, 1)
+    root = sqrtm((s1 @ s2).numpy())
+    expected = float((m1 - m2).square().sum() + s1.trace() + s2.trace()) - 2 * np.trace(root).real
+    # sqrtm is accurate to some 1e-13 times the condition of its eigenvectors, here below 1e3.
+    assert frechet_distance(m1, s1, m2, s2) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("rank", [0, 1, 5, 11])
+def test_singular_covariances(rank):
+    """Degenerate Gaussians in the same ``rank`` directions: as if the others were not there."""
+    size = 12
+    a, b = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
+    a[:rank] = 1 + torch.arange(rank)
+    b[:rank] = 2.0
+    q = rotation(size)
+    expected = float((a.sqrt() - b.sqrt()).square().sum())
+    distance = frechet_distance(mean(size, 0), q * a @ q.T, mean(size, 0), q * b @ q.T)
+    # Eigenvalues that should be 0 come out as up to 1e-15, their roots as 3e-8, twelve of them, twice.
+    assert distance == pytest.approx(expected, abs=1e-6)
+
+
+def test_orthogonal_supports_share_nothing():
+    s1, s2 = torch.diag(torch.tensor([3.0, 0, 0])), torch.diag(torch.tensor([0, 5.0, 0]))
+    assert frechet_distance(torch.zeros(3), s1, torch.zeros(3), s2) == pytest.approx(8.0, abs=1e-12)  # the two traces
+
+
+@pytest.mark.parametrize("size", [1, 20, 200])
+def test_identical_gaussians_are_at_distance_zero(size):
+    m, s = mean(size, 0), spd(size, 0)
+    # Traces of some 2 * size cancel: size * 2^-53 each, and the roots' own rounding.
+    assert 0 <= frechet_distance(m, s, m, s) < 1e-12 * size
+
+
+def test_fewer_samples_than_dimensions():
+    """As in FID of small runs: 20 samples in 50 dimensions, singular, against themselves and moved."""
+    x = torch.randn(20, 50, generator=generator(), dtype=torch.float64)
+    m, s = gaussian_stats(x)
+    assert 0 <= frechet_distance(m, s, m, s) < 1e-5  # 31 roots of rounding, 3e-8 each, twice
+    assert frechet_distance(m, s, m + 2, s) == pytest.approx(4 * 50, abs=1e-5)
+
+
+def test_symmetric():
+    one, two = (mean(30, 0), spd(30, 0, 0.0)), (mean(30, 1), spd(30, 1, 0.0))
+    # The two orders factor different matrices: rounding as above, small eigenvalues included.
+    assert frechet_distance(*one, *two) == pytest.approx(frechet_distance(*two, *one), abs=1e-8)
+
+
+def test_mean_and_covariance_add_up():
+    m1, m2, s1, s2 = mean(10, 0), mean(10, 1), spd(10, 0), spd(10, 1)
+    zero = torch.zeros(10)
+    together = frechet_distance(m1, s1, m2, s2)
+    assert together == pytest.approx(frechet_distance(m1, s1, m2, s1) + frechet_distance(zero, s1, zero, s2), abs=1e-11)
+    assert frechet_distance(2 * m1, 4 * s1, 2 * m2, 4 * s2) == pytest.approx(4 * together, rel=1e-12)
+
+
+def test_accepts_arrays_and_single_precision():
+    m1, m2, s1, s2 = mean(6, 0), mean(6, 1), spd(6, 0), spd(6, 1)
+    expected = frechet_distance(m1, s1, m2, s2)
+    assert frechet_distance(*(x.numpy() for x in (m1, s1, m2, s2))) == expected
+    # Inputs rounded to float32 move the result by some 2^-24 of its terms, about 10; computing in float64 adds nothing.
+    assert frechet_distance(*(x.float() for x in (m1, s1, m2, s2))) == pytest.approx(expected, abs=1e-5)
+
+
+# Statistics
+
+
+def test_statistics_are_numpy_s():
+    x = 3 + torch.randn(50, 8, generator=generator(), dtype=torch.float64) @ spd(8, 0)
+    m, s = gaussian_stats(x)
+    # 50 sums of numbers of order 10 in float64.
+    np.testing.assert_allclose(m, x.numpy().mean(0), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(s, np.cov(x.numpy(), rowvar=False), rtol=0, atol=1e-12)
+    assert m.dtype == s.dtype == torch.float64
+
+
+def test_statistics_of_single_precision_features_are_taken_in_double():
+    x = (1000 + torch.randn(500, 4, generator=generator())).float()
+    # The same float32 numbers, summed in float64 on both sides; in float32 the mean alone would be off by 1e-4.
+    m, s = gaussian_stats(x)
+    np.testing.assert_allclose(m, x.double().numpy().mean(0), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(s, np.cov(x.double().numpy(), rowvar=False), rtol=0, atol=1e-10)
+
+
+def test_the_order_of_samples_does_not_matter():
+    x = torch.randn(300, 12, generator=generator())
+    order = torch.randperm(300, generator=generator(1))
+    for one, two in zip(gaussian_stats(x), gaussian_stats(x[order]), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-13)  # float64 sums in another order
+
+
+def test_distance_of_samples_approaches_that_of_their_laws():
+    n, size = 20_000, 3
+    m1, m2, s1, s2 = mean(size, 0), mean(size, 1), spd(size, 0), spd(size, 1)
+    samples = [
+        m + torch.randn(n, size, generator=generator(i), dtype=torch.float64) @ torch.linalg.cholesky(s).T
+        for i, (m, s) in enumerate([(m1, s1), (m2, s2)])
+    ]
+    estimate = frechet_distance(*gaussian_stats(samples[0]), *gaussian_stats(samples[1]))
+    # The squared distance of means (about 5) has a standard error of 2 |m1 - m2| sqrt(2 / n) = 0.045; five of them.
+    assert abs(estimate - frechet_distance(m1, s1, m2, s2)) < 0.22
+
+
+# Errors
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_covariance_needs_two_samples(count):
+    with pytest.raises(ValueError, match=f"at least 2 samples, got {count}"):
+        gaussian_stats(torch.zeros(count, 3))
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ((3,), (3, 3), (4,), (4, 4)),
+        ((3,), (4, 4), (3,), (3, 3)),
+        ((3,), (3, 3), (3,), (3,)),
+        ((3,), (3, 3), (1,), (3, 3)),
+    ],
+)
+def test_shapes_that_do_not_match(shapes):
+    with pytest.raises(ValueError, match="different widths") as caught:
+        frechet_distance(*(torch.zeros(shape) for shape in shapes))
+    assert all(str(shape) in str(caught.value) for shape in shapes)
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_statistics_that_are_not_finite(place, value):
+    args = [torch.zeros(2), torch.eye(2), torch.zeros(2), torch.eye(2)]
+    args[place][0] = value
+    with pytest.raises(ValueError, match="not finite"):
+        frechet_distance(*args)

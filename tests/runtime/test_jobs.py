@@ -1,0 +1,80 @@
+"""Jobs side by side: results in order, and the first exception comes through as it is."""
+
+import os
+import time
+
+import pytest
+import torch
+
+from lwd.errors import UserError
+from lwd.runtime.jobs import run_jobs
+
+
+def square(x):
+    return x * x
+
+
+def wait_for_next(job):
+    """Job 0 ends only after job 1, which takes a second process. Returns the number, the process and its threads."""
+    number, folder = job
+    deadline = time.monotonic() + 60
+    while number == 0 and not (folder / "1").exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError("no second process came to do job 1")
+        time.sleep(0.01)
+    (folder / str(number)).touch()
+    return number, os.getpid(), torch.get_num_threads()
+
+
+def here(number):
+    return number, os.getpid()
+
+
+def complain(job):
+    """Job 1 fails at once; the others take far longer than a test may."""
+    if job == 1:
+        raise UserError("data: channel 3 is constant")
+    time.sleep(120)
+
+
+def crash(job):
+    if job == 2:
+        raise ZeroDivisionError("job 2")
+    return job
+
+
+@pytest.mark.parametrize(("jobs", "processes"), [([1, 2, 3], 1), ([1], 2), ([1], 0)])
+def test_one_job_or_one_process_stays_in_this_process(jobs, processes):
+    assert run_jobs(here, jobs, "here", processes, show=False) == [(number, os.getpid()) for number in jobs]
+
+
+def test_without_jobs_nothing_happens():
+    assert run_jobs(square, [], "nothing", show=False) == []
+
+
+def test_results_come_in_the_order_of_the_jobs(tmp_path):
+    results = run_jobs(wait_for_next, [(number, tmp_path) for number in range(5)], "order", processes=2, show=False)
+    assert [number for number, _, _ in results] == [0, 1, 2, 3, 4]
+    pids = {pid for _, pid, _ in results}
+    assert len(pids) == 2 and os.getpid() not in pids
+    # Two workers share the machine's cores.
+    assert {threads for _, _, threads in results} == {max(1, (os.cpu_count() or 1) // 2)}
+
+
+def test_a_user_error_arrives_as_one_and_ends_the_other_jobs():
+    before = time.monotonic()
+    with pytest.raises(UserError) as caught:
+        run_jobs(complain, [0, 1, 2, 3], "complain", processes=2, show=False)
+    assert type(caught.value) is UserError and str(caught.value) == "data: channel 3 is constant"
+    assert time.monotonic() - before < 100, "the other jobs, 120 s each, were waited for"
+
+
+def test_in_one_process_exceptions_come_through_too():
+    done = []
+
+    def job(number):
+        done.append(crash(number))
+
+    with pytest.raises(ZeroDivisionError, match="job 2"):
+        run_jobs(job, [0, 1, 2, 3], "crash", processes=1, show=False)
+    assert done == [0, 1]

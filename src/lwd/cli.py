@@ -123,14 +123,13 @@ _stage("report", "Draw everything that OUTPUT holds into OUTPUT/report.html.", _
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option(help="Folder for everything the demo makes")] = Path("runs/demo"),
     config: Annotated[Path, typer.Option("--config", "-c", help="The recipe")] = Path("configs/digits.yaml"),
     overrides: Overrides = None,
 ) -> None:
     """The whole method on 1 797 real digits, in minutes on a laptop: ends with OUTPUT/report.html."""
     from lwd.demo import run
 
-    _print(f"open {run(output, config, overrides or ())} in a browser")
+    _print(f"open {run(config, overrides or ())} in a browser")
 
 
 @app.callback(invoke_without_command=True)

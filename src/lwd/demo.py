@@ -37,9 +37,9 @@ class Row:
     nfe: float
 
 
-def run(output: Path, config: Path, overrides: Iterable[str] = ()) -> Path:
+def run(config: Path, overrides: Iterable[str] = ()) -> Path:
     """Encode, sweep, train, sample, evaluate, report; returns the page. What is finished already is found again."""
-    experiment = load(Experiment, config, [*overrides, f"output={output}"])
+    experiment = load(Experiment, config, overrides)
     show = experiment.compute.progress
     say("[1/4] encode: real images to latents", show)
     encode(experiment)
@@ -47,8 +47,9 @@ def run(output: Path, config: Path, overrides: Iterable[str] = ()) -> Path:
     probe.sweep(experiment)
     say("[3/4] compare: train, sample and evaluate each schedule", show)
     jobs = [Job(experiment, v, s) for s in experiment.compare.seeds for v in experiment.compare.variants]
-    rows = run_jobs(compare_one, jobs, "compare", experiment.compare.processes, show)
-    write_json(output / "results.json", [asdict(row) for group in rows for row in group])
+    units = max(experiment.compare.budgets) + len(experiment.compare.budgets) * experiment.sample.num
+    rows = run_jobs(compare_one, jobs, "compare", units, experiment.compare.processes, show)
+    write_json(experiment.output / "results.json", [asdict(row) for group in rows for row in group])
     say("[4/4] report", show)
     return report.write_page(experiment)
 
@@ -59,8 +60,7 @@ def compare_one(job: Job) -> list[Row]:
     budgets = job.experiment.compare.budgets
     settings = job.experiment.variant(job.variant)
     settings = settings.model_copy(update={"name": name, "steps": max(budgets), "checkpoint_steps": budgets})
-    quiet = job.experiment.compute.model_copy(update={"progress": False})
-    one = job.experiment.model_copy(update={"seed": job.seed, "train": settings, "compute": quiet})
+    one = job.experiment.model_copy(update={"seed": job.seed, "train": settings})
     train.run(one)
     return [_measure(one, job, name, steps) for steps in budgets]
 

@@ -45,7 +45,7 @@ def crash(job):
 
 @pytest.mark.parametrize(("jobs", "processes"), [([1, 2, 3], 1), ([1], 2), ([1], 0)])
 def test_one_job_or_one_process_stays_in_this_process(jobs, processes):
-    assert run_jobs(here, jobs, "here", processes, show=False) == [(number, os.getpid()) for number in jobs]
+    assert run_jobs(here, jobs, "here", processes=processes, show=False) == [(number, os.getpid()) for number in jobs]
 
 
 def test_without_jobs_nothing_happens():

@@ -61,7 +61,9 @@ def sweep(config: SweepConfig) -> tuple[list[SweepRow], Schedule]:
     engine = Engine(config.compute)
     processes = config.sweep.processes if engine.world == 1 else 1
     jobs = [_Job(config, weight) for weight in config.sweep.kinetic_weights]
-    schedules = run_jobs(_probe, jobs, "sweep", processes, engine.is_main and config.compute.progress)
+    schedules = run_jobs(
+        _probe, jobs, "sweep", config.probe.steps, processes, engine.is_main and config.compute.progress
+    )
     rows = [_row(job.kinetic_weight, s, config.sweep.collapsed_below) for job, s in zip(jobs, schedules, strict=True)]
     stable = [i for i, row in enumerate(rows) if not row.collapsed]
     chosen = stable[0] if stable else None
@@ -93,8 +95,7 @@ class _Job:
 
 def _probe(job: _Job) -> Schedule:
     probe = job.config.probe.model_copy(update={"kinetic_weight": job.kinetic_weight})
-    quiet = job.config.compute.model_copy(update={"progress": False})
-    one = job.config.model_copy(update={"probe": probe, "compute": quiet})
+    one = job.config.model_copy(update={"probe": probe})
     return run(one, job.config.output / "sweep" / f"lambda-{job.kinetic_weight:g}")
 
 

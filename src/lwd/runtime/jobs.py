@@ -6,44 +6,41 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, wait
+from multiprocessing.queues import SimpleQueue
 from typing import TypeVar
 
 import torch
 
-from lwd.runtime.progress import progress_bar
+from lwd.runtime.progress import Advance, forwarding, progress_bar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 MAX_PROCESSES = 8
+POLL_S = 0.2
 
 
 def run_jobs(
-    function: Callable[[T], R], jobs: Sequence[T], title: str, processes: int = 0, show: bool = True
+    function: Callable[[T], R], jobs: Sequence[T], title: str, units: int = 1, processes: int = 0, show: bool = True
 ) -> list[R]:
     """``function`` of each job, in order; ``function`` and the jobs must be picklable.
 
-    ``processes`` 0: one per core, up to 8, where there is no GPU; else one. Each process gets its share of the cores.
-    The first exception is raised again here, the other jobs being ended.
+    One progress bar counts what the jobs' own bars count, about ``units`` for each job. ``processes`` 0: one per core,
+    up to 8, where there is no GPU; else one. Each process gets its share of the cores. The first exception is raised
+    again here, the other jobs being ended.
     """
     cores = os.cpu_count() or 1
     count = min(len(jobs), processes or (1 if torch.cuda.is_available() else min(cores, MAX_PROCESSES)))
-    with progress_bar(title, len(jobs), show=show) as advance:
+    with progress_bar(title, units * len(jobs), show=show) as advance:
         if count <= 1:
-            results = []
-            for job in jobs:
-                results.append(function(job))
-                advance(1)
-            return results
+            with forwarding(advance):
+                return [function(job) for job in jobs]
         context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(max(1, cores // count),))
+        counts: SimpleQueue[int] = context.SimpleQueue()
+        pool = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(cores // count, counts))
         try:
-            futures = [pool.submit(function, job) for job in jobs]
-            for future in as_completed(futures):
-                future.result()
-                advance(1)
-            return [future.result() for future in futures]
+            return _collect([pool.submit(_run_forwarding, function, job) for job in jobs], counts, advance)
         except BaseException:
             for worker in list(pool._processes.values()):
                 worker.terminate()
@@ -52,9 +49,31 @@ def run_jobs(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _start_worker(threads: int) -> None:
+def _collect(futures: Sequence[Future[R]], counts: SimpleQueue[int], advance: Advance) -> list[R]:
+    pending = set(futures)
+    while pending:
+        finished, pending = wait(pending, timeout=POLL_S)
+        while not counts.empty():
+            advance(counts.get())
+        for future in finished:
+            future.result()
+    return [future.result() for future in futures]
+
+
+_counts: SimpleQueue[int] | None = None
+
+
+def _run_forwarding(function: Callable[[T], R], job: T) -> R:
+    assert _counts is not None
+    with forwarding(_counts.put):
+        return function(job)
+
+
+def _start_worker(threads: int, counts: SimpleQueue[int]) -> None:
     """Take a share of the cores, and end with the parent, however that ends."""
-    torch.set_num_threads(threads)
+    global _counts  # noqa: PLW0603 - what a pool's initialiser is for
+    _counts = counts
+    torch.set_num_threads(max(1, threads))
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -12,17 +12,36 @@ console = Console(stderr=True)
 
 Advance = Callable[[int], None]
 
+_sinks: list[Advance] = []
+
 
 @contextmanager
 def progress_bar(title: str, total: int, done: int = 0, show: bool = True) -> Iterator[Advance]:
-    """A bar over ``total`` things of which ``done`` are finished already; yields a function that advances it."""
+    """A bar over ``total`` things of which ``done`` are finished already; yields a function that advances it.
+
+    Inside `forwarding` no bar is drawn: what it counts goes to the bar above.
+    """
+    if _sinks:
+        _sinks[-1](done)
+        yield _sinks[-1]
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not show, transient=True) as bars:
         task = bars.add_task(title, total=total, completed=done)
         yield lambda count: bars.advance(task, count)
 
 
+@contextmanager
+def forwarding(sink: Advance) -> Iterator[None]:
+    """Within this block every bar's counts go to ``sink``, and `say` is silent: for jobs that share one bar."""
+    _sinks.append(sink)
+    try:
+        yield
+    finally:
+        _sinks.pop()
+
+
 def say(message: str, show: bool = True) -> None:
     """One line to the person at the terminal."""
-    if show:
+    if show and not _sinks:
         console.print(message, highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 from lwd import evaluate, probe, report, sample, train
 from lwd.config import dump, load
 from lwd.data.extract import run as encode
+from lwd.errors import UserError
 from lwd.experiment import Experiment
 from lwd.files import read_json, write_json
 from lwd.runtime.checkpoint import checkpoint_path
@@ -40,6 +41,8 @@ class Row:
 def run(config: Path, overrides: Iterable[str] = ()) -> Path:
     """Encode, sweep, train, sample, evaluate, report; returns the page. What is finished already is found again."""
     experiment = load(Experiment, config, overrides)
+    if not experiment.compare.variants or not experiment.compare.budgets or not experiment.compare.seeds:
+        raise UserError(f"{config}: compare needs at least one variant, one budget and one seed")
     show = experiment.compute.progress
     say("[1/4] encode: real images to latents", show)
     encode(experiment)

@@ -94,7 +94,8 @@ class Engine:
         """Train ``task`` for ``steps`` steps of ``batch`` images over all processes, logging to ``folder/trace.jsonl``.
 
         Returns the last checkpoint's folder.
-        Goes on from the newest checkpoint in ``folder`` that is not past ``steps``, unless ``compute.resume`` is off.
+        Goes on from the newest checkpoint in ``folder`` that is not past ``steps``; with ``compute.resume`` off it
+        removes what is there and starts afresh.
         Raises UserError where the batch does not divide over the processes or the checkpoint is of another recipe.
         """
         if batch % self.world:
@@ -119,8 +120,14 @@ class Engine:
         return checkpoint_path(folder, steps)
 
     def _resume(self, task: Task, folder: Path, recipe: Mapping[str, Any], steps: int) -> int:
-        usable = {s: path for s, path in find_checkpoints(folder).items() if s <= steps}
-        if not usable or not self.compute.resume:
+        found = find_checkpoints(folder)
+        if not self.compute.resume:
+            self.barrier()
+            for path in found.values() if self.is_main else ():
+                discard(path)
+            return 0
+        usable = {s: path for s, path in found.items() if s <= steps}
+        if not usable:
             return 0
         newest = usable[max(usable)]
         self.say(f"resuming from {newest}")

@@ -1,0 +1,31 @@
+"""The README's example runs as it stands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lwd.schedules import Schedule
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_ten_lines_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    assert block is not None
+    monkeypatch.chdir(tmp_path)
+    learned = Schedule.learnable(["tex", "sem"], "sem")
+    learned.requires_grad_(False).save("schedule.json")
+    names: dict[str, Any] = {}
+    exec(block[1], names)
+    scale = torch.zeros((), requires_grad=True)
+    value = names["loss"](lambda z, times, labels: scale * z, torch.randn(4, 48, 16, 16), torch.zeros(4))
+    value.backward()
+    # With v = 0 the loss is E|x1 - x0|^2 = 2 in each group, weighted by 2/3 + 2/3 (mean-flat) and E t' = 1; 12 288
+    # entries and 4 times leave it within a few per cent of 8/3.
+    assert value.item() == pytest.approx(8 / 3, rel=0.1)
+    assert scale.grad is not None and torch.isfinite(scale.grad)

@@ -409,3 +409,16 @@ def test_write_shard_refuses_and_leaves_what_was_there(tmp_path, arguments, mess
         write_shard(path, SMALL, **(good | arguments))
     one_line(caught, path, message)
     assert path.read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_write_shard_is_atomic(tmp_path, monkeypatch):
+    def full_disk(tensors, path):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"before")
+    monkeypatch.setattr("lwd.data.shards.save_file", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_shard(path, SMALL, some_latents(), torch.arange(3))
+    assert path.read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1

@@ -112,6 +112,15 @@ def test_nfe_is_the_number_of_calls_for_one_sample(network, schedule, solver):
     assert samples.nfe.tolist() == [model.calls]
 
 
+def test_settings_reach_the_solver(network):
+    def cost(**settings):
+        return int(generate(network, SCHEDULES["synchronous"], LAYOUT, LABELS[:1], SEEDS[:1], 4, **settings).nfe)
+
+    assert [cost(solver=s, steps=7) for s in ("euler", "heun")] == [7, 14]
+    assert cost(solver="euler") == 50 and cost() == cost(solver="dopri5", atol=1e-6, rtol=1e-3)
+    assert cost(rtol=1e-6) > cost() > cost(atol=1.0)
+
+
 def test_nfe_is_each_sample_s_own():
     """Label 0 stands still; label 1 oscillates and needs many more steps."""
     model = Plain(lambda z, t, y: torch.cos(60 * t[:, :1, None, None]) * y[:, None, None, None] * torch.ones_like(z))

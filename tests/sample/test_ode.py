@@ -229,6 +229,17 @@ def test_a_sample_does_not_depend_on_its_batch(solver):
         assert together.nfe[0] < together.nfe[6] / 3, "easy samples must not pay for hard ones"
 
 
+def test_absolute_and_relative_tolerance_are_not_confused():
+    """A state of 1e-6: an absolute tolerance of 0.01 is lax, a relative one is not."""
+
+    def field(z, tau):
+        return 1e-4 * torch.cos(60 * tau)[:, None] + 0 * z
+
+    z = torch.full((1, 1), 1e-6, dtype=torch.float64)
+    lax, strict = (integrate(field, z, (), atol=a, rtol=r).nfe[0] for a, r in ((1e-2, 1e-9), (1e-9, 1e-2)))
+    assert strict > 5 * lax
+
+
 def test_tolerances_hold_for_one_sample_s_root_mean_square():
     """Entries that do not move do not hide the error of those that do (a maximum norm would not care for either)."""
 

@@ -13,15 +13,6 @@ def build(kind, seed=0, **settings):
         return kind(**settings)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread():
-    """The networks are so small that a second thread gains little, and costs much where other processes compute too."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @torch.no_grad()
 def accuracy(model, split):
     images, labels = digits(split)
@@ -29,7 +20,7 @@ def accuracy(model, split):
 
 
 @pytest.fixture(scope="module")
-def vit(_one_thread):
+def vit():
     """A SmallViT after a quarter of its usual training."""
     model = build(SmallViT)
     train_classifier(model, *digits("train"), steps=100, seed=0)
@@ -109,6 +100,19 @@ def test_one_seed_one_result_whatever_the_global_generator(kind):
         states.append(model.state_dict())
     assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
     assert not torch.equal(states[0]["head.weight"], states[2]["head.weight"])
+
+
+def test_the_number_of_threads_changes_nothing():
+    images, labels = (part[:200] for part in digits("train"))
+    threads, states = torch.get_num_threads(), []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        model = build(SmallViT)
+        train_classifier(model, images, labels, steps=5)
+        assert torch.get_num_threads() == count
+        states.append(model.state_dict())
+    torch.set_num_threads(threads)
+    assert all(torch.equal(a, b) for a, b in zip(states[0].values(), states[1].values(), strict=True))
 
 
 def test_progress_and_mode():

@@ -27,6 +27,8 @@ from lwd.runtime.seeding import Stream, integer, seeded
 
 SPLITS: tuple[Split, ...] = ("train", "heldout")
 SHARD_IMAGES = 1000
+SPECTRUM = 8
+"""How many leading explained-variance ratios the manifest lists, for choosing the semantic channels."""
 
 
 class EncodeSettings(Config):
@@ -40,6 +42,8 @@ class EncodeSettings(Config):
     factor: int = 2
     encoder_steps: int = 400
     judge_steps: int = 400
+    judge_distortion: float = 0.1
+    """Random affine maps for the judge alone, which make its features, and so the Fréchet distance, see less noise."""
 
 
 class EncodeConfig(RunConfig):
@@ -63,8 +67,14 @@ def run(config: EncodeConfig) -> Path:
     images, labels = load(settings.dataset, "train")
     with seeded(Stream.INITIALISE, config.seed):
         vit, judge = SmallViT(), SmallCNN()
-    _train("semantic encoder", vit, images, labels, settings.encoder_steps, integer(Stream.ENCODER, config.seed), show)
-    _train("judge", judge, images, labels, settings.judge_steps, integer(Stream.ENCODER, config.seed, 1), show)
+    with progress_bar("semantic encoder", settings.encoder_steps, show=show) as advance:
+        seed = integer(Stream.ENCODER, config.seed)
+        train_classifier(vit, images, labels, steps=settings.encoder_steps, seed=seed, progress=advance)
+    with progress_bar("judge", settings.judge_steps, show=show) as advance:
+        seed, distortion = integer(Stream.ENCODER, config.seed, 1), settings.judge_distortion
+        train_classifier(
+            judge, images, labels, steps=settings.judge_steps, distortion=distortion, seed=seed, progress=advance
+        )
     with torch.no_grad():
         pca = PatchPCA(channels).fit(vit.patch_features(images))
         latents = {split: _encode(config, split, vit, pca) for split in SPLITS}
@@ -88,6 +98,7 @@ def _manifest(
     pca: PatchPCA,
 ) -> dict[str, Any]:
     settings = config.encode
+    train, _ = load(settings.dataset, "train")
     heldout, labels = load(settings.dataset, "heldout")
     return {
         "format": FORMAT,
@@ -98,7 +109,8 @@ def _manifest(
         "semantic": {
             "group": settings.semantic,
             "kind": "PCA of a small ViT's patch features",
-            "explained_variance_ratio": [float(r) for r in pca.explained_variance_ratio],
+            "explained_variance_ratio": pca.explained_variance_ratio.tolist(),
+            "spectrum": PatchPCA(SPECTRUM).fit(vit.patch_features(train)).explained_variance_ratio.tolist(),
             "accuracy_heldout": _accuracy(vit, heldout, labels),
         },
         "judge": {
@@ -136,13 +148,6 @@ def _semantic_channels(config: EncodeConfig) -> int:
             f"groups: {settings.texture!r} needs {texture_channels} channels at encode.factor {settings.factor}"
         )
     return by_name[settings.semantic].channels
-
-
-def _train(
-    title: str, model: SmallViT | SmallCNN, images: Tensor, labels: Tensor, steps: int, seed: int, show: bool
-) -> None:
-    with progress_bar(title, steps, show=show) as advance:
-        train_classifier(model, images, labels, steps=steps, seed=seed, progress=advance)
 
 
 def _encode(config: EncodeConfig, split: Split, vit: SmallViT, pca: PatchPCA) -> _Split:

@@ -71,6 +71,9 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         self._shards = [self._open_shard(file) for file in self.files]
         self._ends = list(accumulate(len(shard[LABELS]) for shard in self._shards))
         self.has_features = self._wants_features and all(FEATURES in shard for shard in self._shards)
+        widths = {tuple(shard[FEATURES].shape[1:]) for shard in self._shards} if self.has_features else set()
+        if len(widths) > 1:
+            raise UserError(f"{self.path}: {FEATURES!r} differs in shape between shards {sorted(widths)}")
         grids = {tuple(s[shard_key(g)].shape[2:]) for s in self._shards for g in self.layout.groups}
         if len(grids) > 1:
             raise UserError(
@@ -79,14 +82,15 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
 
     def _open_shard(self, file: Path) -> dict[str, Tensor]:
         keys = [shard_key(g) for g in self.layout.groups]
-        needed = [*keys, *(k + FLIP for k in keys if self.flip), LABELS]
+        tensors = [*keys]
         try:
             with safe_open(file, framework="pt") as handle:
                 present = set(handle.keys())
-                if missing := [k for k in needed if k not in present]:
-                    raise UserError(f"{file}: missing key {missing[0]!r} (it has {', '.join(sorted(present))})")
                 if self._wants_features and FEATURES in present:
-                    needed += [FEATURES, FEATURES + FLIP] if self.flip else [FEATURES]
+                    tensors.append(FEATURES)
+                needed = [*tensors, *(key + FLIP for key in tensors if self.flip), LABELS]
+                if missing := [key for key in needed if key not in present]:
+                    raise UserError(f"{file}: missing key {missing[0]!r} (it has {', '.join(sorted(present))})")
                 shard = {key: handle.get_tensor(key) for key in needed}
         except (SafetensorError, OSError) as error:
             raise UserError(f"{file}: not a readable safetensors file ({error})") from error
@@ -96,6 +100,12 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
                     f"{file}: {key!r} has shape {tuple(shard[key].shape)}, group {group.name!r} needs "
                     f"(N, {group.channels}, H, W)"
                 )
+        for key in tensors if self.flip else ():
+            twin, shape = tuple(shard[key + FLIP].shape), tuple(shard[key].shape)
+            if twin[1:] != shape[1:]:
+                raise UserError(f"{file}: {key + FLIP!r} has shape {twin}, but {key!r} {shape}")
+        if shard[LABELS].ndim != 1:
+            raise UserError(f"{file}: {LABELS!r} has shape {tuple(shard[LABELS].shape)}, it needs (N,)")
         lengths = {key: len(tensor) for key, tensor in shard.items()}
         if len(set(lengths.values())) > 1:
             raise UserError(f"{file}: tensors of unequal length {lengths}")
@@ -155,8 +165,8 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
             if features is not None:
                 features[where] = shard[FEATURES + suffix][rows]
         x1 = torch.addcmul(self._bias, x1, self._gain)
-        if not bool(torch.isfinite(x1.sum())):  # one pass; a sum is finite only if all its terms are
-            self._raise_not_finite(x1, indices)
+        if not bool(torch.isfinite(x1.sum())):  # one pass; a term that is not finite makes the sum so
+            self._check_finite(x1, indices)
         return Batch(x1, labels, features)
 
     def _by_source(self, indices: list[int], flips: Tensor | None) -> dict[tuple[int, bool], list[int]]:
@@ -167,8 +177,11 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
             sources.setdefault((bisect_right(self._ends, index), flip), []).append(position)
         return sources
 
-    def _raise_not_finite(self, x1: Tensor, indices: Tensor) -> None:
-        position, channel = (~torch.isfinite(x1)).flatten(2).any(2).nonzero()[0].tolist()
+    def _check_finite(self, x1: Tensor, indices: Tensor) -> None:
+        bad = (~torch.isfinite(x1)).flatten(2).any(2).nonzero()
+        if not len(bad):
+            return
+        position, channel = bad[0].tolist()
         index = int(indices[position])
         shard = bisect_right(self._ends, index)
         row = index - (self._ends[shard] - len(self._shards[shard][LABELS]))
@@ -204,6 +217,12 @@ def write_shard(
         tensors[FEATURES] = features.half()
     if features_flipped is not None:
         tensors[FEATURES + FLIP] = features_flipped.half()
+    for group in layout.groups:
+        for part in (latents, flipped) if flipped is not None else (latents,):
+            if part[group.name].shape[1:2] != (group.channels,):
+                raise UserError(
+                    f"{path}: {group.name!r} needs (N, {group.channels}, H, W), got {tuple(part[group.name].shape)}"
+                )
     for key, tensor in tensors.items():
         if len(tensor) != len(labels):
             raise UserError(f"{path}: {len(labels)} labels for {len(tensor)} rows of {key!r}")

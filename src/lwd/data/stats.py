@@ -20,6 +20,8 @@ def channel_stats(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """
     count, shift, total, square = 0, None, None, None
     for chunk in chunks:
+        if not len(chunk):
+            continue
         x = chunk.double()
         shift = x.mean((0, 2, 3), keepdim=True) if shift is None else shift
         centred = x - shift
@@ -54,12 +56,10 @@ def load_stats(path: Path, channels: int) -> tuple[Tensor, Tensor]:
     try:
         data = torch.load(path, weights_only=True, map_location="cpu")
         mean, std = data["mean"].float(), data["std"].float()
-    except Exception as error:  # torch.load raises whatever its unpickler meets
-        raise UserError(
-            f"{path}: not a statistics file with tensors 'mean' and 'std' ({error})".split("\n")[0]
-        ) from error
+    except Exception as error:  # torch.load raises whatever its unpickler meets, with advice to trust the file
+        raise UserError(f"{path}: not a statistics file with tensors 'mean' and 'std' and nothing else") from error
     if mean.shape != (1, channels, 1, 1) or std.shape != (1, channels, 1, 1):
-        raise UserError(f"{path}: statistics of shape {tuple(mean.shape)}, expected (1, {channels}, 1, 1)")
+        raise UserError(f"{path}: mean {tuple(mean.shape)} and std {tuple(std.shape)} should be (1, {channels}, 1, 1)")
     if not bool(torch.isfinite(mean).all() and torch.isfinite(std).all()):
         raise UserError(f"{path}: statistics are not finite; encode the latents again")
     if bool((std <= 0).any()):

@@ -50,6 +50,10 @@ class LightningDiT(
         time_order: Sequence[str] | None = None,
     ) -> None:
         super().__init__()
+        sizes = {"input_size": input_size, "num_classes": num_classes, "depth": depth, "width": width, "heads": heads}
+        sizes |= {"patch_size": patch_size, "feature_dim": 1 if feature_dim is None else feature_dim}
+        if wrong := [name for name, size in sizes.items() if size < 1]:
+            raise ValueError(f"{wrong[0]} must be at least 1, got {sizes[wrong[0]]}")
         if input_size % patch_size:
             raise ValueError(f"input_size {input_size} is not a multiple of patch_size {patch_size}")
         if width % heads or (width // heads) % 4 or width % 4:

@@ -55,6 +55,8 @@ def save_checkpoint(folder: Path, step: int, task: Checkpointable, recipe: Mappi
 def load_checkpoint(path: Path, task: Checkpointable, recipe: Mapping[str, Any]) -> int:
     """Read a checkpoint into ``task``; returns its step. Raises UserError where it was made under another recipe."""
     state = read_json(path / STATE)
+    if not isinstance(state, dict) or not isinstance(state.get("recipe"), dict) or "step" not in state:
+        raise UserError(f"{path / STATE}: not the state of a checkpoint")
     if difference := _first_difference(state["recipe"], dict(recipe)):
         raise UserError(
             f"{path}: checkpoint of another config: {difference}; "
@@ -112,7 +114,11 @@ def load_optimizer(module: nn.Module, optimizer: Optimizer, tensors: Mapping[str
     optimizer.state.clear()
     for key, tensor in tensors.items():
         name, _, entry = key.rpartition("/")
+        if name not in parameters:
+            raise UserError(f"optimizer state of {name!r}, which this model does not have")
         parameter = parameters[name]
+        if tensor.ndim and tensor.shape != parameter.shape:
+            raise UserError(f"optimizer state {key!r} has shape {tuple(tensor.shape)}, not {tuple(parameter.shape)}")
         fused = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
         device = parameter.device if tensor.ndim or fused else torch.device("cpu")
         optimizer.state[parameter][entry] = tensor.to(device)

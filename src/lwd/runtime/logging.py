@@ -53,14 +53,18 @@ class MetricLog:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """All lines of a log, in order. Raises UserError where it is missing."""
+    """All whole lines of a log, in order. Raises UserError where it is missing."""
     if not path.is_file():
         raise UserError(f"{path}: no such log")
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [json.loads(line) for line in path.read_text().splitlines() if _step(line) != _CUT_SHORT]
+
+
+_CUT_SHORT = float("inf")
+"""The step of a line that a kill cut short."""
 
 
 def _step(line: str) -> float:
     try:
         return float(json.loads(line)["step"])
     except (json.JSONDecodeError, KeyError):
-        return float("inf")  # a line cut short by a kill
+        return _CUT_SHORT

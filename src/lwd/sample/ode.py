@@ -24,6 +24,14 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 Solver = Literal["dopri5", "heun", "euler"]
 
 
+KINK_MARGIN = 1e-12
+"""How far inside a piece V is asked, at the least: some thousand ulps, so that no rounding of a curve's own arithmetic
+lands on the other side."""
+
+MAX_STEPS = 1000
+"""Steps of dopri5 for one sample and piece; trained networks take tens."""
+
+
 @dataclass(frozen=True)
 class Solution:
     """z (B, D) at the end, and how often each sample's velocity was needed (B,)."""
@@ -47,11 +55,11 @@ def integrate(
 
     ``dopri5`` adapts every sample's step to its own error (tolerances per Hairer's RMS norm of one sample), so that no
     result depends on its batch; ``heun`` and ``euler`` take ``steps`` equal steps, shared out over the pieces between
-    kinks by length. Raises UserError where the solution stops being finite.
+    kinks by length, at least one each. Raises UserError where the solution stops being finite or dopri5 gets stuck.
     """
     nfe = torch.zeros(len(z), dtype=torch.int64, device=z.device)
     for low, high in pairwise([start, *(k for k in kinks if start < k < end), end]):
-        inside = _clamped(velocity, math.nextafter(low, 1.0), math.nextafter(high, 0.0)) if kinks else velocity
+        inside = _clamped(velocity, low + KINK_MARGIN, high - KINK_MARGIN) if kinks else velocity
         if solver == "dopri5":
             z, calls = _dopri5(inside, z, low, high, atol, rtol)
         else:
@@ -60,7 +68,7 @@ def integrate(
             calls = torch.full_like(nfe, pieces * (2 if solver == "heun" else 1))
         nfe = nfe + calls
     if not bool(torch.isfinite(z).all()):
-        raise UserError("sample: the latents are not finite; is the checkpoint a trained one, under this schedule?")
+        raise UserError("sample: the latents are not finite; is the checkpoint a trained one, of this schedule?")
     return Solution(z, nfe)
 
 
@@ -72,11 +80,12 @@ def _dopri5(velocity: Velocity, z: Tensor, start: float, end: float, atol: float
     """Dormand-Prince 5(4) by torchode, each sample with its own step size."""
     term = torchode.ODETerm(lambda tau, y: velocity(y, tau))
     controller = torchode.IntegralController(atol=atol, rtol=rtol, term=term).to(z.device)
-    solver = torchode.AutoDiffAdjoint(torchode.Dopri5(term=term).to(z.device), controller)
+    solver = torchode.AutoDiffAdjoint(torchode.Dopri5(term=term).to(z.device), controller, max_steps=MAX_STEPS)
     ones = torch.ones(len(z), dtype=torch.float64, device=z.device)
     solution = solver.solve(torchode.InitialValueProblem(y0=z, t_start=start * ones, t_end=end * ones))
     stages, first_step = 6, 2
-    return solution.ys[:, -1], first_step + stages * solution.stats["n_steps"]
+    finished = (solution.status == 0)[:, None]
+    return torch.where(finished, solution.ys[:, -1], math.nan), first_step + stages * solution.stats["n_steps"]
 
 
 def _fixed(velocity: Velocity, z: Tensor, start: float, end: float, solver: Solver, steps: int) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -45,6 +46,19 @@ def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """One line and exit code 2 for what the user can mend, 130 for Ctrl-C."""
+    try:
+        yield
+    except UserError as error:
+        sys.stderr.write(f"lwd: {error}\n")
+        raise typer.Exit(USER_ERROR) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("lwd: interrupted; what is finished is kept, run the same command again to go on\n")
+        raise typer.Exit(INTERRUPTED) from None
+
+
 def _stage(name: str, help_text: str, action: Callable[[Experiment], str]) -> None:
     """Register one stage: load the config, then print it or run ``action`` and print what that returns."""
 
@@ -52,8 +66,9 @@ def _stage(name: str, help_text: str, action: Callable[[Experiment], str]) -> No
         from lwd.config import dump, load
         from lwd.experiment import Experiment
 
-        experiment = load(Experiment, config, overrides or ())
-        _print(dump(experiment).rstrip() if dry_run else action(experiment))
+        with _one_line_errors():
+            experiment = load(Experiment, config, overrides or ())
+            _print(dump(experiment).rstrip() if dry_run else action(experiment))
 
     app.command(name, help=help_text)(command)
 
@@ -129,7 +144,8 @@ def demo(
     """The whole method on 1 797 real digits, in minutes on a laptop: ends with OUTPUT/report.html."""
     from lwd.demo import run
 
-    _print(f"open {run(config, overrides or ())} in a browser")
+    with _one_line_errors():
+        _print(f"open {run(config, overrides or ())} in a browser")
 
 
 @app.callback(invoke_without_command=True)
@@ -140,12 +156,5 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 
 def main() -> None:
-    """Entry point: one line and exit code 2 for what the user can mend, 130 for Ctrl-C."""
-    try:
-        app(standalone_mode=True)
-    except UserError as error:
-        sys.stderr.write(f"lwd: {error}\n")
-        raise SystemExit(USER_ERROR) from None
-    except KeyboardInterrupt:
-        sys.stderr.write("lwd: interrupted; what is finished is kept, run the same command again to go on\n")
-        raise SystemExit(INTERRUPTED) from None
+    """Entry point."""
+    app()

@@ -6,6 +6,8 @@ import difflib
 import re
 from dataclasses import dataclass
 
+from pydantic import field_validator
+
 from lwd.config import Config
 from lwd.errors import UserError
 from lwd.groups import Layout
@@ -44,6 +46,12 @@ class ModelConfig(Config):
     heads: int | None = None
     projector_width: int | None = None
     repa_block: int = 2
+
+    @field_validator("name")
+    @classmethod
+    def _name_is_known(cls, name: str) -> str:
+        parse_name(name)
+        return name
 
     def build(self, layout: Layout, input_size: int, feature_dim: int | None = None) -> LightningDiT:
         """The network, freshly initialised from torch's global generator."""

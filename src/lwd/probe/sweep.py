@@ -105,5 +105,5 @@ def _row(weight: float, schedule: Schedule, collapsed_below: float) -> SweepRow:
         raise UserError("sweep: the schedule has no learned group; groups needs at least two")
     points = torch.tensor(CURVE_POINTS)
     learned = {n: schedule[n] for n in schedule.names if isinstance(schedule[n], PolynomialCurve)}
-    curve = {name: [float(t) for t in c(points)[0]] for name, c in learned.items()}
+    curve = {name: c(points)[0].detach().tolist() for name, c in learned.items()}
     return SweepRow(weight, distance, distance < collapsed_below, curve)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 USER_ERROR = 2
 INTERRUPTED = 130
+SEVERAL_PROCESSES = ("probe", "sweep", "train")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,6 +48,11 @@ def _print(text: str) -> None:
     sys.stdout.write(text + "\n")
 
 
+def _one_process_only(name: str) -> None:
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise UserError(f"{name}: runs on one process; start it without torchrun or accelerate launch")
+
+
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
     """One line and exit code 2 for what the user can mend, 130 for Ctrl-C."""
@@ -53,6 +60,9 @@ def _one_line_errors() -> Iterator[None]:
         yield
     except UserError as error:
         sys.stderr.write(f"lwd: {error}\n")
+        raise typer.Exit(USER_ERROR) from None
+    except OSError as error:
+        sys.stderr.write(f"lwd: {error.filename or 'file system'}: {error.strerror or error}\n")
         raise typer.Exit(USER_ERROR) from None
     except KeyboardInterrupt:
         sys.stderr.write("lwd: interrupted; what is finished is kept, run the same command again to go on\n")
@@ -67,6 +77,8 @@ def _stage(name: str, help_text: str, action: Callable[[Experiment], str]) -> No
         from lwd.experiment import Experiment
 
         with _one_line_errors():
+            if name not in SEVERAL_PROCESSES:
+                _one_process_only(name)
             experiment = load(Experiment, config, overrides or ())
             _print(dump(experiment).rstrip() if dry_run else action(experiment))
 
@@ -145,6 +157,7 @@ def demo(
     from lwd.demo import run
 
     with _one_line_errors():
+        _one_process_only("demo")
         _print(f"open {run(config, overrides or ())} in a browser")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from lwd.config import Config, parse
 from lwd.data.extract import EncodeConfig
@@ -18,9 +18,9 @@ class CompareSettings(Config):
     """Denoisers trained on equal terms: what each changes of ``train``, at which budgets, with which seeds."""
 
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    budgets: tuple[int, ...] = ()
-    seeds: tuple[int, ...] = (0,)
-    processes: int = 0
+    budgets: tuple[PositiveInt, ...] = ()
+    seeds: tuple[NonNegativeInt, ...] = (0,)
+    processes: NonNegativeInt = 0
     """How many runs go side by side; 0: one per core, or one where there is a GPU."""
 
 
@@ -31,6 +31,9 @@ class Experiment(EncodeConfig, SweepConfig, TrainConfig, SampleConfig, EvaluateC
 
     @model_validator(mode="after")
     def _variants_are_settings_of_train(self) -> Experiment:
+        for name, values in (("seeds", self.compare.seeds), ("budgets", self.compare.budgets)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"compare.{name}: {list(values)} repeats itself")
         for name in self.compare.variants:
             self.variant(name)
         return self

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from lwd.data import LatentShards, write_shard, write_stats
 from lwd.data.stats import channel_stats, load_stats, save_stats, stats_path
 from lwd.errors import UserError
+from lwd.groups import Group, Layout
 
 
 def latents(mean=0.0, std=1.0, count=300, dtype=torch.float32):
@@ -146,3 +148,19 @@ def test_a_pickled_object_is_refused_and_never_executed(tmp_path, write):
     assert not mark.exists()
     pickle.loads(pickle.dumps(Trap(mark)))
     assert mark.exists(), "the trap must work for the test to mean anything"
+
+
+def test_a_folders_statistics_are_those_of_all_its_latents(tmp_path):
+    """write_shard, write_stats, LatentShards: latents come back standardised (float32 rounding, 1e-5)."""
+    layout = Layout([Group("a", 3), Group("b", 2)])
+    generator = torch.Generator().manual_seed(0)
+    sizes = {"a": 3, "b": 2}
+    parts = [{g: 5 + torch.randn(n, c, 2, 2, generator=generator) for g, c in sizes.items()} for n in (7, 5)]
+    for number, part in enumerate(parts):
+        write_shard(tmp_path / f"{number}.safetensors", layout, part, torch.zeros(len(part["a"]), dtype=torch.int64))
+    write_stats(tmp_path, layout)
+    x1 = LatentShards(tmp_path, layout, flip=False).read(torch.arange(12)).x1
+    torch.testing.assert_close(x1.mean((0, 2, 3)), torch.zeros(5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(x1.std((0, 2, 3), correction=0), torch.ones(5), rtol=0, atol=1e-5)
+    with pytest.raises(UserError, match="no .*shards"):
+        write_stats(tmp_path / "none", layout)

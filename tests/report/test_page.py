@@ -191,7 +191,7 @@ def test_names_are_escaped(tmp_path):
         ("sweep/table.json", '{"rows": []}', "not the table of a sweep"),
         ("sweep/table.json", '{"rows": [], "chosen": null, "collapsed_below": 0.1, "points": []}', "no rows"),
         ("sweep/lambda-0.04/trace.jsonl", '{"step": 0}\n', "not the log of a probe"),
-        ("sweep/lambda-0.04/trace.jsonl", '{"step": 0', "not a whole log"),
+        ("sweep/lambda-0.04/trace.jsonl", '{"step": 0', "empty"),
         ("sweep/lambda-0.04/trace.jsonl", "", "empty"),
         ("samples/apart-seed0-2000/samples.safetensors", "x", "not a readable safetensors file"),
         ("data/manifest.json", "{}", "not a manifest"),

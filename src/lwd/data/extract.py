@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from lwd.config import Config
@@ -39,10 +40,10 @@ class EncodeSettings(Config):
     """The group that holds the 2x2 pixel-unshuffle of the image, and is decoded back to pixels."""
     semantic: str = ""
     """The group that holds the PCA of a small ViT's patch features, to the group's number of channels."""
-    factor: int = 2
-    encoder_steps: int = 400
-    judge_steps: int = 400
-    judge_distortion: float = 0.1
+    factor: PositiveInt = 2
+    encoder_steps: PositiveInt = 400
+    judge_steps: PositiveInt = 400
+    judge_distortion: NonNegativeFloat = 0.1
     """Random affine maps for the judge alone, which make its features, and so the Fréchet distance, see less noise."""
 
 
@@ -56,14 +57,19 @@ def run(config: EncodeConfig) -> Path:
     """Train the small encoders on the training split, encode both splits, write everything to OUTPUT/data.
 
     Returns the folder. Data that was encoded under the same settings is left as it is. Raises UserError for settings
-    that do not fit the groups.
+    that do not fit the groups, and for a folder that holds anything else.
     """
     settings, folder, show = config.encode, config.data_path, config.compute.progress
     channels = _semantic_channels(config)
     recipe = {"seed": config.seed, "groups": config.layout.to_list(), **settings.model_dump(mode="json")}
-    if (folder / MANIFEST).is_file() and read_manifest(folder)["recipe"] == recipe:
-        say(f"already encoded: {folder}", show)
-        return folder
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not (folder / MANIFEST).is_file():
+            raise UserError(f"{folder}: holds other files; choose another output or data.path")
+        if read_manifest(folder)["recipe"] != recipe:
+            raise UserError(f"{folder}: encoded with other settings; choose another output or remove it")
+        if all(any((folder / split).glob("*.safetensors")) for split in SPLITS):
+            say(f"already encoded: {folder}", show)
+            return folder
     images, labels = load(settings.dataset, "train")
     with seeded(Stream.INITIALISE, config.seed):
         vit, judge = SmallViT(), SmallCNN()

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lwd.data.stats import load_stats, stats_path
+from lwd.data.stats import channel_stats, load_stats, save_stats, stats_path
 from lwd.errors import UserError
 from lwd.files import atomic_path
 from lwd.groups import Group, Layout
@@ -70,7 +70,10 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
     def _open(self) -> None:
         self._shards = [self._open_shard(file) for file in self.files]
         self._ends = list(accumulate(len(shard[LABELS]) for shard in self._shards))
-        self.has_features = self._wants_features and all(FEATURES in shard for shard in self._shards)
+        without = [file for file, shard in zip(self.files, self._shards, strict=True) if FEATURES not in shard]
+        self.has_features = self._wants_features and not without
+        if self._wants_features and 0 < len(without) < len(self.files):
+            raise UserError(f"{without[0]}: missing key {FEATURES!r}, which other shards have")
         widths = {tuple(shard[FEATURES].shape[1:]) for shard in self._shards} if self.has_features else set()
         if len(widths) > 1:
             raise UserError(f"{self.path}: {FEATURES!r} differs in shape between shards {sorted(widths)}")
@@ -104,8 +107,10 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
             twin, shape = tuple(shard[key + FLIP].shape), tuple(shard[key].shape)
             if twin[1:] != shape[1:]:
                 raise UserError(f"{file}: {key + FLIP!r} has shape {twin}, but {key!r} {shape}")
-        if shard[LABELS].ndim != 1:
-            raise UserError(f"{file}: {LABELS!r} has shape {tuple(shard[LABELS].shape)}, it needs (N,)")
+        if shard[LABELS].ndim != 1 or shard[LABELS].is_floating_point():
+            raise UserError(
+                f"{file}: {LABELS!r} must be integers (N,), got {shard[LABELS].dtype} {tuple(shard[LABELS].shape)}"
+            )
         lengths = {key: len(tensor) for key, tensor in shard.items()}
         if len(set(lengths.values())) > 1:
             raise UserError(f"{file}: tensors of unequal length {lengths}")
@@ -232,3 +237,23 @@ def write_shard(
     tensors[LABELS] = labels.long()
     with atomic_path(path) as temporary:
         save_file({k: t.contiguous() for k, t in tensors.items()}, temporary)
+
+
+def write_stats(folder: str | Path, layout: Layout) -> None:
+    """Write the per-channel statistics of a folder's shards beside them, one group and one shard in memory at a time."""
+    folder = Path(folder)
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{folder}: no *.safetensors shards here")
+    for group in layout.groups:
+        key = shard_key(group)
+        save_stats(stats_path(folder, key), *channel_stats(_read_tensor(file, key) for file in files))
+
+
+def _read_tensor(file: Path, key: str) -> Tensor:
+    try:
+        with safe_open(file, framework="pt") as handle:
+            tensor: Tensor = handle.get_tensor(key)
+            return tensor
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{file}: no readable tensor {key!r} ({error})") from error

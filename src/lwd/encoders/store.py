@@ -48,6 +48,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     manifest = read_json(path)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{path}: not a manifest of encoded data (expected format {FORMAT!r}); run `lwd encode`")
+    if missing := [key for key in ("recipe", "fingerprint", "texture", "judge") if key not in manifest]:
+        raise UserError(f"{path}: key {missing[0]!r} is missing; encode the data again")
     return manifest
 
 

@@ -6,7 +6,7 @@ import difflib
 import re
 from dataclasses import dataclass
 
-from pydantic import field_validator
+from pydantic import PositiveInt, field_validator
 
 from lwd.config import Config
 from lwd.errors import UserError
@@ -40,12 +40,12 @@ class ModelConfig(Config):
     """Which network: a name, and whatever of its size should differ."""
 
     name: str = "LightningDiT-XL/1"
-    num_classes: int = 1000
-    depth: int | None = None
-    width: int | None = None
-    heads: int | None = None
-    projector_width: int | None = None
-    repa_block: int = 2
+    num_classes: PositiveInt = 1000
+    depth: PositiveInt | None = None
+    width: PositiveInt | None = None
+    heads: PositiveInt | None = None
+    projector_width: PositiveInt | None = None
+    repa_block: PositiveInt = 2
 
     @field_validator("name")
     @classmethod

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 import lwd
@@ -29,17 +29,17 @@ CURVE_POINTS = (0.25, 0.5, 0.75)
 class ProbeSettings(Config):
     """Stage I; the defaults are the paper's ImageNet values (Table 4)."""
 
-    steps: int = 10_000
-    burn_in: int = 5_000
-    batch: int = 256
-    lr: float = 1e-4
-    rho_lr: float = 1e-2
-    kinetic_weight: float = 0.04
+    steps: PositiveInt = 10_000
+    burn_in: NonNegativeInt = 5_000
+    batch: PositiveInt = 256
+    lr: PositiveFloat = 1e-4
+    rho_lr: PositiveFloat = 1e-2
+    kinetic_weight: NonNegativeFloat = 0.04
     """lambda of Eq. 38."""
     jacobian: Jacobian = "stop"
     reduction: Reduction = "mean_flat"
-    degree: int = 4
-    label_dropout: float = 0.1
+    degree: PositiveInt = 4
+    label_dropout: float = Field(default=0.1, ge=0, le=1)
 
     @model_validator(mode="after")
     def _burn_in_ends(self) -> ProbeSettings:
@@ -136,13 +136,12 @@ def run(config: ProbeConfig, folder: Path | None = None) -> Schedule:
     folder = folder or config.output / "probe"
     engine = Engine(config.compute)
     shards = config.shards("train", features=False)
+    config.check_labels(shards)
     with seeded(Stream.INITIALISE, config.seed):
         model = config.model.build(layout, shards.input_size).to(engine.device)
     schedule = Schedule.learnable(layout.names, config.leader, settings.degree).to(engine.device)
     task = ProbeTask(ProbeObjective(model, schedule, settings, config.seed), settings)
     recipe = config.recipe(probe=settings.model_dump(mode="json"))
-    if engine.is_main:
-        write_run_files(config, folder)
     engine.fit(
         task,
         shards,
@@ -152,6 +151,7 @@ def run(config: ProbeConfig, folder: Path | None = None) -> Schedule:
         folder=folder,
         recipe=recipe,
         title=f"probe, lambda {settings.kinetic_weight:g}",
+        on_start=lambda: write_run_files(config, folder),
     )
     learned = _freeze(schedule, task.averaged(), _provenance(config))
     if engine.is_main:

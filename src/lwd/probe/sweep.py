@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 import torch
-from pydantic import field_validator
+from pydantic import Field, NonNegativeInt, field_validator
 
 from lwd.config import Config
 from lwd.errors import UserError
@@ -22,10 +22,10 @@ class SweepSettings(Config):
     """Which values of lambda are tried (the paper's) and what counts as collapsed."""
 
     kinetic_weights: tuple[float, ...] = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.10)
-    collapsed_below: float = 0.1
+    collapsed_below: float = Field(default=0.1, ge=0, le=1)
     """A probe whose schedule's `distance_from_collapse` is smaller has collapsed (0: tau^(M+1), 1: tau)."""
 
-    processes: int = 0
+    processes: NonNegativeInt = 0
     """How many probes run side by side; 0: one per core, or one where there is a GPU."""
 
     @field_validator("kinetic_weights")
@@ -78,6 +78,7 @@ def sweep(config: SweepConfig) -> tuple[list[SweepRow], Schedule]:
         write_json(config.output / "sweep" / "table.json", table)
         write_run_files(config, config.output / "sweep")
     if chosen is None:
+        (config.output / "schedule.json").unlink(missing_ok=True)
         raise UserError(f"sweep: every lambda up to {weights[-1]:g} collapsed; add larger sweep.kinetic_weights")
     if chosen == 0:
         engine.say(f"sweep: no lambda collapsed, so a weaker one than {weights[0]:g} may be stable too")

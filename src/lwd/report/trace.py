@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,10 +58,7 @@ def _trace_of(config: RunConfig, schedule: Schedule, path: Path) -> Path | None:
 
 
 def _read(path: Path) -> list[dict[str, Any]]:
-    try:
-        log = read_log(path)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not a whole log ({error}); is the probe still running?") from error
+    log = read_log(path)
     if not log:
         raise UserError(f"{path}: empty; run the probe again")
     return log

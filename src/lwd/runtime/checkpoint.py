@@ -60,7 +60,7 @@ def load_checkpoint(path: Path, task: Checkpointable, recipe: Mapping[str, Any])
     if difference := _first_difference(state["recipe"], dict(recipe)):
         raise UserError(
             f"{path}: checkpoint of another config: {difference}; "
-            f"restore the setting, choose another output, or start afresh with resume=false"
+            "restore the setting, choose another output, or start afresh with compute.resume=false, which removes it"
         )
     task.load(path)
     return int(state["step"])
@@ -111,6 +111,9 @@ def optimizer_tensors(module: nn.Module, optimizer: Optimizer) -> dict[str, Tens
 def load_optimizer(module: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `optimizer_tensors` took, each tensor on its parameter's device."""
     parameters = dict(module.named_parameters())
+    saved = {key.rpartition("/")[0] for key in tensors}
+    if missing := [name for name, p in parameters.items() if p.requires_grad and name not in saved]:
+        raise UserError(f"optimizer state of {missing[0]!r} is missing; the checkpoint is damaged")
     optimizer.state.clear()
     for key, tensor in tensors.items():
         name, _, entry = key.rpartition("/")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import torch
 from accelerate import Accelerator
+from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -27,10 +28,12 @@ class ComputeConfig(Config):
 
     device: Literal["auto", "cpu"] = "auto"
     precision: Literal["no", "bf16"] = "no"
-    workers: int = 0
-    log_every: int = 50
-    checkpoint_every: int = 0
-    keep_checkpoints: int = 0
+    workers: NonNegativeInt = 0
+    log_every: PositiveInt = 50
+    checkpoint_every: NonNegativeInt = 1000
+    """0: only where a stage asks for one, and at the end."""
+    keep_checkpoints: NonNegativeInt = 2
+    """How many periodic checkpoints are kept; 0: all."""
     resume: bool = True
     progress: bool = True
 
@@ -90,18 +93,22 @@ class Engine:
         folder: Path,
         recipe: Mapping[str, Any],
         title: str,
+        on_start: Callable[[], None] = lambda: None,
     ) -> Path:
         """Train ``task`` for ``steps`` steps of ``batch`` images over all processes, logging to ``folder/trace.jsonl``.
 
         Returns the last checkpoint's folder.
-        Goes on from the newest checkpoint in ``folder`` that is not past ``steps``; with ``compute.resume`` off it
+        Goes on from the newest checkpoint in ``folder``; with ``compute.resume`` off it
         removes what is there and starts afresh.
-        Raises UserError where the batch does not divide over the processes or the checkpoint is of another recipe.
+        ``on_start`` is called on the main process once nothing stands in the way. Raises UserError where the batch does
+        not divide over the processes, or a checkpoint is of another recipe or past ``steps``.
         """
         if batch % self.world:
             raise UserError(f"batch {batch} does not divide over {self.world} processes; choose a multiple")
         module, optimizer = self._accelerator.prepare(task.module, task.optimizer)
         first = self._resume(task, folder, recipe, steps)
+        if self.is_main:
+            on_start()
         log = MetricLog(folder / "trace.jsonl", self.mean, self.is_main, first)
         loader = self._loader(StepBatches(shards, batch, seed, self.rank, self.world), range(first, steps))
         module.train()
@@ -126,10 +133,11 @@ class Engine:
             for path in found.values() if self.is_main else ():
                 discard(path)
             return 0
-        usable = {s: path for s, path in found.items() if s <= steps}
-        if not usable:
+        if not found:
             return 0
-        newest = usable[max(usable)]
+        if max(found) > steps:
+            raise UserError(f"{folder}: holds a checkpoint of step {max(found)}, past {steps}; choose another output")
+        newest = found[max(found)]
         self.say(f"resuming from {newest}")
         return load_checkpoint(newest, task, recipe)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from lwd.config import Config, dump
-from lwd.data.shards import LatentShards
-from lwd.files import read_json, write_json, write_text
+from lwd.data.shards import FEATURES, LABELS, LatentShards, shard_key
+from lwd.encoders.store import MANIFEST, read_manifest
+from lwd.errors import UserError
+from lwd.files import write_json, write_text
 from lwd.groups import Group, Layout
 from lwd.models import ModelConfig
 from lwd.runtime.checkpoint import versions
@@ -27,7 +29,7 @@ class RunConfig(Config):
     """The sections that all stages read; each stage adds its own."""
 
     output: Path = Path("runs/run")
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**62)
     groups: tuple[Group, ...]
     leader: str
     """The group that sets the pace: t = tau in a learned schedule (Eq. 17), ahead of the others in an offset one."""
@@ -39,6 +41,9 @@ class RunConfig(Config):
     def _leader_leads(self) -> Self:
         if self.leader not in self.layout.names:
             raise ValueError(f"leader: {self.leader!r} is not one of the groups {list(self.layout.names)}")
+        keys = [shard_key(group) for group in self.groups]
+        if len({*keys, LABELS, FEATURES}) < len(keys) + 2:
+            raise ValueError(f"groups: shard keys {keys} must differ, also from {LABELS!r} and {FEATURES!r}")
         return self
 
     @property
@@ -57,8 +62,17 @@ class RunConfig(Config):
 
     def data_fingerprint(self) -> str | None:
         """What the encode manifest says the data is, None where there is no manifest."""
-        manifest = self.data_path / "manifest.json"
-        return str(read_json(manifest)["fingerprint"]) if manifest.is_file() else None
+        manifest = self.data_path / MANIFEST
+        return str(read_manifest(self.data_path)["fingerprint"]) if manifest.is_file() else None
+
+    def check_labels(self, shards: LatentShards) -> None:
+        """Raise UserError unless every label is one of the model's classes."""
+        labels, classes = shards.labels(), self.model.num_classes
+        if bool(((labels < 0) | (labels >= classes)).any()):
+            raise UserError(
+                f"{shards.path}: labels run from {int(labels.min())} to {int(labels.max())}, "
+                f"model.num_classes={classes} allows 0 to {classes - 1}"
+            )
 
     def recipe(self, **more: Any) -> dict[str, Any]:
         """The settings that decide a result: groups, seed, data, model and ``more``; not where or how it runs."""

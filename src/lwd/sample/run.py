@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -13,9 +14,9 @@ from lwd.config import Config
 from lwd.data.pictures import save_grid
 from lwd.encoders.store import load_decoder
 from lwd.errors import UserError
-from lwd.files import atomic_path
+from lwd.files import atomic_path, read_json
 from lwd.models import LightningDiT, load_model
-from lwd.runtime.checkpoint import find_checkpoints
+from lwd.runtime.checkpoint import STATE, find_checkpoints
 from lwd.runtime.engine import Engine
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.run import RunConfig, write_run_files
@@ -23,6 +24,8 @@ from lwd.sample.generate import generate, trace
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance
 from lwd.sample.ode import Solver
 from lwd.schedules import Schedule
+
+SAMPLES = "samples.safetensors"
 
 
 class GuidanceSettings(Config):
@@ -41,19 +44,19 @@ class SampleSettings(Config):
     """A checkpoint folder; None: the newest of OUTPUT/train/learned."""
     name: str | None = None
     """Results go to OUTPUT/samples/NAME; None: named after the checkpoint."""
-    num: int = 1000
-    batch: int = 250
+    num: PositiveInt = 1000
+    batch: PositiveInt = 250
     labels: Literal["balanced", "null"] = "balanced"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**31)
     solver: Solver = "dopri5"
-    steps: int = 50
+    steps: PositiveInt = 50
     """Steps of heun and euler; dopri5 chooses its own."""
-    atol: float = 1e-6
-    rtol: float = 1e-3
+    atol: PositiveFloat = 1e-6
+    rtol: PositiveFloat = 1e-3
     guidance: GuidanceSettings = GuidanceSettings()
-    trace: int = 0
+    trace: NonNegativeInt = 0
     """Of how many samples the path is written too, at ``trace_points`` global times, as ``trajectory.safetensors``."""
-    trace_points: int = 9
+    trace_points: int = Field(default=9, ge=2)
 
 
 class SampleConfig(RunConfig):
@@ -77,6 +80,9 @@ def run(config: SampleConfig) -> Path:
     model, schedule = load_checkpoint_model(checkpoint)
     if model.layout.names != layout.names or model.layout.sizes != layout.sizes:
         raise UserError(f"{checkpoint}: model of layout {model.layout}, the config's layout is {layout}")
+    trained_on, present = trained_data(checkpoint), config.data_fingerprint()
+    if trained_on != present:
+        raise UserError(f"{checkpoint}: trained on data {trained_on}, {config.data_path} is {present}")
     shards = config.shards("train", features=False)
     labels = class_labels(settings, model)
     seeds = settings.seed * 2**32 + torch.arange(settings.num)
@@ -102,19 +108,20 @@ def run(config: SampleConfig) -> Path:
             nfe.append(samples.nfe.cpu())
             advance(len(chunk))
     tensors = {"latents": torch.cat(latents), "labels": labels, "seeds": seeds, "nfe": torch.cat(nfe)}
-    write_run_files(config, folder)
-    with atomic_path(folder / "samples.safetensors") as temporary:
-        save_file(tensors, temporary, metadata={"checkpoint": str(checkpoint), "schedule": schedule.hash()})
-    if settings.trace:
-        _write_trace(settings, folder, model, schedule, labels, seeds, guidance)
+    metadata = {"checkpoint": str(checkpoint), "schedule": schedule.hash()}
     images = load_decoder(config.data_path).decode(tensors["latents"][:100], layout)
-    save_grid(images, folder / "grid.png")
+    with atomic_path(folder) as temporary:  # whole, so that nothing measured on older samples stays beside newer ones
+        write_run_files(config, temporary)
+        save_file(tensors, temporary / SAMPLES, metadata=metadata)
+        save_grid(images, temporary / "grid.png")
+        if settings.trace:
+            _write_trace(settings, temporary / "trajectory.safetensors", model, schedule, labels, seeds, guidance)
     return folder
 
 
 def _write_trace(
     settings: SampleSettings,
-    folder: Path,
+    file: Path,
     model: LightningDiT,
     schedule: Schedule,
     labels: Tensor,
@@ -124,8 +131,7 @@ def _write_trace(
     some = slice(0, settings.trace)
     taus = torch.linspace(0, 1, settings.trace_points).tolist()
     path = trace(model, schedule, model.layout, labels[some], seeds[some], model.input_size, taus, guidance)
-    with atomic_path(folder / "trajectory.safetensors") as temporary:
-        save_file({**vars(path), "labels": labels[some].clone()}, temporary)
+    save_file({**vars(path), "labels": labels[some].clone()}, file)
 
 
 def newest_checkpoint(folder: Path) -> Path:
@@ -141,6 +147,16 @@ def load_checkpoint_model(checkpoint: Path) -> tuple[LightningDiT, Schedule]:
     if not checkpoint.is_dir():
         raise UserError(f"{checkpoint}: no such checkpoint folder")
     return load_model(checkpoint / "ema").eval(), Schedule.load(checkpoint / "schedule.json")
+
+
+def trained_data(checkpoint: Path) -> str | None:
+    """The fingerprint of the data that a checkpoint was trained on, None where that had no manifest."""
+    state = read_json(checkpoint / STATE)
+    try:
+        data = state["recipe"]["data"]
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{checkpoint / STATE}: not the state of a checkpoint") from error
+    return None if data is None else str(data)
 
 
 def class_labels(settings: SampleSettings, model: LightningDiT) -> Tensor:

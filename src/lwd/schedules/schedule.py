@@ -106,7 +106,7 @@ class Schedule(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> Schedule:
-        """Read schedule.json; raises UserError for a missing, malformed or altered file."""
+        """Read schedule.json, frozen (rho never moves again); raises UserError for a missing or altered file."""
         path = Path(path)
         data = read_json(path)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
@@ -118,7 +118,7 @@ class Schedule(nn.Module):
         provenance = data.get("provenance", {})
         if not isinstance(provenance, dict):
             raise UserError(f"{path}: key 'provenance' must be a mapping")
-        schedule = cls(curves, provenance)
+        schedule = cls(curves, provenance).requires_grad_(False)
         if data.get("hash", schedule.hash()) != schedule.hash():
             raise UserError(
                 f"{path}: the curves were altered (their hash is {schedule.hash()}); remove 'hash' if you did"

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from lwd.config import Config
 from lwd.data.batches import StepBatch, draw
+from lwd.errors import UserError
 from lwd.flow import (
     TIME_DISTRIBUTIONS,
     Reduction,
@@ -36,7 +38,7 @@ class ScheduleChoice(Config):
     kind: Literal["learned", "synchronous", "offset"] = "learned"
     path: Path | None = None
     """The file of a learned schedule; None: OUTPUT/schedule.json, where `lwd sweep` puts the chosen one."""
-    delta: float = 0.3
+    delta: NonNegativeFloat = 0.3
 
 
 class TrainSettings(Config):
@@ -45,19 +47,19 @@ class TrainSettings(Config):
     name: str = "learned"
     """The run's folder: OUTPUT/train/NAME."""
     schedule: ScheduleChoice = ScheduleChoice()
-    steps: int = 400_000
-    batch: int = 256
-    lr: float = 1e-4
-    weight_decay: float = 0.0
-    ema_decay: float = 0.9999
+    steps: PositiveInt = 400_000
+    batch: PositiveInt = 256
+    lr: PositiveFloat = 1e-4
+    weight_decay: NonNegativeFloat = 0.0
+    ema_decay: float = Field(default=0.9999, ge=0, le=1)
     corrected: bool = True
     """Weight each group's loss by t_g' (Eq. 33); SFD's own objective does not."""
     time_distribution: TimeDistribution = "uniform"
     reduction: Reduction = "mean_flat"
-    cosine_weight: float = 1.0
-    repa_weight: float = 1.0
-    label_dropout: float = 0.1
-    checkpoint_steps: tuple[int, ...] = ()
+    cosine_weight: NonNegativeFloat = 1.0
+    repa_weight: NonNegativeFloat = 1.0
+    label_dropout: float = Field(default=0.1, ge=0, le=1)
+    checkpoint_steps: tuple[PositiveInt, ...] = ()
     """Steps whose checkpoints are kept for good, beside the periodic ones of ``compute``."""
 
 
@@ -137,13 +139,14 @@ def run(config: TrainConfig) -> Path:
     engine = Engine(config.compute)
     schedule = choose_schedule(config).to(engine.device)
     shards = config.shards("train", features=settings.repa_weight > 0)
+    config.check_labels(shards)
+    if settings.repa_weight > 0 and shards.feature_dim is None:
+        raise UserError(f"{shards.path}: no REPA features in these shards; encode them, or set train.repa_weight=0")
     with seeded(Stream.INITIALISE, config.seed):
         model = config.model.build(layout, shards.input_size, shards.feature_dim).to(engine.device)
     task = TrainTask(DenoiserObjective(model, schedule, settings, config.seed), settings)
     ignored = {"name", "steps", "checkpoint_steps", "schedule"}
     recipe = config.recipe(train=settings.model_dump(mode="json", exclude=ignored), schedule=schedule.hash())
-    if engine.is_main:
-        write_run_files(config, folder)
     return engine.fit(
         task,
         shards,
@@ -153,6 +156,7 @@ def run(config: TrainConfig) -> Path:
         folder=folder,
         recipe=recipe,
         title=f"train {settings.name}",
+        on_start=lambda: write_run_files(config, folder),
     )
 
 

@@ -162,5 +162,5 @@ def test_a_folders_statistics_are_those_of_all_its_latents(tmp_path):
     x1 = LatentShards(tmp_path, layout, flip=False).read(torch.arange(12)).x1
     torch.testing.assert_close(x1.mean((0, 2, 3)), torch.zeros(5), rtol=0, atol=1e-5)
     torch.testing.assert_close(x1.std((0, 2, 3), correction=0), torch.ones(5), rtol=0, atol=1e-5)
-    with pytest.raises(UserError, match="no .*shards"):
+    with pytest.raises(UserError, match="shards here"):
         write_stats(tmp_path / "none", layout)

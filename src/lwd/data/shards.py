@@ -240,7 +240,7 @@ def write_shard(
 
 
 def write_stats(folder: str | Path, layout: Layout) -> None:
-    """Write the per-channel statistics of a folder's shards beside them, one group and one shard in memory at a time."""
+    """Write the per-channel statistics of a folder's shards beside them, one tensor in memory at a time."""
     folder = Path(folder)
     files = sorted(folder.glob("*.safetensors"))
     if not files:

@@ -45,9 +45,3 @@ def wide(x: Tensor) -> Tensor:
 def narrow_pair(t: Tensor, rate: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
     """Round a curve's value and derivative to the dtype of ``like``."""
     return t.to(like.dtype), rate.to(like.dtype)
-
-
-def check_unit_interval(x: Tensor, name: str) -> None:
-    """Raise ValueError unless every entry lies in [0, 1] (for tools and tests; hot paths do not call it)."""
-    if not bool(torch.all((x >= 0) & (x <= 1))):
-        raise ValueError(f"{name} must lie in [0, 1]")

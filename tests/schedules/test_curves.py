@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from lwd.schedules import IdentityCurve, OffsetCurve, PolynomialCurve
-from lwd.schedules.curve import check_unit_interval
 
 GRID = torch.linspace(0, 1, 65)
 REPRODUCIBLY = settings(derandomize=True, database=None, deadline=None)
@@ -309,10 +308,3 @@ def test_the_offset_inverse(delta, leads):
 def test_a_negative_offset_is_refused(delta):
     with pytest.raises(ValueError, match="delta"):
         OffsetCurve(delta)
-
-
-@pytest.mark.parametrize("bad", [-0.1, 1.1, float("nan")])
-def test_check_unit_interval(bad):
-    check_unit_interval(torch.tensor([0.0, 0.5, 1.0]), "tau")
-    with pytest.raises(ValueError, match="tau must lie"):
-        check_unit_interval(torch.tensor([0.5, bad]), "tau")

@@ -122,3 +122,80 @@ def test_dry_run_prints_a_config_that_reads_back(lwd: Lwd, tmp_path: Path) -> No
 def test_no_command_teaches(lwd: Lwd) -> None:
     _, out, err = lwd("--help")
     assert all(stage in out + err for stage in ("encode", "sweep", "train", "sample", "evaluate", "demo"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.steps=-5", "train.batch=0", "train.lr=-1", "train.ema_decay=2", "train.label_dropout=5", "model.depth=0",
+        "train.schedule={kind: offset, delta: -1}", "compute.log_every=0", "compute.checkpoint_every=-1", "seed=-1",
+        "probe.degree=0", "probe.kinetic_weight=-1", "sample.num=0", "sample.trace_points=0", "sample.atol=-1",
+        "sweep.collapsed_below=.nan", "encode.encoder_steps=-3", "compare.seeds=[0, 0]", "groups=[]",
+        "groups=[{name: tex, channels: 4}, {name: tex, channels: 2}]",
+        "groups=[{name: tex, channels: 4, key: x}, {name: sem, channels: 2, key: x}]",
+        "groups=[{name: tex, channels: 4, key: labels}, {name: sem, channels: 2}]",
+    ],
+)  # fmt: skip
+def test_values_out_of_bounds(override: str, lwd: Lwd) -> None:
+    assert override.split("=")[0].split(".")[-1] in lwd.refuses("train", "-c", CONFIG, override)
+
+
+def test_encode_never_replaces_what_it_did_not_write(lwd: Lwd, data: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine" / "train" / "precious.safetensors"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+    assert "holds other files" in lwd.refuses("encode", "-c", CONFIG, f"data.path={tmp_path / 'mine'}")
+    assert mine.read_text() == "years of work"
+    assert "other settings" in lwd.refuses("encode", "-c", CONFIG, f"data.path={data}", "seed=7")
+
+
+def test_labels_and_features_must_suit_the_training(lwd: Lwd, data: Path, overrides: list[str], tmp_path: Path) -> None:
+    options = ["-c", CONFIG, *overrides, "train.schedule.kind=synchronous"]
+    message = lwd.refuses("train", *options, "model={name: LightningDiT-Mini/1, num_classes: 9}")
+    assert "labels run from 0 to 9" in message and "num_classes=9" in message
+    bare = tmp_path / "bare"
+    shutil.copytree(data, bare)
+    for file in (bare / "train").glob("*.safetensors"):
+        save_file({k: v for k, v in load_file(file).items() if not k.startswith("feats")}, file)
+    assert "repa_weight=0" in lwd.refuses("train", *options, f"data.path={bare}")
+    assert lwd("train", *options, f"data.path={bare}", "train.repa_weight=0", "train.steps=1")[0] == 0
+
+
+def test_a_refusal_leaves_the_earlier_result_as_it_was(lwd: Lwd, overrides: list[str], tmp_path: Path) -> None:
+    options = ["-c", CONFIG, *overrides, "train.schedule.kind=synchronous"]
+    assert lwd("train", *options, "train.steps=4")[0] == 0
+    run = tmp_path / "run" / "train" / "learned"
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    lwd.refuses("train", *options, "train.steps=8", "train.lr=0.5")
+    assert "past 2" in lwd.refuses("train", *options, "train.steps=2")
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+def test_a_sweep_in_which_all_collapse_leaves_no_schedule(lwd: Lwd, overrides: list[str], tmp_path: Path) -> None:
+    schedule = tmp_path / "run" / "schedule.json"
+    assert lwd("sweep", "-c", CONFIG, *overrides)[0] == 0 and schedule.is_file()
+    assert "collapsed" in lwd.refuses("sweep", "-c", CONFIG, *overrides, "sweep.collapsed_below=1")
+    assert not schedule.exists()
+
+
+def test_samples_of_other_data_and_several_processes(
+    lwd: Lwd, overrides: list[str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["-c", CONFIG, *overrides, "train.schedule.kind=synchronous", "train.steps=1"]
+    assert lwd("train", *options)[0] == 0
+    other = tmp_path / "other"
+    shutil.copytree(data, other)
+    manifest = json.loads((other / "manifest.json").read_text())
+    (other / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": "0" * 12}))
+    assert "trained on data" in lwd.refuses("sample", *options, f"data.path={other}")
+    (other / "manifest.json").write_text("{}")
+    assert "not a manifest" in lwd.refuses("sample", *options, f"data.path={other}")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for command in ("encode", "evaluate", "report", "demo"):
+        assert "one process" in lwd.refuses(command, "-c", CONFIG)
+
+
+def test_an_output_that_is_a_file(lwd: Lwd, data: Path, overrides: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    options = ["-c", CONFIG, *overrides, f"output={tmp_path / 'file'}"]
+    assert str(tmp_path / "file") in lwd.refuses("train", *options, "train.schedule.kind=synchronous")

@@ -263,13 +263,17 @@ def test_optimiser_state_is_keyed_by_parameter_name():
     assert set(tensors) == names and tensors["2.bias/exp_avg"].shape == (3,)
 
 
-def test_an_empty_state_replaces_what_was_there():
+def test_a_state_with_a_parameter_missing_is_refused_and_changes_nothing():
+    """The predecessor resumed without the optimiser's state."""
     model = network()
     optimizer = fused(model)
     step(model, optimizer, 0)
-    load_optimizer(model, optimizer, {})
-    assert optimizer_tensors(model, optimizer) == {}
-    step(model, optimizer, 1)
+    before = {key: value.clone() for key, value in optimizer_tensors(model, optimizer).items()}
+    for tensors in ({}, {key: value for key, value in before.items() if not key.startswith("0.weight/")}):
+        with pytest.raises(UserError, match=r"'0\.weight' is missing"):
+            load_optimizer(model, optimizer, tensors)
+        after = optimizer_tensors(model, optimizer)
+        assert after.keys() == before.keys() and all(torch.equal(after[key], before[key]) for key in before)
 
 
 def test_adamw_is_the_paper_s():

@@ -70,6 +70,11 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
     def _open(self) -> None:
         self._shards = [self._open_shard(file) for file in self.files]
         self._ends = list(accumulate(len(shard[LABELS]) for shard in self._shards))
+        grids = {tuple(s[shard_key(g)].shape[2:]) for s in self._shards for g in self.layout.groups}
+        if len(grids) > 1:
+            raise UserError(
+                f"{self.path}: groups or shards lie on different grids {sorted(grids)}; they must share one"
+            )
         without = [file for file, shard in zip(self.files, self._shards, strict=True) if FEATURES not in shard]
         self.has_features = self._wants_features and not without
         if self._wants_features and 0 < len(without) < len(self.files):
@@ -77,11 +82,6 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         widths = {tuple(shard[FEATURES].shape[1:]) for shard in self._shards} if self.has_features else set()
         if len(widths) > 1:
             raise UserError(f"{self.path}: {FEATURES!r} differs in shape between shards {sorted(widths)}")
-        grids = {tuple(s[shard_key(g)].shape[2:]) for s in self._shards for g in self.layout.groups}
-        if len(grids) > 1:
-            raise UserError(
-                f"{self.path}: groups or shards lie on different grids {sorted(grids)}; they must share one"
-            )
 
     def _open_shard(self, file: Path) -> dict[str, Tensor]:
         keys = [shard_key(g) for g in self.layout.groups]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lwd.config import Config, dump
 from lwd.data.shards import FEATURES, LABELS, LatentShards, shard_key
@@ -36,6 +36,15 @@ class RunConfig(Config):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     compute: ComputeConfig = ComputeConfig()
+
+    @field_validator("groups")
+    @classmethod
+    def _groups_make_a_layout(cls, groups: tuple[Group, ...]) -> tuple[Group, ...]:
+        try:
+            Layout(groups)
+        except ValueError as error:
+            raise ValueError(f"groups: {error}") from error
+        return groups
 
     @model_validator(mode="after")
     def _leader_leads(self) -> Self:

@@ -40,10 +40,7 @@ class RunConfig(Config):
     @field_validator("groups")
     @classmethod
     def _groups_make_a_layout(cls, groups: tuple[Group, ...]) -> tuple[Group, ...]:
-        try:
-            Layout(groups)
-        except ValueError as error:
-            raise ValueError(f"groups: {error}") from error
+        Layout(groups)
         return groups
 
     @model_validator(mode="after")

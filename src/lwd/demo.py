@@ -12,6 +12,7 @@ from lwd.data.extract import run as encode
 from lwd.errors import UserError
 from lwd.experiment import Experiment
 from lwd.files import read_json, write_json
+from lwd.report.comparison import RESULTS, Result
 from lwd.runtime.checkpoint import checkpoint_path
 from lwd.runtime.jobs import run_jobs
 from lwd.runtime.progress import say
@@ -24,18 +25,6 @@ class Job:
     experiment: Experiment
     variant: str
     seed: int
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the convergence table."""
-
-    variant: str
-    seed: int
-    steps: int
-    frechet: float
-    accuracy: float | None
-    nfe: float
 
 
 def run(config: Path, overrides: Iterable[str] = ()) -> Path:
@@ -52,12 +41,12 @@ def run(config: Path, overrides: Iterable[str] = ()) -> Path:
     jobs = [Job(experiment, v, s) for s in experiment.compare.seeds for v in experiment.compare.variants]
     units = max(experiment.compare.budgets) + len(experiment.compare.budgets) * experiment.sample.num
     rows = run_jobs(compare_one, jobs, "compare", units, experiment.compare.processes, show)
-    write_json(experiment.output / "results.json", [asdict(row) for group in rows for row in group])
+    write_json(experiment.output / RESULTS, [asdict(row) for group in rows for row in group])
     say("[4/4] report", show)
     return report.write_page(experiment)
 
 
-def compare_one(job: Job) -> list[Row]:
+def compare_one(job: Job) -> list[Result]:
     """Train one variant with one seed; sample and evaluate it at every budget."""
     name = f"{job.variant}-seed{job.seed}"
     budgets = job.experiment.compare.budgets
@@ -68,7 +57,7 @@ def compare_one(job: Job) -> list[Row]:
     return [_measure(one, job, name, steps) for steps in budgets]
 
 
-def _measure(one: Experiment, job: Job, name: str, steps: int) -> Row:
+def _measure(one: Experiment, job: Job, name: str, steps: int) -> Result:
     """Sample and evaluate one checkpoint, unless that was done under the same config."""
     checkpoint = checkpoint_path(one.output / "train" / name, steps)
     sampling = one.sample.model_copy(update={"checkpoint": checkpoint, "name": f"{name}-{steps}"})
@@ -79,4 +68,4 @@ def _measure(one: Experiment, job: Job, name: str, steps: int) -> Row:
         sample.run(one)
         evaluate.run(one)
     result = read_json(done)
-    return Row(job.variant, job.seed, steps, result["frechet"], result["accuracy"], result["nfe"])
+    return Result(job.variant, job.seed, steps, result["frechet"], result["accuracy"], result["nfe"])

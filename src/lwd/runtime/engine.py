@@ -97,11 +97,10 @@ class Engine:
     ) -> Path:
         """Train ``task`` for ``steps`` steps of ``batch`` images over all processes, logging to ``folder/trace.jsonl``.
 
-        Returns the last checkpoint's folder.
-        Goes on from the newest checkpoint in ``folder``; with ``compute.resume`` off it
-        removes what is there and starts afresh.
-        ``on_start`` is called on the main process once nothing stands in the way. Raises UserError where the batch does
-        not divide over the processes, or a checkpoint is of another recipe or past ``steps``.
+        Goes on from the newest checkpoint in ``folder``; with ``compute.resume`` off it removes what is there and
+        starts afresh. ``on_start`` is called on the main process once nothing stands in the way. Returns the last
+        checkpoint's folder. Raises UserError where the batch does not divide over the processes, or a checkpoint is of
+        another recipe or past ``steps``.
         """
         if batch % self.world:
             raise UserError(f"batch {batch} does not divide over {self.world} processes; choose a multiple")

@@ -149,6 +149,25 @@ _stage("report", "Draw everything that OUTPUT holds into OUTPUT/report.html.", _
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="SFD's checkpoint (.pt), or a model folder of this project")],
+    target: Annotated[Path, typer.Argument(help="Where the model folder, or SFD's checkpoint, is written")],
+    which: Annotated[
+        str, typer.Option(help="Of SFD's checkpoint: the averaged weights (ema) or the live ones (model)")
+    ] = "ema",
+) -> None:
+    """Released SFD checkpoints to a folder that `from_pretrained` and `lwd sample` read, and back.
+
+    `lwd convert sfd_xl.pt models/sfd-xl` writes config.json, model.safetensors and the schedule that SFD trains under;
+    `lwd convert runs/x/train/learned/step-00400000/ema mine.pt` writes what SFD's own code loads.
+    """
+    from lwd.models.convert import from_sfd, to_sfd
+
+    with _one_line_errors():
+        _print(to_sfd(source, target) if source.is_dir() else from_sfd(source, target, which))
+
+
+@app.command()
 def demo(
     config: Annotated[Path, typer.Option("--config", "-c", help="The recipe")] = Path("configs/digits.yaml"),
     overrides: Overrides = None,

@@ -4,7 +4,6 @@ import json
 import math
 import shutil
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -12,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
 from lwd.models import SIZES, LightningDiT, create, load_model, save_model
+from released_dit import our_name, position_table, reference, released_s1, rotary_angles
 
 SFD = Layout([Group("tex", 32), Group("sem", 16)])
 
@@ -24,59 +24,6 @@ RELEASED = {
     "XL": (682_765_424, 682_470_512, 8_131_328),
     "1p0B": (1_037_191_472, 1_036_798_256, 8_917_760),
     "1p6B": (1_639_664_480, 1_639_205_728, 9_442_048),
-}
-
-# The tensors of a released S/1-shaped checkpoint, by released name; the twelve blocks are alike.
-S1_BLOCK = {
-    "norm1.weight": (384,),
-    "norm2.weight": (384,),
-    "attn.qkv.weight": (1152, 384),
-    "attn.qkv.bias": (1152,),
-    "attn.q_norm.weight": (64,),
-    "attn.k_norm.weight": (64,),
-    "attn.proj.weight": (384, 384),
-    "attn.proj.bias": (384,),
-    "mlp.w12.weight": (2048, 384),
-    "mlp.w12.bias": (2048,),
-    "mlp.w3.weight": (384, 1024),
-    "mlp.w3.bias": (384,),
-    "adaLN_modulation.1.weight": (2304, 384),
-    "adaLN_modulation.1.bias": (2304,),
-}
-S1_REST = {
-    "pos_embed": (1, 256, 384),
-    "x_embedder.proj.weight": (384, 48, 1, 1),
-    "x_embedder.proj.bias": (384,),
-    "t_embedder_sem.mlp.0.weight": (192, 256),
-    "t_embedder_sem.mlp.0.bias": (192,),
-    "t_embedder_sem.mlp.2.weight": (192, 192),
-    "t_embedder_sem.mlp.2.bias": (192,),
-    "t_embedder_tex.mlp.0.weight": (192, 256),
-    "t_embedder_tex.mlp.0.bias": (192,),
-    "t_embedder_tex.mlp.2.weight": (192, 192),
-    "t_embedder_tex.mlp.2.bias": (192,),
-    "y_embedder.embedding_table.weight": (1001, 384),
-    "feat_rope.freqs_cos": (256, 64),
-    "feat_rope.freqs_sin": (256, 64),
-    "final_layer.norm_final.weight": (384,),
-    "final_layer.linear.weight": (48, 384),
-    "final_layer.linear.bias": (48,),
-    "final_layer.adaLN_modulation.1.weight": (768, 384),
-    "final_layer.adaLN_modulation.1.bias": (768,),
-    "repa_projector.0.weight": (2048, 384),
-    "repa_projector.0.bias": (2048,),
-    "repa_projector.2.weight": (2048, 2048),
-    "repa_projector.2.bias": (2048,),
-    "repa_projector.4.weight": (768, 2048),
-    "repa_projector.4.bias": (768,),
-}
-RENAMED = {
-    "x_embedder.proj.": "x_embedder.",
-    "t_embedder_sem.": "t_embedder.by_group.sem.",
-    "t_embedder_tex.": "t_embedder.by_group.tex.",
-    "y_embedder.embedding_table.": "y_embedder.",
-    "feat_rope.freqs_cos": "rotary_cos",
-    "feat_rope.freqs_sin": "rotary_sin",
 }
 
 
@@ -96,11 +43,7 @@ def test_every_released_size_is_offered():
 
 
 def test_tensors_are_those_of_a_released_s1_checkpoint():
-    released = S1_REST | {f"blocks.{i}.{name}": shape for i in range(12) for name, shape in S1_BLOCK.items()}
-    expected = {}
-    for name, shape in released.items():
-        prefix = next((old for old in RENAMED if name.startswith(old)), "")
-        expected[name.replace(prefix, RENAMED.get(prefix, ""), 1)] = shape
+    expected = {our_name(name): shape for name, shape in released_s1().items()}
     with torch.device("meta"):
         model = create("LightningDiT-S/1", SFD, 16, 1000, feature_dim=768)
     buffers = {name: tuple(b.shape) for name, b in model.named_buffers() if name.startswith("rotary")}
@@ -128,96 +71,6 @@ def inputs(model, batch=3, seed=1):
     z = torch.randn(batch, model.layout.channels, 6, 6, generator=generator, dtype=torch.float64)
     times = torch.randint(0, 257, (batch, len(model.layout.groups)), generator=generator).double() / 256
     return z, times, torch.arange(batch) + model.null_label + 1 - batch
-
-
-# A second implementation, in NumPy and from the description alone (EVA-02's rotary embedding, MAE's table, adaLN-zero).
-
-
-def position_table(width, grid):
-    omega = 1 / 10000 ** (np.arange(width // 4) / (width // 4))
-    rows = []
-    for row in range(grid):
-        for column in range(grid):
-            parts = [np.sin(column * omega), np.cos(column * omega), np.sin(row * omega), np.cos(row * omega)]
-            rows.append(np.concatenate(parts))
-    return np.array(rows)
-
-
-def rotary_angles(head, grid):
-    """(tokens, head / 2): one angle per pair of channels; rows turn the first half of the pairs, columns the second."""
-    frequencies = np.array([1 / 10000 ** (2 * i / (head // 2)) for i in range(head // 4)])
-    return np.array([np.concatenate([r * frequencies, c * frequencies]) for r in range(grid) for c in range(grid)])
-
-
-def silu(x):
-    return x / (1 + np.exp(-x))
-
-
-def linear(w, name, x):
-    return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
-
-
-def rms(w, name, x):
-    return x / np.sqrt((x**2).mean(-1, keepdims=True) + 1e-6) * w[f"{name}.weight"]
-
-
-def turn(x, angles):
-    """Pairs (a, b) of neighbouring channels as complex numbers a + ib, times e^(i angle)."""
-    turned = (x[..., 0::2] + 1j * x[..., 1::2]) * np.exp(1j * angles)
-    return np.stack([turned.real, turned.imag], axis=-1).reshape(x.shape)
-
-
-def attention(w, name, x, heads, angles):
-    width = x.shape[-1]
-    head = width // heads
-    qkv = linear(w, f"{name}.qkv", x)
-    out = np.empty_like(x)
-    for h in range(heads):
-        q, k, v = (qkv[:, :, part * width + h * head : part * width + (h + 1) * head] for part in range(3))
-        q, k = turn(rms(w, f"{name}.q_norm", q), angles), turn(rms(w, f"{name}.k_norm", k), angles)
-        weights = np.exp(np.einsum("bid,bjd->bij", q, k) / np.sqrt(head))
-        weights /= weights.sum(-1, keepdims=True)
-        out[:, :, h * head : (h + 1) * head] = weights @ v
-    return linear(w, f"{name}.proj", out)
-
-
-def reference(model, z, times, labels, *, heads, order):
-    """v and the REPA projection."""
-    w = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    z, times, p = z.numpy(), times.numpy(), model.patch_size
-    batch, channels, size, _ = z.shape
-    grid, width = size // p, w["x_embedder.weight"].shape[0]
-    patches = z.reshape(batch, channels, grid, p, grid, p)
-    x = np.einsum("bchpwq,dcpq->bhwd", patches, w["x_embedder.weight"]).reshape(batch, grid * grid, width)
-    x = x + w["x_embedder.bias"] + position_table(width, grid)
-
-    embedded = []
-    for name in order:
-        t = times[:, model.layout.names.index(name), None]
-        angles = t * np.exp(-math.log(10000) * np.arange(128) / 128)
-        wave = np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
-        mlp = f"t_embedder.by_group.{name}.mlp"
-        embedded.append(linear(w, f"{mlp}.2", silu(linear(w, f"{mlp}.0", wave))))
-    condition = silu(np.concatenate(embedded, axis=1) + w["y_embedder.weight"][labels.numpy()])
-
-    angles = rotary_angles(width // heads, grid)
-    for i in range(len(model.blocks)):
-        b = f"blocks.{i}"
-        chunks = np.split(linear(w, f"{b}.adaLN_modulation.1", condition)[:, None], 6, axis=-1)
-        shift, scale, gate = chunks[:3]
-        x = x + gate * attention(w, f"{b}.attn", rms(w, f"{b}.norm1", x) * (1 + scale) + shift, heads, angles)
-        shift, scale, gate = chunks[3:]
-        hidden = linear(w, f"{b}.mlp.w12", rms(w, f"{b}.norm2", x) * (1 + scale) + shift)
-        half = int(2 / 3 * 4 * width)
-        x = x + gate * linear(w, f"{b}.mlp.w3", silu(hidden[..., :half]) * hidden[..., half:])
-        if i + 1 == model.repa_block:
-            projected = silu(linear(w, "repa_projector.0", x))
-            projected = linear(w, "repa_projector.4", silu(linear(w, "repa_projector.2", projected)))
-
-    shift, scale = np.split(linear(w, "final_layer.adaLN_modulation.1", condition)[:, None], 2, axis=-1)
-    x = linear(w, "final_layer.linear", rms(w, "final_layer.norm_final", x) * (1 + scale) + shift)
-    x = np.einsum("nhwpqc->nchpwq", x.reshape(batch, grid, grid, p, p, channels))
-    return torch.from_numpy(x.reshape(batch, channels, size, size)), torch.from_numpy(projected)
 
 
 def exact_tables(model, heads):
@@ -408,7 +261,7 @@ def test_projection_without_projector_is_an_error():
         model(*inputs(model), project=True)
 
 
-@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
+@pytest.mark.filterwarnings("error")
 def test_mixed_precision_stays_close():
     model = small().float()
     z, times, labels = inputs(model)

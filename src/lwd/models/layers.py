@@ -20,7 +20,7 @@ def rotary_table(head_width: int, grid: int) -> tuple[Tensor, Tensor]:
     The first half of a head turns with the row, the second with the column; neighbouring channels form a pair, of which
     the first carries -sin (see `rotate`).
     """
-    frequencies = 10000.0 ** (-torch.arange(0, head_width // 2, 2, dtype=torch.float32) / (head_width // 2))
+    frequencies = 1 / 10000.0 ** (torch.arange(0, head_width // 2, 2, dtype=torch.float32) / (head_width // 2))
     angles = torch.outer(torch.arange(grid, dtype=torch.float32), frequencies).repeat_interleave(2, dim=1)
     rows, columns = angles[:, None].expand(-1, grid, -1), angles[None].expand(grid, -1, -1)
     table = torch.cat([rows, columns], dim=-1).flatten(0, 1)
@@ -50,8 +50,9 @@ class Attention(nn.Module):
         batch, length, _ = x.shape
         qkv = self.qkv(x).view(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (3, B, heads, L, D / heads)
         q, k, v = qkv.unbind(0)
-        q = rotate(self.q_norm(q), cos, sin).to(v.dtype)
-        k = rotate(self.k_norm(k), cos, sin).to(v.dtype)
+        norm_dtype = self.q_norm.weight.dtype  # float32 under autocast, as in the block's norms
+        q = rotate(self.q_norm(q.to(norm_dtype)), cos, sin).to(v.dtype)
+        k = rotate(self.k_norm(k.to(norm_dtype)), cos, sin).to(v.dtype)
         out = F.scaled_dot_product_attention(q, k, v)
         return self.proj(out.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 

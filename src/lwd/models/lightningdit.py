@@ -8,6 +8,7 @@ from typing import Literal, overload
 import torch
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lwd.groups import Layout
 from lwd.models.embedders import LocalTimesEmbedder, sincos_table
@@ -27,6 +28,8 @@ class LightningDiT(
     and num_classes itself is the null class (`null_label`). ``feature_dim``: channels of the REPA features, None for no
     projector; ``repa_block``: after how many blocks the hidden state is projected. ``time_order``: in which order the
     embeddings of the local times are concatenated (None: layout order).
+
+    With ``checkpoint_blocks`` set, only the blocks' inputs are kept for the backward pass, and the rest is recomputed.
 
     Raises ValueError for sizes that do not fit together.
     """
@@ -61,7 +64,8 @@ class LightningDiT(
         if feature_dim is not None and not 1 <= repa_block <= depth:
             raise ValueError(f"repa_block {repa_block} must lie between 1 and depth {depth}")
         self.layout, self.num_classes, self.input_size = layout, num_classes, input_size
-        self.patch_size, self.repa_block = patch_size, repa_block
+        self.patch_size, self.repa_block, self.heads = patch_size, repa_block, heads
+        self.checkpoint_blocks = False
         grid = input_size // patch_size
 
         self.x_embedder = nn.Conv2d(layout.channels, width, patch_size, stride=patch_size)
@@ -97,13 +101,22 @@ class LightningDiT(
         condition = self.t_embedder(times) + self.y_embedder(labels)
         projected = x
         for depth, block in enumerate(self.blocks, start=1):
-            x = block(x, condition, self.rotary_cos, self.rotary_sin)
+            arguments = (x, condition, self.rotary_cos, self.rotary_sin)
+            if self.checkpoint_blocks and torch.is_grad_enabled():
+                x = checkpoint(block, *arguments, use_reentrant=False)
+            else:
+                x = block(*arguments)
             if project and depth == self.repa_block:
                 if self.repa_projector is None:
                     raise ValueError("this model has no REPA projector; create it with feature_dim")
                 projected = self.repa_projector(x)
         v = self._unpatchify(self.final_layer(x, condition))
         return (v, projected) if project else v
+
+    def compile_blocks(self) -> None:
+        """Compile each block in place (regional compilation): one graph without breaks, shared by all of them."""
+        for block in self.blocks:
+            block.compile(fullgraph=True)
 
     def _unpatchify(self, x: Tensor) -> Tensor:
         """(B, L, p p C), each token its patch row by row with channels last -> (B, C, H, W)."""

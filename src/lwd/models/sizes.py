@@ -84,6 +84,13 @@ def parse_name(name: str) -> tuple[Size, int]:
     return SIZES[match[1]], int(match[2])
 
 
+def name_of(model: LightningDiT) -> str:
+    """The name that `create` knows a network by, or its depth and width in place of an unknown size."""
+    depth, width, heads = len(model.blocks), model.pos_embed.shape[-1], model.heads
+    known = [name for name, size in SIZES.items() if (size.depth, size.width, size.heads) == (depth, width, heads)]
+    return f"LightningDiT-{known[0] if known else f'{depth}x{width}'}/{model.patch_size}"
+
+
 def create(
     name: str, layout: Layout, input_size: int, num_classes: int, feature_dim: int | None = None
 ) -> LightningDiT:

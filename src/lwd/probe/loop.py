@@ -138,7 +138,7 @@ def run(config: ProbeConfig, folder: Path | None = None) -> Schedule:
     shards = config.shards("train", features=False)
     config.check_labels(shards)
     with seeded(Stream.INITIALISE, config.seed):
-        model = config.model.build(layout, shards.input_size).to(engine.device)
+        model = engine.place(config.model.build(layout, shards.input_size))
     schedule = Schedule.learnable(layout.names, config.leader, settings.degree).to(engine.device)
     task = ProbeTask(ProbeObjective(model, schedule, settings, config.seed), settings)
     recipe = config.recipe(probe=settings.model_dump(mode="json"))

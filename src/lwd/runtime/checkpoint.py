@@ -86,17 +86,22 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_module(module: nn.Module, path: Path) -> None:
     """Fill a module from a safetensors file; raises UserError that names the first key that does not fit."""
-    tensors, wanted = load_tensors(path), module.state_dict()
+    tensors = load_tensors(path)
+    check_tensors(tensors, module.state_dict(), str(path))
+    module.load_state_dict(tensors)
+
+
+def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> None:
+    """Raise UserError, starting with ``where``, for the first key or shape of ``tensors`` that is not ``wanted``."""
     for key in [*wanted, *tensors]:
         if key not in tensors:
-            raise UserError(f"{path}: key {key!r} is missing; the file is of another model")
+            raise UserError(f"{where}: key {key!r} is missing; the file is of another model")
         if key not in wanted:
-            raise UserError(f"{path}: unknown key {key!r}; the file is of another model")
+            raise UserError(f"{where}: unknown key {key!r}; the file is of another model")
         if tensors[key].shape != wanted[key].shape:
             raise UserError(
-                f"{path}: {key!r} has shape {tuple(tensors[key].shape)}, the model needs {tuple(wanted[key].shape)}"
+                f"{where}: {key!r} has shape {tuple(tensors[key].shape)}, the model needs {tuple(wanted[key].shape)}"
             )
-    module.load_state_dict(tensors)
 
 
 def optimizer_tensors(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:

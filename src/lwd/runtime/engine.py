@@ -18,6 +18,7 @@ from lwd.data.batches import StepBatch, StepBatches
 from lwd.data.shards import Batch, LatentShards
 from lwd.errors import UserError
 from lwd.files import discard
+from lwd.models import LightningDiT
 from lwd.runtime.checkpoint import Checkpointable, checkpoint_path, find_checkpoints, load_checkpoint, save_checkpoint
 from lwd.runtime.logging import MetricLog
 from lwd.runtime.progress import progress_bar, say
@@ -28,6 +29,13 @@ class ComputeConfig(Config):
 
     device: Literal["auto", "cpu"] = "auto"
     precision: Literal["no", "bf16"] = "no"
+    """bf16: matrix products under autocast; weights, their updates, norms and losses stay in float32."""
+    tf32: bool = False
+    """Let float32 matrix products on the GPU round their inputs to TF32."""
+    compile: bool | Literal["auto"] = "auto"
+    """torch.compile, block by block; auto: on a GPU."""
+    activation_checkpointing: bool = False
+    """Keep only the blocks' inputs for the backward pass: a third more work, a fraction of the memory."""
     workers: NonNegativeInt = 0
     log_every: PositiveInt = 50
     checkpoint_every: NonNegativeInt = 1000
@@ -68,6 +76,15 @@ class Engine:
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
         self.is_main: bool = self._accelerator.is_main_process
+        torch.set_float32_matmul_precision("high" if compute.tf32 else "highest")
+
+    def place(self, model: LightningDiT) -> LightningDiT:
+        """The network on this process's device, with its blocks compiled and checkpointed as configured."""
+        compiles = self.device.type == "cuda" if self.compute.compile == "auto" else self.compute.compile
+        model.checkpoint_blocks = self.compute.activation_checkpointing
+        if compiles:
+            model.compile_blocks()
+        return model.to(self.device)
 
     def say(self, message: str) -> None:
         """One line from the main process."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict, defaultdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -50,7 +51,6 @@ _INERT_STANDARD_MODULES = frozenset(
     )
 )
 """Of the standard library, what configs are made of; a checkpoint that asks for anything else of it is refused."""
-_PYTHON_2 = {"__builtin__": "builtins"}
 
 
 class Placeholder:
@@ -77,7 +77,8 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """What the pickle's ``module.name`` stands for. Raises `_Refusal` for what could only be an attack."""
-        module = _PYTHON_2.get(module, module)
+        module, name = NAME_MAPPING.get((module, name), (module, name))  # pickles of protocol 2 use Python 2's names
+        module = IMPORT_MAPPING.get(module, module)
         if (module, name) in _KEPT:
             return _KEPT[module, name]
         top = module.partition(".")[0]

@@ -59,7 +59,9 @@ def uniform(stream: Stream, seed: int | Tensor, step: int, index: Tensor, shape:
     count = math.prod(shape)
     device = index.device
     block = torch.arange((count + 3) // 4, device=device)[None, :]
-    seeds = torch.as_tensor(seed, dtype=torch.int64, device=device).reshape(-1, 1)
+    # torch.full, not torch.tensor: a fill is a kernel, a copy of a number to the device makes the host wait.
+    seeds = seed.to(device, torch.int64) if isinstance(seed, Tensor) else torch.full((1,), seed, device=device)
+    seeds = seeds.reshape(-1, 1)
     counter = (
         block,
         index.reshape(-1, 1) & _MASK,

@@ -15,7 +15,7 @@ from lwd.data.pictures import save_grid
 from lwd.encoders.store import load_decoder
 from lwd.errors import UserError
 from lwd.files import atomic_path, read_json
-from lwd.models import LightningDiT, load_model
+from lwd.models import WEIGHTS, LightningDiT, load_model
 from lwd.runtime.checkpoint import STATE, find_checkpoints
 from lwd.runtime.engine import Engine
 from lwd.runtime.progress import progress_bar
@@ -80,14 +80,12 @@ def run(config: SampleConfig) -> Path:
     model, schedule = load_checkpoint_model(checkpoint)
     if model.layout.names != layout.names or model.layout.sizes != layout.sizes:
         raise UserError(f"{checkpoint}: model of layout {model.layout}, the config's layout is {layout}")
-    trained_on, present = trained_data(checkpoint), config.data_fingerprint()
-    if trained_on != present:
-        raise UserError(f"{checkpoint}: trained on data {trained_on}, {config.data_path} is {present}")
+    check_data(checkpoint, config)
     shards = config.shards("train", features=False)
     labels = class_labels(settings, model)
     seeds = settings.seed * 2**32 + torch.arange(settings.num)
     guidance = _guidance(config, model, schedule, engine)
-    model = model.to(engine.device)
+    model = engine.place(model)
     latents, nfe = [], []
     with progress_bar(f"sample {folder.name}", settings.num, show=config.compute.progress) as advance:
         for chunk in torch.split(torch.arange(settings.num), settings.batch):
@@ -143,20 +141,26 @@ def newest_checkpoint(folder: Path) -> Path:
 
 
 def load_checkpoint_model(checkpoint: Path) -> tuple[LightningDiT, Schedule]:
-    """The averaged network of a checkpoint folder and the schedule that it was trained under."""
+    """The averaged network of a training checkpoint, or that of `lwd convert`, and the schedule that goes with it."""
     if not checkpoint.is_dir():
         raise UserError(f"{checkpoint}: no such checkpoint folder")
-    return load_model(checkpoint / "ema").eval(), Schedule.load(checkpoint / "schedule.json")
+    converted = (checkpoint / WEIGHTS).is_file()
+    model = load_model(checkpoint if converted else checkpoint / "ema").eval()
+    return model, Schedule.load(checkpoint / "schedule.json")
 
 
-def trained_data(checkpoint: Path) -> str | None:
-    """The fingerprint of the data that a checkpoint was trained on, None where that had no manifest."""
+def check_data(checkpoint: Path, config: SampleConfig) -> None:
+    """Raise UserError where a training checkpoint is of other data; a converted model does not say what it saw."""
+    if not (checkpoint / STATE).is_file():
+        return
     state = read_json(checkpoint / STATE)
     try:
-        data = state["recipe"]["data"]
+        trained_on = state["recipe"]["data"]
     except (KeyError, TypeError) as error:
         raise UserError(f"{checkpoint / STATE}: not the state of a checkpoint") from error
-    return None if data is None else str(data)
+    present = config.data_fingerprint()
+    if trained_on != present:
+        raise UserError(f"{checkpoint}: trained on data {trained_on}, {config.data_path} is {present}")
 
 
 def class_labels(settings: SampleSettings, model: LightningDiT) -> Tensor:
@@ -182,4 +186,4 @@ def _guidance(
     weak, weak_schedule = load_checkpoint_model(settings.weak)
     if weak_schedule.hash() != schedule.hash():
         raise UserError(f"{settings.weak}: the weak model was trained under another schedule than the main one")
-    return AutoGuidance(weak.to(engine.device), scale)
+    return AutoGuidance(engine.place(weak), scale)

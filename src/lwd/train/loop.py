@@ -143,7 +143,7 @@ def run(config: TrainConfig) -> Path:
     if settings.repa_weight > 0 and shards.feature_dim is None:
         raise UserError(f"{shards.path}: no REPA features in these shards; encode them, or set train.repa_weight=0")
     with seeded(Stream.INITIALISE, config.seed):
-        model = config.model.build(layout, shards.input_size, shards.feature_dim).to(engine.device)
+        model = engine.place(config.model.build(layout, shards.input_size, shards.feature_dim))
     task = TrainTask(DenoiserObjective(model, schedule, settings, config.seed), settings)
     ignored = {"name", "steps", "checkpoint_steps", "schedule"}
     recipe = config.recipe(train=settings.model_dump(mode="json", exclude=ignored), schedule=schedule.hash())

@@ -3,63 +3,97 @@
     python benchmarks/train_step.py --size S --batch 8                         # CPU, float32
     python benchmarks/train_step.py --size XL --batch 256 --precision bf16     # GPU
 
-Prints one row per variant of the step: seconds (median), images/s, TFLOP/s by `torch.utils.flop_counter`, and the
-share of the matrix product's rate. Rows add, to forward + backward + AdamW: the EMA; the REPA head; the gradients of
-the probe into the local times.
+One row per variant of the step: seconds (median), images/s, TFLOP/s from the analytic count (`lwd.models.flops`: three
+times the forward pass's matrix products; `tests/models/test_flops.py` holds it against PyTorch's counter), its share of
+the matrix product's rate, measured before and after the row, peak memory, and the first step, which compiles. Then what the EMA, the REPA head and the
+probe's gradients towards the times and rho cost, as differences between rows.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
-import statistics
-import time
+import resource
 from collections.abc import Callable
-from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
+from common import CLASSES, DEVICE, GRID, LAYOUT, autocast, machine, matmul_rate, median_seconds
 
 from lwd.data.batches import StepBatch
 from lwd.data.shards import Batch
-from lwd.groups import Group, Layout
-from lwd.models import create
+from lwd.models import create, training_flops
 from lwd.probe.loop import ProbeObjective, ProbeSettings
 from lwd.runtime.ema import EMA
 from lwd.runtime.optim import adamw
 from lwd.schedules import Schedule
 from lwd.train.loop import DenoiserObjective, TrainSettings
 
-LAYOUT = Layout([Group("tex", 32, 1.0), Group("sem", 16, 2.0)])
+FEATURE_DIM = 768
 
 
-def median_seconds(run: Callable[[], object], repeats: int, device: str) -> float:
-    """Median wall time of ``run`` after two warm-ups."""
-    times = []
-    for i in range(repeats + 2):
-        start = time.perf_counter()
-        run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        if i >= 2:
-            times.append(time.perf_counter() - start)
-    return statistics.median(times)
+@dataclass(frozen=True)
+class Variant:
+    """What a step does beside forward, backward and AdamW."""
+
+    title: str
+    ema: bool = False
+    repa: bool = False
+    probe: bool = False
 
 
-def matmul_rate(dtype: torch.dtype, device: str, repeats: int) -> float:
-    """FLOP/s of a large square product on random data: the ceiling."""
-    n = 8192 if device == "cuda" else 2048
-    a, b = torch.randn(n, n, device=device, dtype=dtype), torch.randn(n, n, device=device, dtype=dtype)
-    return 2 * n**3 / median_seconds(lambda: a @ b, max(repeats, 5), device)
+PLAIN = Variant("forward, backward, AdamW")
+VARIANTS = (
+    PLAIN,
+    Variant("+ EMA", ema=True),
+    Variant("+ EMA, REPA", ema=True, repa=True),
+    Variant("probe step", probe=True),
+)
 
 
-def step_batch(batch: int, features: bool, device: str) -> StepBatch:
+def step_batch(batch: int, features: bool) -> StepBatch:
     """Random latents of ImageNet-256's shapes."""
-    x1 = torch.randn(batch, LAYOUT.channels, 16, 16, device=device)
-    labels = torch.randint(0, 1000, (batch,), device=device)
-    feats = torch.randn(batch, 768, 16, 16, device=device).half() if features else None
-    return StepBatch(Batch(x1, labels, feats), torch.arange(batch, device=device))
+    x1 = torch.randn(batch, LAYOUT.channels, GRID, GRID, device=DEVICE)
+    labels = torch.randint(0, CLASSES, (batch,), device=DEVICE)
+    feats = torch.randn(batch, FEATURE_DIM, GRID, GRID, device=DEVICE).half() if features else None
+    return StepBatch(Batch(x1, labels, feats), torch.arange(batch, device=DEVICE))
+
+
+def build(variant: Variant, arguments: argparse.Namespace) -> tuple[Callable[[], None], int]:
+    """The step as a function, and its operations by count."""
+    torch.manual_seed(0)
+    feature_dim = FEATURE_DIM if variant.repa else None
+    model = create(f"LightningDiT-{arguments.size}/1", LAYOUT, GRID, CLASSES, feature_dim).to(DEVICE)
+    model.checkpoint_blocks = arguments.checkpointing
+    schedule = Schedule.learnable(LAYOUT.names, "sem").to(DEVICE)
+    objective: DenoiserObjective | ProbeObjective
+    if variant.probe:
+        objective = ProbeObjective(model, schedule, ProbeSettings(), 0)
+        optimizer = adamw((model, 1e-4), (schedule, 1e-2))
+    else:
+        objective = DenoiserObjective(model, schedule, TrainSettings(), 0)
+        optimizer = adamw((model, 1e-4))
+    average = EMA(model, 0.9999) if variant.ema else None
+    if arguments.compile:
+        model.compile_blocks()
+    batch = step_batch(arguments.batch, variant.repa)
+
+    def step() -> None:
+        with autocast(arguments.precision):
+            loss, _ = objective(batch, 0)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if average is not None:
+            average.update()
+
+    return step, arguments.batch * training_flops(model, variant.repa)
+
+
+def peak_gib() -> float:
+    """Peak memory of the device since the last reset; on the CPU of the whole process, which never falls."""
+    if DEVICE == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def main() -> None:
@@ -68,57 +102,39 @@ def main() -> None:
     parser.add_argument("--size", default="S")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--precision", choices=["no", "bf16"], default="no")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=DEVICE == "cuda")
+    parser.add_argument("--checkpointing", action="store_true", help="recompute the blocks in the backward pass")
+    parser.add_argument("--tf32", action="store_true")
+    parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_float32_matmul_precision("high" if arguments.tf32 else "highest")
     dtype = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
-    autocast = torch.autocast(device, dtype) if arguments.precision == "bf16" else nullcontext()
-
-    ceiling = matmul_rate(dtype, device, arguments.repeats)
-    print(f"{platform.processor() or platform.machine()}, {device}, torch {torch.__version__}, "
-          f"{torch.get_num_threads()} threads; LightningDiT-{arguments.size}/1, batch {arguments.batch}, "
-          f"precision {arguments.precision}")  # fmt: skip
-    print(f"plain matmul: {ceiling / 1e12:.3f} TFLOP/s")
-    print(f"{'step':34s} {'s':>8s} {'images/s':>9s} {'TFLOP/s':>8s} {'of matmul':>9s}")
-    schedule = Schedule.learnable(LAYOUT.names, "sem").to(device)
-    for title, ema, repa, probe in (
-        ("forward, backward, AdamW", False, False, False),
-        ("the same, and EMA", True, False, False),
-        ("the same, and EMA, REPA", True, True, False),
-        ("probe step (times, rho)", False, False, True),
-    ):
-        model = create(f"LightningDiT-{arguments.size}/1", LAYOUT, 16, 1000, 768 if repa else None).to(device)
-        objective = (
-            ProbeObjective(model, schedule.requires_grad_(True), ProbeSettings(), 0)
-            if probe
-            else DenoiserObjective(model, schedule, TrainSettings(), 0)
+    print(machine())
+    print(", ".join(f"{key} {value}" for key, value in vars(arguments).items()))
+    print(
+        f"{'step':26s} {'s':>8s} {'images/s':>9s} {'TFLOP/s':>8s} {'matmul':>8s} {'share':>7s} {'peak GiB':>9s} {'first s':>8s}"
+    )
+    seconds = {}
+    for variant in VARIANTS:
+        if DEVICE == "cuda":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+        before = matmul_rate(dtype)
+        step, flops = build(variant, arguments)
+        first = median_seconds(step, 1, warm_up=0)
+        seconds[variant.title] = s = median_seconds(step, arguments.repeats, warm_up=1)
+        memory = peak_gib()
+        del step
+        ceiling = (before + matmul_rate(dtype)) / 2
+        print(
+            f"{variant.title:26s} {s:8.4f} {arguments.batch / s:9.1f} {flops / s / 1e12:8.3f} {ceiling / 1e12:8.3f} "
+            f"{flops / s / ceiling:7.1%} {memory:9.2f} {first:8.1f}",
+            flush=True,
         )
-        optimizer = adamw((model, 1e-4), (schedule, 1e-2)) if probe else adamw((model, 1e-4))
-        average = EMA(model, 0.9999) if ema else None
-        batch = step_batch(arguments.batch, repa, device)
-
-        def step(
-            objective: ProbeObjective | DenoiserObjective = objective,
-            optimizer: torch.optim.Optimizer = optimizer,
-            average: EMA | None = average,
-            batch: StepBatch = batch,
-        ) -> Tensor:
-            with autocast:
-                loss: Tensor = objective(batch, 0)[0]
-            loss.backward()
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if average is not None:
-                average.update()
-            return loss
-
-        with FlopCounterMode(display=False) as counter:
-            step()
-        seconds = median_seconds(step, arguments.repeats, device)
-        rate = counter.get_total_flops() / seconds
-        print(f"{title:34s} {seconds:8.3f} {arguments.batch / seconds:9.1f} {rate / 1e12:8.3f} {rate / ceiling:9.1%}")
-    if device == "cuda":
-        print(f"peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+    plain, ema, repa, probe = seconds.values()
+    print(
+        f"EMA {ema / plain - 1:+.1%} and probe {probe / plain - 1:+.1%} of the plain step, REPA {repa / ema - 1:+.1%}"
+    )
 
 
 if __name__ == "__main__":

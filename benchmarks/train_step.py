@@ -5,8 +5,8 @@
 
 One row per variant of the step: seconds (median), images/s, TFLOP/s from the analytic count (`lwd.models.flops`: three
 times the forward pass's matrix products; `tests/models/test_flops.py` holds it against PyTorch's counter), its share of
-the matrix product's rate, measured before and after the row, peak memory, and the first step, which compiles. Then what the EMA, the REPA head and the
-probe's gradients towards the times and rho cost, as differences between rows.
+the matrix product's rate, measured before and after the row, peak memory, and the first step, which compiles. Then what
+the EMA, the REPA head and the probe's gradients towards the times and rho cost, as differences between rows.
 """
 
 from __future__ import annotations

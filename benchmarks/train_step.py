@@ -111,9 +111,8 @@ def main() -> None:
     dtype = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
     print(machine())
     print(", ".join(f"{key} {value}" for key, value in vars(arguments).items()))
-    print(
-        f"{'step':26s} {'s':>8s} {'images/s':>9s} {'TFLOP/s':>8s} {'matmul':>8s} {'share':>7s} {'peak GiB':>9s} {'first s':>8s}"
-    )
+    columns = (("s", 8), ("images/s", 9), ("TFLOP/s", 8), ("matmul", 8), ("share", 7), ("peak GiB", 9), ("first s", 8))
+    print(f"{'step':26s} " + " ".join(f"{name:>{width}s}" for name, width in columns))
     seconds = {}
     for variant in VARIANTS:
         if DEVICE == "cuda":

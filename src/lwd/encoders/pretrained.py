@@ -1,0 +1,59 @@
+"""What pretrained encoders share: optional libraries, files from the Hub, and fingerprints of weights."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lwd.errors import UserError
+
+_CHUNK_BYTES = 2**24
+
+
+def library(module: str, name: str) -> Any:
+    """``module.name`` of an optional library, imported here and now; raises UserError where it is not installed."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise UserError(f"{module} cannot be imported ({error}): pip install 'lwd[encoders]'") from error
+
+
+def fetch(repo: str, candidates: Sequence[str], remedy: str) -> Path:
+    """The first of the files ``candidates`` that the Hub's repository ``repo`` has, from the local cache or downloaded.
+
+    Raises UserError, ending in ``remedy`` (what to do instead), where none can be had: offline and not in the cache,
+    no such repository, no access.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    reason: Exception | None = None
+    for name in candidates:
+        try:
+            return Path(hf_hub_download(repo, name))
+        except EntryNotFoundError as error:
+            reason = error
+        except (OSError, ValueError) as error:  # no such repository, no access, no connection, no valid Hub id
+            reason = error
+            break
+    line = " ".join(str(reason).split())
+    raise UserError(f"Hub repository {repo!r}: cannot get {' or '.join(candidates)} ({line}); {remedy}") from reason
+
+
+def fingerprint(module: nn.Module) -> str:
+    """sha256 of a module's state: every name, dtype, shape and value, in the order of names.
+
+    It is of the weights as held: another dtype has another fingerprint. Values are read 16 MiB at a time.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        for chunk in tensor.detach().contiguous().reshape(-1).view(torch.uint8).split(_CHUNK_BYTES):
+            digest.update(chunk.cpu().numpy().data)
+    return digest.hexdigest()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -107,11 +106,9 @@ def test_size_of_the_released_file(vae: SDVAE) -> None:
     assert (ours + 14.71e6 + 2.77e6) * 4 / 1e6 == pytest.approx(349, abs=1)
 
 
-def test_other_files_hold_the_same(
-    oracle: AutoencoderKL, vae: SDVAE, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("no_network")
+def test_other_files_hold_the_same(oracle: AutoencoderKL, vae: SDVAE, images: Tensor, tmp_path: Path) -> None:
     """A bare state dict, safetensors and a diffusers folder give equal latents; a local path needs no network."""
-    forbid_network(monkeypatch)
     torch.save(oracle.state_dict(), tmp_path / "bare.pt")
     save_file(oracle.state_dict(), tmp_path / "vae.safetensors")
     vae.model.save_pretrained(tmp_path / "folder")
@@ -237,11 +234,3 @@ def test_the_library_is_imported_late_and_asked_for_by_name(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(UserError, match=r"diffusers cannot be imported .*pip install 'lwd\[encoders\]'"):
         SDVAE.random()
-
-
-def forbid_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise AssertionError("the network was touched")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)

@@ -6,7 +6,6 @@ import json
 import math
 import os
 import shutil
-import socket
 import sys
 from pathlib import Path
 from typing import Any
@@ -203,14 +202,9 @@ def test_published_sizes(name: str) -> None:
     assert 224 // spec.patch == (14 if name == "clip-b16" else 16)
 
 
-def test_local_folders(dino: PatchEncoder, images: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_network")
+def test_local_folders(dino: PatchEncoder, images: Tensor, tmp_path: Path) -> None:
     """The same features and fingerprint from safetensors or a pickle of the weights, without touching the network."""
-
-    def refuse(*args: object, **kwargs: object) -> None:
-        raise AssertionError("the network was touched")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
     folder = tmp_path / "dino"
     dino.model.save_pretrained(folder)
     tensors = load_file(folder / "model.safetensors")
@@ -289,9 +283,9 @@ def test_offline(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.usefixtures("no_network")
 def test_hub_cache(dino: PatchEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Offline with a copy in the Hub's cache, in either format of the weights."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    """A copy in the Hub's cache, in either format of the weights, is taken without touching the network."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     entry = tmp_path / "models--facebook--dinov2-with-registers-small"
     snapshot = entry / "snapshots" / ("a" * 40)

@@ -25,18 +25,18 @@ def library(module: str, name: str) -> Any:
 
 
 def fetch(repo: str, candidates: Sequence[str], remedy: str) -> Path:
-    """The first of the files ``candidates`` that the Hub's repository ``repo`` has, from the local cache or downloaded.
+    """The first of the files ``candidates`` that the Hub's local cache has of ``repo``, or else that it can download.
 
-    Raises UserError, ending in ``remedy`` (what to do instead), where none can be had: offline and not in the cache,
-    no such repository, no access.
+    A cached copy is taken as it is, without asking the Hub for a newer one. Raises UserError, ending in ``remedy``
+    (what to do instead), where there is none: offline and not in the cache, no such repository, no access.
     """
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
     reason: Exception | None = None
-    for name in candidates:
+    for name, cached in [(name, cached) for cached in (True, False) for name in candidates]:
         try:
-            return Path(hf_hub_download(repo, name))
+            return Path(hf_hub_download(repo, name, local_files_only=cached))
         except EntryNotFoundError as error:
             reason = error
         except (OSError, ValueError) as error:  # no such repository, no access, no connection, no valid Hub id

@@ -1,0 +1,61 @@
+"""What pretrained encoders share: optional libraries, files from the Hub, and fingerprints of weights."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lwd.errors import UserError
+
+_CHUNK_BYTES = 2**24
+
+
+def library(module: str, name: str) -> Any:
+    """``module.name`` of an optional library, imported here and now; raises UserError where it is not installed."""
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ImportError as error:
+        raise UserError(f"{module} cannot be imported ({error}): pip install 'lwd[encoders]'") from error
+
+
+def fetch(repo: str, candidates: Sequence[str], remedy: str) -> Path:
+    """The first of the files ``candidates`` that the Hub's local cache has of ``repo``, or else that it can download.
+
+    A cached copy is taken as it is, without asking the Hub for a newer one. Raises UserError, ending in ``remedy``
+    (what to do instead), where there is none: offline and not in the cache, no such repository, no access.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    reason: Exception | None = None
+    for name, cached in [(name, cached) for cached in (True, False) for name in candidates]:
+        try:
+            return Path(hf_hub_download(repo, name, local_files_only=cached))
+        except EntryNotFoundError as error:
+            reason = error
+        except (OSError, ValueError) as error:  # no such repository, no access, no connection, no valid Hub id
+            reason = error
+            break
+    line = " ".join(str(reason).split())
+    raise UserError(f"Hub repository {repo!r}: cannot get {' or '.join(candidates)} ({line}); {remedy}") from reason
+
+
+def fingerprint(module: nn.Module) -> str:
+    """sha256 of a module's weights as held: the sorted sha256 of each tensor's dtype, shape and values.
+
+    Names are left out, since transformers renames parameters from version to version; another dtype has another
+    fingerprint. Values are read 16 MiB at a time.
+    """
+    digests = []
+    for tensor in module.state_dict().values():
+        digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        for chunk in tensor.detach().contiguous().reshape(-1).view(torch.uint8).split(_CHUNK_BYTES):
+            digest.update(chunk.cpu().numpy().data)
+        digests.append(digest.digest())
+    return hashlib.sha256(b"".join(sorted(digests))).hexdigest()

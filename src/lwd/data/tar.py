@@ -29,7 +29,7 @@ class TarSource(ImageSource):
     """The images of one or several tar files: in the order of the files, then of their place in the file.
 
     The key of a member is its path up to the first dot of the file name (the WebDataset convention). Where a key has
-    both `.cls` and `.json`, `.cls` counts. Members that are neither image nor label are left alone.
+    both `.cls` and `.json`, `.cls` counts. Members that are neither `key.jpg` nor a label are left alone.
     """
 
     def __init__(self, pattern: str) -> None:
@@ -113,6 +113,8 @@ class _Sample:
     image: tuple[str, int, int] | None = None
     cls: int | None = None
     json: int | None = None
+    other: str | None = None
+    """A further image of the sample, such as `key.mask.png`."""
 
 
 def _images(path: Path) -> list[_Image]:
@@ -121,6 +123,8 @@ def _images(path: Path) -> list[_Image]:
     for key, sample in _samples(path).items():
         label = sample.json if sample.cls is None else sample.cls
         if sample.image is None:
+            if sample.other is not None:
+                raise UserError(f"{path}: {sample.other!r}: the key is {key!r}, up to the first dot, and has no image")
             if label is not None:
                 raise UserError(f"{path}: {key!r} has a label but no image")
             continue
@@ -149,13 +153,16 @@ def _add(samples: dict[str, _Sample], path: Path, member: tarfile.TarInfo, descr
     """Enter one member; raises UserError for a second one of its kind, a link, or a label that cannot be read."""
     folder, slash, file = member.name.rpartition("/")
     stem, dot, extension = file.partition(".")
-    if member.isdir() or not stem or not dot or not (extension in ("cls", "json") or is_image("." + extension)):
+    if member.isdir() or not stem or not dot or not (extension in ("cls", "json") or is_image(file)):
         return
     where = f"{path}: {member.name!r}"
     if not member.isreg() or member.issparse():
         raise UserError(f"{where} is a link or a sparse file; pack the tar file with --dereference --hard-dereference")
     key = folder + slash + stem
     sample = samples.setdefault(key, _Sample())
+    if "." in extension:
+        sample.other = member.name
+        return
     kind = extension if extension in ("cls", "json") else "image"
     if getattr(sample, kind) is not None:
         raise UserError(f"{where}: a second {kind} of {key!r}")

@@ -138,7 +138,15 @@ def test_a_file_that_is_not_it(folder: Path, data: bytes, complaint: str, packed
     assert not imported_path().exists()
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"no" + data[2:], lambda data: data[:20]])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-9],
+        lambda data: data[:20],
+        lambda data: b"no" + data[2:],
+        lambda data: data[:10] + b"\xff" * 9 + data[19:],
+    ],
+)
 def test_a_damaged_gzip_file(folder: Path, damage: object) -> None:
     path = folder / "train-images-idx3-ubyte.gz"
     path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]

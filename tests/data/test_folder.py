@@ -60,10 +60,11 @@ def test_links_and_odd_names(tmp_path: Path) -> None:
     fill(tmp_path / "elsewhere", "pläce 1.png")
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "class").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "sub").symlink_to(fill(tmp_path / "further", "2.png"))
     odd = tmp_path / "root" / "class" / b"\xff.png".decode(errors="surrogateescape")
     odd.write_bytes(encoded(noise(2, 2)))
     source = FolderSource(tmp_path / "root")
-    assert [name for name, _ in listed(source)] == ["class/pläce 1.png", f"class/{odd.name}"]
+    assert [name for name, _ in listed(source)] == ["class/pläce 1.png", f"class/{odd.name}", "class/sub/2.png"]
     assert source.read(1).size == (2, 2)
     assert len(source.fingerprint()) == 64
 

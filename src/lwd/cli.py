@@ -37,6 +37,9 @@ app = typer.Typer(
     """,
 )
 
+data_app = typer.Typer(no_args_is_help=True, help="Look after data: fetch in and check.")
+app.add_typer(data_app, name="data")
+
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", help="YAML file of the experiment, e.g. configs/digits.yaml")
 ]
@@ -178,6 +181,20 @@ def demo(
     with _one_line_errors():
         _one_process_only("demo")
         _print(f"open {run(config, overrides or ())} in a browser")
+
+
+@data_app.command("fashion-mnist")
+def _fashion_mnist(
+    folder: Annotated[Path, typer.Option("--from", help="The folder that holds the four IDX files, plain or .gz")],
+) -> None:
+    """Check Fashion-MNIST's four IDX files and keep a copy in the user's cache, for `encode.dataset=fashion-mnist`.
+
+    Not needed where Debian's package `dataset-fashion-mnist` is installed: that is found as it is.
+    """
+    from lwd.data.fashion import import_files
+
+    with _one_line_errors():
+        _print(f"wrote {import_files(folder)}; name it with encode.dataset=fashion-mnist")
 
 
 @app.callback(invoke_without_command=True)

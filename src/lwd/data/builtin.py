@@ -1,4 +1,4 @@
-"""Images that come with a library, so that everything runs without a download: scikit-learn's handwritten digits.
+"""Data sets by name: scikit-learn's handwritten digits, which are always there, and Fashion-MNIST.
 
 A data set is a function from a split to ``(images, labels)``: images (N, c, H, W) float32 in [-1, 1], labels (N,)
 int64. `DATASETS` is the register of them; a further one is a function and an entry.
@@ -14,6 +14,7 @@ import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 
+from lwd.data.fashion import fashion_mnist
 from lwd.errors import UserError
 
 Split = Literal["train", "heldout"]
@@ -36,11 +37,11 @@ def digits(split: Split) -> Images:
     return images[rows], labels[rows]
 
 
-DATASETS: dict[str, Callable[[Split], Images]] = {"digits": digits}
+DATASETS: dict[str, Callable[[Split], Images]] = {"digits": digits, "fashion-mnist": fashion_mnist}
 
 
 def load(name: str, split: Split) -> Images:
-    """A data set by name: images (N, c, H, W), labels (N,). Raises UserError for an unknown name."""
+    """A data set by name: images (N, c, H, W), labels (N,). Raises UserError if it is unknown or not here."""
     if name not in DATASETS:
         near = difflib.get_close_matches(name, DATASETS, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(DATASETS)}"

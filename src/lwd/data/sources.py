@@ -1,0 +1,24 @@
+"""A path in a config -> the image source that it names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lwd.data.folder import FolderSource
+from lwd.data.images import ImageSource
+from lwd.data.tar import TarSource
+from lwd.errors import UserError
+
+
+def open_source(path: str) -> ImageSource:
+    """A folder (class subfolders, or files with a labels.csv), or tar files: a path, a glob or a {000..123} range.
+
+    Raises UserError where there is nothing of the kind, or where images and labels do not match.
+    """
+    if Path(path).is_dir():
+        return FolderSource(Path(path))
+    if path.endswith(".tar"):
+        return TarSource(path)
+    if Path(path).exists():
+        raise UserError(f"{path}: neither a folder of images nor a .tar file")
+    raise UserError(f"{path}: no such folder; images are a folder, or .tar files")

@@ -1,0 +1,201 @@
+"""Images in WebDataset-style tar files, read at random: `key.jpg` with `key.cls`, or with "label" in `key.json`.
+
+Python's tarfile lists the members once, 16 us each; after that an image is one `pread` at its offset.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lwd.data.images import ImageError, ImageSource, decode, is_image, parse_label, unreadable
+from lwd.errors import UserError
+
+BLOCK_BYTES = tarfile.BLOCKSIZE
+
+
+class TarSource(ImageSource):
+    """The images of one or several tar files: in the order of the files, then of their place in the file.
+
+    The key of a member is its path up to the first dot of the file name (the WebDataset convention). Where a key has
+    both `.cls` and `.json`, `.cls` counts. Members that are neither `key.jpg` nor a label are left alone.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        """List the tar files that ``pattern`` names (see `expand`).
+
+        Raises UserError for an image without label or with two of a kind, a label without image, an unreadable label,
+        links, and a file that is compressed, cut short or damaged.
+        """
+        self.paths = expand(pattern)
+        common = Path(os.path.commonpath([path.parent for path in self.paths]))
+        names: list[str] = []
+        labels: list[int] = []
+        places: list[tuple[int, int, int]] = []
+        for number, path in enumerate(self.paths):
+            for image in _images(path):
+                names.append(f"{path.relative_to(common)}:{image.name}")
+                labels.append(image.label)
+                places.append((number, image.offset, image.size))
+        self._places = np.array(places, dtype=np.int64).reshape(-1, 3)
+        super().__init__(names, labels, None)
+        if not names:
+            raise UserError(f"{pattern}: no images in {len(self.paths)} tar file(s)")
+
+    def read(self, index: int) -> Image.Image:
+        """See `ImageSource.read`. The file is opened for each image, so that processes share no offset."""
+        name = self.name(index)
+        number, offset, size = (int(value) for value in self._places[index])
+        try:
+            descriptor = os.open(self.paths[number], os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                data = os.pread(descriptor, size, offset)
+            finally:
+                os.close(descriptor)
+        except OSError as error:
+            raise unreadable(error, name) from error
+        if len(data) != size:
+            raise ImageError(f"{name}: {len(data)} of {size} bytes; the tar file is shorter than when it was listed")
+        return decode(BytesIO(data), name)
+
+    def sizes(self) -> NDArray[np.int64]:
+        """See `ImageSource.sizes`."""
+        return self._places[:, 2]
+
+
+def expand(pattern: str) -> list[Path]:
+    """The files of a path, a glob ("*", sorted) or a range ("train-{0000..0146}.tar"); raises UserError for none."""
+    paths: list[Path] = []
+    for part in _ranges(pattern):
+        found = [Path(part)] if Path(part).is_file() else sorted(Path(name) for name in glob.glob(part))  # noqa: PTH207
+        if not found:
+            raise UserError(f"{part}: no such tar file")
+        paths += found
+    return paths
+
+
+def _ranges(pattern: str) -> Iterator[str]:
+    """The pattern with each {first..last} replaced by each of its numbers, padded with zeros to the first's width."""
+    match = re.search(r"\{(\d+)\.\.(\d+)\}", pattern)
+    if match is None:
+        yield pattern
+        return
+    first, last = match.groups()
+    if int(first) > int(last):
+        raise UserError(f"{pattern}: {match[0]} counts down")
+    for number in range(int(first), int(last) + 1):
+        yield from _ranges(f"{pattern[: match.start()]}{number:0{len(first)}}{pattern[match.end() :]}")
+
+
+@dataclass(frozen=True)
+class _Image:
+    name: str
+    offset: int
+    size: int
+    label: int
+
+
+@dataclass
+class _Sample:
+    """What the members of one key amount to."""
+
+    image: tuple[str, int, int] | None = None
+    cls: int | None = None
+    json: int | None = None
+    other: str | None = None
+    """A further image of the sample, such as `key.mask.png`."""
+
+
+def _images(path: Path) -> list[_Image]:
+    """The labelled images of one tar file; raises UserError."""
+    images = []
+    for key, sample in _samples(path).items():
+        label = sample.json if sample.cls is None else sample.cls
+        if sample.image is None:
+            if sample.other is not None:
+                raise UserError(f"{path}: {sample.other!r}: the key is {key!r}, up to the first dot, and has no image")
+            if label is not None:
+                raise UserError(f"{path}: {key!r} has a label but no image")
+            continue
+        if label is None:
+            raise UserError(f'{path}: {sample.image[0]!r} has no label; add {key}.cls, or {key}.json with a "label"')
+        images.append(_Image(*sample.image, label))
+    return images
+
+
+def _samples(path: Path) -> dict[str, _Sample]:
+    samples: dict[str, _Sample] = {}
+    end = 0
+    try:
+        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+            while (member := tar.next()) is not None:
+                tar.members.clear()  # type: ignore[attr-defined] # tarfile would keep a record of each
+                end = member.offset_data + -(-member.size // BLOCK_BYTES) * BLOCK_BYTES
+                _add(samples, path, member, file.fileno())
+            _check_end(path, file.fileno(), end)
+    except tarfile.TarError as error:
+        raise UserError(f"{path}: not a whole, uncompressed tar file ({error})") from error
+    return samples
+
+
+def _add(samples: dict[str, _Sample], path: Path, member: tarfile.TarInfo, descriptor: int) -> None:
+    """Enter one member; raises UserError for a second one of its kind, a link, or a label that cannot be read."""
+    folder, slash, file = member.name.rpartition("/")
+    stem, dot, extension = file.partition(".")
+    if member.isdir() or not stem or not dot or not (extension in ("cls", "json") or is_image(file)):
+        return
+    where = f"{path}: {member.name!r}"
+    if not member.isreg() or member.issparse():
+        raise UserError(f"{where} is a link or a sparse file; pack the tar file with --dereference --hard-dereference")
+    key = folder + slash + stem
+    sample = samples.setdefault(key, _Sample())
+    if "." in extension:
+        sample.other = member.name
+        return
+    kind = extension if extension in ("cls", "json") else "image"
+    if getattr(sample, kind) is not None:
+        raise UserError(f"{where}: a second {kind} of {key!r}")
+    if kind == "image":
+        sample.image = (member.name, member.offset_data, member.size)
+        return
+    text = os.pread(descriptor, member.size, member.offset_data)
+    if kind == "cls":
+        sample.cls = parse_label(text.decode(errors="replace"), where)
+    else:
+        sample.json = _json_label(text, where)
+
+
+def _json_label(text: bytes, where: str) -> int | None:
+    """The "label" of a JSON object, None if it has none."""
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not valid JSON ({error})") from error
+    if not isinstance(data, dict) or "label" not in data:
+        return None
+    return parse_label(json.dumps(data["label"]), where)
+
+
+def _check_end(path: Path, descriptor: int, end: int) -> None:
+    """Refuse a file that does not end after its last member with blocks of zeros.
+
+    Tarfile stops without a word at a damaged header, at the end of a file cut between members, and between two files
+    strung together.
+    """
+    if len(os.pread(descriptor, BLOCK_BYTES, end)) < BLOCK_BYTES:
+        raise UserError(f"{path}: cut short, it has no end-of-archive block; write it anew")
+    while block := os.pread(descriptor, 1 << 20, end):
+        if any(block):
+            raise UserError(f"{path}: a damaged header, or a second archive, after byte {end}; write it anew")
+        end += len(block)

@@ -86,7 +86,12 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_module(module: nn.Module, path: Path) -> None:
     """Fill a module from a safetensors file; raises UserError that names the first key that does not fit."""
-    tensors, wanted = load_tensors(path), module.state_dict()
+    fill_module(module, load_tensors(path), path)
+
+
+def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Fill a module from the tensors of ``path``; raises UserError that names the first key that does not fit."""
+    wanted = module.state_dict()
     for key in [*wanted, *tensors]:
         if key not in tensors:
             raise UserError(f"{path}: key {key!r} is missing; the file is of another model")

@@ -1,4 +1,4 @@
-"""SemVAE: the transformer VAE that compresses an encoder's patch features to semantic latents (SFD, arXiv 2512.04926)."""
+"""SemVAE: the transformer VAE that makes semantic latents of an encoder's patch features (SFD, arXiv 2512.04926)."""
 
 # No `from __future__ import annotations` here: the Hub mixin reads __init__'s annotations to decode config.json.
 
@@ -44,9 +44,9 @@ class Posterior(NamedTuple):
 class SemVAE(nn.Module, PyTorchModelHubMixin, library_name="lwd", tags=["lwd", "variational-autoencoder"]):
     """Features (N, D, h, w) <-> latents (N, k, h, w), every position a token; width D inside, any grid.
 
-    Encoder and decoder are each: linear, ``depth`` pre-norm transformer blocks (GELU MLP of ratio 4), LayerNorm, linear.
-    There is no position embedding: permuting positions permutes the output. 29M parameters each at D = 768. Parameter
-    names are those of the released checkpoints, so that `load_released_semvae` needs no conversion.
+    Encoder and decoder are each a linear map, ``depth`` pre-norm transformer blocks (GELU MLP of ratio 4), LayerNorm
+    and a linear map. There is no position embedding: permuting positions permutes the output. 29M parameters each at
+    D = 768; named as in the released checkpoints, so that `load_released_semvae` needs no conversion.
 
     Raises ValueError for sizes that do not fit together.
     """
@@ -69,7 +69,7 @@ class SemVAE(nn.Module, PyTorchModelHubMixin, library_name="lwd", tags=["lwd", "
         """
         if features.shape[1] != self.feature_dim:
             raise ValueError(f"a SemVAE of {self.feature_dim} dimensions, got features of {tuple(features.shape)}")
-        mean, logvar = _on_grid(self.encoder, features).chunk(2, dim=1)
+        mean, logvar = _on_grid(self.encoder, features).float().chunk(2, dim=1)
         return Posterior(mean, logvar.clamp(*LOGVAR_RANGE))
 
     def encode(
@@ -78,9 +78,9 @@ class SemVAE(nn.Module, PyTorchModelHubMixin, library_name="lwd", tags=["lwd", "
         """Features (N, D, h, w) -> latents (N, k, h, w): the posterior's mean or, with ``seed``, a sample of it.
 
         The mean is the default, since it is a function of the image alone, and is what the decoder reconstructs best
-        from; SFD's own extraction samples. A sample's noise is a pure function of (seed, image number, ``twin``: whether
-        this is the mirrored image), whatever the batch: ``images`` (N,) int64 are those numbers. Raises ValueError for
-        a seed without images.
+        from; SFD's own extraction samples. A sample's noise is a pure function of the seed, the image's number in
+        ``images`` (N,) int64, and ``twin``, whether these are mirrored images. Raises ValueError for a seed without
+        images.
         """
         posterior = self.posterior(features)
         if seed is None:

@@ -20,8 +20,8 @@ def adamw(*groups: tuple[nn.Module, float], weight_decay: float = 0.0) -> AdamW:
 def warm_cosine(step: int, steps: int, warmup: int) -> float:
     """The factor on the learning rate in ``step`` (from 0): linear over ``warmup`` steps, then a cosine down to zero.
 
-    (step + 1) / warmup during warm-up, then (1 + cos(pi (step - warmup) / (steps - warmup))) / 2, which would be zero in
-    step ``steps``.
+    (step + 1) / warmup, then (1 + cos(pi (step - warmup) / (steps - warmup))) / 2: zero in step ``steps``, the first
+    that is not taken.
     """
     if step < warmup:
         return (step + 1) / warmup

@@ -42,9 +42,10 @@ class PatchPCA:
     def fit_stream(self, batches: Iterable[Tensor]) -> PatchPCA:
         """Fit on batches of features (N, D, h, w) in one pass, holding about one batch in memory; returns itself.
 
-        scikit-learn's IncrementalPCA on `OVERSAMPLE` k components, of which the first k are kept: the mean is exact, the
-        components nearly so (docs/semvae.md). The same batches in the same order give the same result; a short stream
-        is fitted as by `fit`. Raises ValueError as `fit` does, for an empty stream, and for batches that differ in D.
+        scikit-learn's IncrementalPCA on `OVERSAMPLE` k components, of which the first k are kept: the mean is exact,
+        the components nearly so (docs/semvae.md). The same batches in the same order give the same result; a short
+        stream is fitted as by `fit`. Raises ValueError as `fit` does, for an empty stream, and for batches that differ
+        in D.
         """
         incremental: IncrementalPCA | None = None
         pending: Tensor | None = None

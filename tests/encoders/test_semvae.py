@@ -70,11 +70,9 @@ def reference(stack: nn.Sequential) -> nn.Sequential:
     for block in list(stack)[1:-2]:
         layer = nn.TransformerEncoderLayer(D, HEADS, 4 * D, 0.0, "gelu", batch_first=True, norm_first=True)
         names = {"attn.": "self_attn.", "mlp.0": "linear1", "mlp.2": "linear2"}
-        state = {}
-        for key, value in block.state_dict().items():
-            for old, new in names.items():
-                key = key.replace(old, new)
-            state[key] = value
+        state = block.state_dict()
+        for old, new in names.items():
+            state = {key.replace(old, new): value for key, value in state.items()}
         layer.load_state_dict(state)
         layers.append(layer)
     return nn.Sequential(*layers, *list(stack)[-2:]).eval()

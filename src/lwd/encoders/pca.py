@@ -13,8 +13,8 @@ from lwd.errors import UserError
 from lwd.files import atomic_path
 from lwd.runtime.checkpoint import load_tensors, save_tensors
 
-OVERSAMPLE = 4
-"""How many times k components `PatchPCA.fit_stream` carries along: what is dropped is dropped for all later batches."""
+OVERSAMPLE = 48
+"""How many components more than k `PatchPCA.fit_stream` carries along: what a batch drops is lost for all later ones."""
 
 
 class PatchPCA:
@@ -42,7 +42,7 @@ class PatchPCA:
     def fit_stream(self, batches: Iterable[Tensor]) -> PatchPCA:
         """Fit on batches of features (N, D, h, w) in one pass, holding about one batch in memory; returns itself.
 
-        scikit-learn's IncrementalPCA on `OVERSAMPLE` k components, of which the first k are kept: the mean is exact,
+        scikit-learn's IncrementalPCA on k + `OVERSAMPLE` components, of which k are kept at the end: the mean is exact,
         the components nearly so (docs/semvae.md). The same batches in the same order give the same result; a short
         stream is fitted as by `fit`. Raises ValueError as `fit` does, for an empty stream, and for batches that differ
         in D.
@@ -56,7 +56,7 @@ class PatchPCA:
             pending = new if pending is None else torch.cat([pending, new])
             if not 1 <= self.channels <= pending.shape[1]:
                 raise ValueError(f"{self.channels} components in {pending.shape[1]} dimensions")
-            rank = min(OVERSAMPLE * self.channels, pending.shape[1])
+            rank = min(self.channels + OVERSAMPLE, pending.shape[1])
             if len(pending) >= 2 * rank:  # partial_fit needs at least ``rank`` samples: keep so many for the last one
                 incremental = incremental or IncrementalPCA(rank)
                 incremental.partial_fit(pending[:-rank].numpy())

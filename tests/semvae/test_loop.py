@@ -17,15 +17,16 @@ from torch.nn import functional as F
 import lwd.data.features as features_module
 from lwd import semvae
 from lwd.config import load
-from lwd.data.features import FeatureBatches, FeatureShards
-from lwd.encoders.semvae import load_semvae
+from lwd.data.features import FeatureBatch, FeatureBatches, FeatureShards
+from lwd.encoders.semvae import SemVAE, load_semvae
 from lwd.errors import UserError
 from lwd.experiment import Experiment
 from lwd.runtime.engine import ComputeConfig, Engine
 from lwd.runtime.logging import read_log
 from lwd.runtime.optim import warm_cosine
+from lwd.runtime.seeding import Stream, normal
 from lwd.semvae.heldout import HeldOut
-from lwd.semvae.loop import SemVAETask
+from lwd.semvae.loop import SemVAEObjective, SemVAETask
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
 STEPS, WARMUP, LR = 8, 3, 1e-3
@@ -138,6 +139,24 @@ def test_without_averaging_the_model_is_the_one_that_trained(config: Config, tmp
     assert (folder / "model.safetensors").read_bytes() == trained.read_bytes()
 
 
+def test_the_objective_draws_one_sample_of_each_posterior_by_its_place() -> None:
+    model, places = SemVAE(6, 2, 1, 2), torch.tensor([5, 1, 9, 0])
+    settings = semvae.SemVAESettings(mse_weight=2.0, cosine_weight=0.5, l1_weight=0.25, kl_weight=0.1)
+    features = torch.randn(4, 6, 2, 3, generator=torch.Generator().manual_seed(0)).half()
+    loss, metrics = SemVAEObjective(model, settings, seed=3)(FeatureBatch(features, places), 11)
+    mean, logvar = model.posterior(features.float())
+    latents = mean + (0.5 * logvar).exp() * normal(Stream.NOISE, 3, 11, places, (2, 2, 3))
+    difference = model.decode(latents) - features.float()
+    cosine = F.cosine_similarity(difference + features.float(), features.float(), dim=1).mean()
+    kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum() / 4
+    mse, l1 = difference.square().mean(), difference.abs().mean()
+    torch.testing.assert_close(loss, 2 * mse + 0.5 * (1 - cosine) + 0.25 * l1 + 0.1 * kl)
+    torch.testing.assert_close(torch.stack([metrics[key] for key in ("mse", "cosine", "l1", "kl")]),
+                               torch.stack([mse, cosine, l1, kl]))  # fmt: skip
+    torch.testing.assert_close(metrics["latent_mean_square"], mean.square().mean((0, 2, 3)))
+    torch.testing.assert_close(metrics["posterior_variance"], logvar.exp().mean((0, 2, 3)))
+
+
 @pytest.mark.parametrize(("steps", "warmup"), [(40, 10), (25, 0), (7, 6)])
 def test_the_rate_is_pytorchs_schedule_at_every_step(steps: int, warmup: int) -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)
@@ -223,7 +242,7 @@ def test_batches_are_functions_of_the_step_shared_out_over_processes(numbered: P
 
 
 def test_a_measurement_replaces_later_ones(numbered: Path, tmp_path: Path) -> None:
-    model = semvae.loop.SemVAE(6, 2, 1, 2).eval()
+    model = SemVAE(6, 2, 1, 2).eval()
     engine = Engine(ComputeConfig(device="cpu", progress=False))
     measured = [HeldOut(FeatureShards(numbered), tmp_path / "h.json", batch, engine) for batch in (3, 64)]
     first = measured[0].measure(model, 4)

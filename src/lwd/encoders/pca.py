@@ -14,7 +14,7 @@ from lwd.files import atomic_path
 from lwd.runtime.checkpoint import load_tensors, save_tensors
 
 OVERSAMPLE = 48
-"""How many components more than k `PatchPCA.fit_stream` carries along: what a batch drops is lost for all later ones."""
+"""How many components beside the k `PatchPCA.fit_stream` carries along: what a batch drops is lost for later ones."""
 
 
 class PatchPCA:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 USER_ERROR = 2
 INTERRUPTED = 130
-SEVERAL_PROCESSES = ("probe", "sweep", "train")
+SEVERAL_PROCESSES = ("semvae", "probe", "sweep", "train")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -29,8 +29,9 @@ app = typer.Typer(
     help="""Learning When to Denoise: learn the schedule by which the parts of a latent are denoised, then train, sample
     and evaluate a diffusion transformer under it.
 
-    The stages, each leaving files that the next one reads: **encode** (images to latent shards), **sweep** (find lambda
-    and the schedule; **probe** is one lambda), **train**, **sample**, **evaluate**, **report**. First: `lwd demo`.
+    The stages, each leaving files that the next one reads: **encode** (images to latent shards), **semvae** (train a
+    semantic VAE on their features), **sweep** (find lambda and the schedule; **probe** is one lambda), **train**,
+    **sample**, **evaluate**, **report**. First: `lwd demo`.
 
     Every stage takes the same YAML file and overrides in YAML syntax: `lwd train --config configs/digits.yaml
     train.steps=500 train.schedule.kind=synchronous`. Several processes: `torchrun --nproc-per-node 2 -m lwd train ...`.
@@ -94,6 +95,12 @@ def _encode(experiment: Experiment) -> str:
     return f"wrote {run(experiment)}"
 
 
+def _semvae(experiment: Experiment) -> str:
+    from lwd.semvae import run
+
+    return f"trained {run(experiment)}"
+
+
 def _probe(experiment: Experiment) -> str:
     from lwd.probe import run
 
@@ -143,6 +150,7 @@ def _report(experiment: Experiment) -> str:
 
 
 _stage("encode", "Images to latent shards, statistics and encoders, in OUTPUT/data.", _encode)
+_stage("semvae", "Train the semantic VAE on the features in the shards, in OUTPUT/semvae.", _semvae)
 _stage("probe", "Stage I at one lambda: learn a schedule, in OUTPUT/probe.", _probe)
 _stage("sweep", "Stage I at several lambdas; the weakest stable one becomes OUTPUT/schedule.json.", _sweep)
 _stage("train", "Stage II: train a denoiser under a schedule, in OUTPUT/train/NAME.", _train)

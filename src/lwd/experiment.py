@@ -11,6 +11,7 @@ from lwd.data.extract import EncodeConfig
 from lwd.evaluate import EvaluateConfig
 from lwd.probe import SweepConfig
 from lwd.sample import SampleConfig
+from lwd.semvae import SemVAEConfig
 from lwd.train import TrainConfig, TrainSettings
 
 
@@ -24,7 +25,7 @@ class CompareSettings(Config):
     """How many runs go side by side; 0: one per core, or one where there is a GPU."""
 
 
-class Experiment(EncodeConfig, SweepConfig, TrainConfig, SampleConfig, EvaluateConfig):
+class Experiment(EncodeConfig, SemVAEConfig, SweepConfig, TrainConfig, SampleConfig, EvaluateConfig):
     """Each stage reads its own section and those of `RunConfig`; `lwd demo` also ``compare``."""
 
     compare: CompareSettings = CompareSettings()

@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 from lwd.data.batches import StepBatches, draw
 from lwd.data.shards import LatentShards, write_shard
 from lwd.data.stats import save_stats, stats_path
+from lwd.errors import UserError
 from lwd.groups import Group, Layout
 
 LAYOUT = Layout([Group("tex", 2), Group("sem", 1)])
@@ -78,7 +79,7 @@ def test_without_flip_no_twin(path):
 
 
 def test_a_batch_that_does_not_divide(path):
-    with pytest.raises(ValueError, match="global batch 8 does not divide over 3 processes"):
+    with pytest.raises(UserError, match="batch 8 does not divide over 3 processes"):
         StepBatches(LatentShards(path, LAYOUT), 8, seed=0, rank=0, world=3)
 
 

@@ -42,11 +42,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-@pytest.mark.parametrize("stage", ["probe", "train"])
+@pytest.mark.parametrize("stage", ["probe", "train", "semvae"])
 def test_two_processes_take_the_same_steps_as_one(stage: str, data: Path, tmp_path: Path) -> None:
     settings = {
         "probe": ["probe={steps: 12, burn_in: 6, batch: 16, lr: 1e-3}"],
         "train": ["train={steps: 12, batch: 16, lr: 1e-3, schedule: {kind: offset}}"],
+        "semvae": ["semvae={steps: 12, batch: 16, lr: 1e-3, warmup: 4, channels: 2, eval_every: 6}", "data.flip=true"],
     }[stage]
     traces = []
     for processes in (1, 2):
@@ -55,7 +56,7 @@ def test_two_processes_take_the_same_steps_as_one(stage: str, data: Path, tmp_pa
             processes, stage, "-c", "configs/digits.yaml", f"output={output}", f"data.path={data}",
             "model={name: LightningDiT-Mini/1, num_classes: 10}", "compute.progress=false", *settings,
         )  # fmt: skip
-        trace = output / ("probe" if stage == "probe" else "train/learned") / "trace.jsonl"
+        trace = output / {"train": "train/learned"}.get(stage, stage) / "trace.jsonl"
         traces.append([json.loads(line) for line in trace.read_text().splitlines()])
     one, two = traces
     assert len(one) == len(two) == 12

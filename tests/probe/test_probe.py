@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gaussian import GaussianData
-from lwd.data import LatentShards, write_shard
+from lwd.data import LatentShards, StepBatches, write_shard
 from lwd.data.shards import shard_key
 from lwd.data.stats import save_stats, stats_path
 from lwd.flow import group_factors
@@ -89,7 +89,7 @@ def test_the_probe_lands_where_the_closed_form_dynamics_do(
     schedule = Schedule.learnable(LAYOUT.names, "semantic", settings.degree)
     task = ProbeTask(ProbeObjective(IdealDenoiser(gaussian), schedule, settings, seed=0), settings)
     engine = Engine(ComputeConfig(device="cpu", progress=False))
-    engine.fit(task, shards, batch=BATCH, steps=STEPS, seed=0, folder=tmp_path, recipe={}, title="probe")
+    engine.fit(task, StepBatches(shards, BATCH, seed=0), steps=STEPS, folder=tmp_path, recipe={}, title="probe")
 
     tau = torch.linspace(0, 1, 101)
     found, _ = PolynomialCurve.from_rho(task.averaged()["texture"])(tau)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lwd.data.shards import Batch, LatentShards
+from lwd.errors import UserError
 from lwd.runtime.seeding import Stream, batch_indices, normal, uniform
 
 
@@ -18,6 +19,17 @@ class StepBatch(NamedTuple):
 
     batch: Batch
     places: Tensor
+
+
+def share(batch: int, rank: int, world: int) -> Tensor:
+    """The places in a global batch that process ``rank`` of ``world`` takes: (batch / world,) int64.
+
+    Raises UserError where the batch does not divide.
+    """
+    if batch % world:
+        raise UserError(f"batch {batch} does not divide over {world} processes; choose a multiple")
+    mine = batch // world
+    return torch.arange(rank * mine, (rank + 1) * mine)
 
 
 @dataclass(frozen=True)
@@ -33,11 +45,8 @@ class StepBatches(Dataset[StepBatch]):
     """``ds[step]``, a pure function of (seed, step); process ``rank`` of ``world`` gets its part."""
 
     def __init__(self, shards: LatentShards, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        if batch % world:
-            raise ValueError(f"global batch {batch} does not divide over {world} processes")
         self.shards, self.batch, self.seed = shards, batch, seed
-        share = batch // world
-        self.mine = torch.arange(rank * share, (rank + 1) * share)
+        self.mine = share(batch, rank, world)
 
     def __getitem__(self, step: int) -> StepBatch:
         images = batch_indices(self.seed, step, self.batch, len(self.shards))[self.mine]

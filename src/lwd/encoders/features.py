@@ -6,7 +6,6 @@ images (N, c, H, W) in [-1, 1] -> logits; `train_classifier` trains either, dete
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lwd.runtime.optim import warm_cosine
 from lwd.runtime.seeding import Stream, batch_indices, uniform
 
 
@@ -150,7 +150,8 @@ def train_classifier(
     (seed, step): one seed gives one result on the CPU. ``progress`` is called with 1 after each step.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_cosine(step, steps))
+    warmup = max(1, steps // 10)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, steps, warmup))
     model.train()
     with _one_thread():
         for step in range(steps):
@@ -187,8 +188,3 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _warm_cosine(step: int, steps: int) -> float:
-    warm = max(1, steps // 10)
-    return (step + 1) / warm if step < warm else 0.5 + 0.5 * math.cos(math.pi * (step - warm) / max(1, steps - warm))

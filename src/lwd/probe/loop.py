@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import lwd
 from lwd.config import Config
-from lwd.data.batches import StepBatch, draw
+from lwd.data.batches import StepBatch, StepBatches, draw
 from lwd.flow import Jacobian, Reduction, interpolate, schedule_objective
 from lwd.models import LightningDiT
 from lwd.probe.collapse import distance_from_collapse
@@ -144,10 +144,8 @@ def run(config: ProbeConfig, folder: Path | None = None) -> Schedule:
     recipe = config.recipe(probe=settings.model_dump(mode="json"))
     engine.fit(
         task,
-        shards,
-        batch=settings.batch,
+        StepBatches(shards, settings.batch, config.seed, engine.rank, engine.world),
         steps=settings.steps,
-        seed=config.seed,
         folder=folder,
         recipe=recipe,
         title=f"probe, lambda {settings.kinetic_weight:g}",

@@ -86,9 +86,13 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_module(module: nn.Module, path: Path) -> None:
     """Fill a module from a safetensors file; raises UserError that names the first key that does not fit."""
-    tensors = load_tensors(path)
-    check_tensors(tensors, module.state_dict(), str(path))
-    module.load_state_dict(tensors)
+    fill_module(module, load_tensors(path), str(path))
+
+
+def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Fill a module; raises UserError, starting with ``where``, that names the first key that does not fit."""
+    check_tensors(tensors, module.state_dict(), where)
+    module.load_state_dict(dict(tensors))
 
 
 def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> None:

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from lwd.config import Config
-from lwd.data.batches import StepBatch, StepBatches
-from lwd.data.shards import Batch, LatentShards
 from lwd.errors import UserError
 from lwd.files import discard
 from lwd.models import LightningDiT
 from lwd.runtime.checkpoint import Checkpointable, checkpoint_path, find_checkpoints, load_checkpoint, save_checkpoint
 from lwd.runtime.logging import MetricLog
 from lwd.runtime.progress import progress_bar, say
+
+S = TypeVar("S", bound=tuple[Any, ...])
 
 
 class ComputeConfig(Config):
@@ -102,34 +102,34 @@ class Engine:
     def fit(
         self,
         task: Task,
-        shards: LatentShards,
+        batches: Dataset[S],
         *,
-        batch: int,
         steps: int,
-        seed: int,
         folder: Path,
         recipe: Mapping[str, Any],
         title: str,
         on_start: Callable[[], None] = lambda: None,
+        before_step: Callable[[int], None] = lambda step: None,
     ) -> Path:
-        """Train ``task`` for ``steps`` steps of ``batch`` images over all processes, logging to ``folder/trace.jsonl``.
+        """Train ``task`` for ``steps`` steps, logging to ``folder/trace.jsonl``.
+
+        ``batches[step]``, a NamedTuple of tensors, Nones and such tuples, is this process's share of the step; it must
+        be a pure function of the step. ``before_step(step)`` is the place to set a scheduled learning rate.
 
         Goes on from the newest checkpoint in ``folder``; with ``compute.resume`` off it removes what is there and
         starts afresh. ``on_start`` is called on the main process once nothing stands in the way. Returns the last
-        checkpoint's folder. Raises UserError where the batch does not divide over the processes, or a checkpoint is of
-        another recipe or past ``steps``.
+        checkpoint's folder. Raises UserError where a checkpoint is of another recipe or past ``steps``.
         """
-        if batch % self.world:
-            raise UserError(f"batch {batch} does not divide over {self.world} processes; choose a multiple")
         module, optimizer = self._accelerator.prepare(task.module, task.optimizer)
         first = self._resume(task, folder, recipe, steps)
         if self.is_main:
             on_start()
         log = MetricLog(folder / "trace.jsonl", self.mean, self.is_main, first)
-        loader = self._loader(StepBatches(shards, batch, seed, self.rank, self.world), range(first, steps))
+        loader = self._loader(batches, range(first, steps))
         module.train()
         with progress_bar(title, steps, first, self.is_main and self.compute.progress) as advance:
             for step, step_batch in enumerate(loader, start=first):
+                before_step(step)
                 loss, metrics = module(self._to_device(step_batch), step)
                 self._accelerator.backward(loss)
                 optimizer.step()
@@ -157,7 +157,7 @@ class Engine:
         self.say(f"resuming from {newest}")
         return load_checkpoint(newest, task, recipe)
 
-    def _loader(self, batches: StepBatches, steps: range) -> DataLoader[StepBatch]:
+    def _loader(self, batches: Dataset[S], steps: range) -> DataLoader[S]:
         return DataLoader(
             batches,
             batch_size=None,
@@ -167,11 +167,14 @@ class Engine:
             persistent_workers=False,
         )
 
-    def _to_device(self, step_batch: StepBatch) -> StepBatch:
-        (x1, labels, features), places = step_batch
-        x1, labels, places = (t.to(self.device, non_blocking=True) for t in (x1, labels, places))
-        features = None if features is None else features.to(self.device, non_blocking=True)
-        return StepBatch(Batch(x1, labels, features), places)
+    def _to_device(self, part: S) -> S:
+        """The same (nested) NamedTuple with its tensors on this process's device."""
+        make: Any = type(part)
+        moved: S = make(*(self._to_device(item) if isinstance(item, tuple) else self._move(item) for item in part))
+        return moved
+
+    def _move(self, item: Tensor | None) -> Tensor | None:
+        return None if item is None else item.to(self.device, non_blocking=True)
 
     def _due(self, task: Task, step: int) -> bool:
         every = self.compute.checkpoint_every

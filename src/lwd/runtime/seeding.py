@@ -31,6 +31,7 @@ class Stream(IntEnum):
     INITIALISE = 5
     SAMPLE_NOISE = 6
     ENCODER = 7
+    POSTERIOR = 8
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:

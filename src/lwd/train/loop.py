@@ -11,7 +11,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from lwd.config import Config
-from lwd.data.batches import StepBatch, draw
+from lwd.data.batches import StepBatch, StepBatches, draw
 from lwd.errors import UserError
 from lwd.flow import (
     TIME_DISTRIBUTIONS,
@@ -149,10 +149,8 @@ def run(config: TrainConfig) -> Path:
     recipe = config.recipe(train=settings.model_dump(mode="json", exclude=ignored), schedule=schedule.hash())
     return engine.fit(
         task,
-        shards,
-        batch=settings.batch,
+        StepBatches(shards, settings.batch, config.seed, engine.rank, engine.world),
         steps=settings.steps,
-        seed=config.seed,
         folder=folder,
         recipe=recipe,
         title=f"train {settings.name}",

@@ -1,0 +1,172 @@
+"""`lwd semvae`: trains the semantic VAE on the patch features in the shards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+
+from lwd.config import Config
+from lwd.data.features import FeatureBatch, FeatureBatches, FeatureShards
+from lwd.encoders.semvae import HEADS, SemVAE
+from lwd.errors import UserError
+from lwd.files import atomic_path
+from lwd.models.pretrained import WEIGHTS
+from lwd.runtime.checkpoint import load_module, load_optimizer, load_tensors, optimizer_tensors, save_tensors
+from lwd.runtime.ema import EMA
+from lwd.runtime.engine import Engine
+from lwd.runtime.optim import adamw, warm_cosine
+from lwd.runtime.run import RunConfig, write_run_files
+from lwd.runtime.seeding import Stream, normal, seeded
+from lwd.semvae.heldout import HeldOut
+from lwd.semvae.losses import semvae_loss
+
+
+class SemVAESettings(Config):
+    """The semantic VAE; the defaults are SFD's, as far as its public training settings say (docs/semvae.md)."""
+
+    channels: PositiveInt = 16
+    depth: PositiveInt = 4
+    heads: PositiveInt = HEADS
+    steps: PositiveInt = 1_000_000
+    batch: PositiveInt = 64
+    lr: PositiveFloat = 5e-5
+    warmup: NonNegativeInt = 500
+    """Steps of linear warm-up; a cosine to zero follows."""
+    weight_decay: NonNegativeFloat = 0.01
+    ema_decay: float = Field(default=0.0, ge=0, le=1)
+    """0: no averaging; the model that is kept is the one that trained."""
+    mse_weight: NonNegativeFloat = 1.0
+    cosine_weight: NonNegativeFloat = 1.0
+    l1_weight: NonNegativeFloat = 0.0
+    kl_weight: NonNegativeFloat = 1e-7
+    eval_every: PositiveInt = 2000
+    """Steps between two measurements on held-out images; there is one at the end, too."""
+
+    @model_validator(mode="after")
+    def _warmup_ends(self) -> SemVAESettings:
+        if self.warmup >= self.steps:
+            raise ValueError(f"warmup {self.warmup} must be under steps = {self.steps}")
+        return self
+
+
+class SemVAEConfig(RunConfig):
+    """Everything `run` reads."""
+
+    semvae: SemVAESettings = SemVAESettings()
+
+
+class SemVAEObjective(nn.Module):
+    """The loss of one process's share of a step, at one sample of each posterior."""
+
+    def __init__(self, model: SemVAE, settings: SemVAESettings, seed: int) -> None:
+        super().__init__()
+        self.model = model
+        self._settings, self._seed = settings, seed
+
+    def forward(self, batch: FeatureBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """A step's features -> (loss, metrics): ``cosine`` is the similarity, latent moments are (k,), by channel."""
+        s, features = self._settings, batch.features.float()
+        posterior = self.model.posterior(features)
+        shape = tuple(posterior.mean.shape[1:])
+        latents = posterior.sample(normal(Stream.NOISE, self._seed, step, batch.places, shape))
+        weights = {name: getattr(s, name) for name in ("mse_weight", "cosine_weight", "l1_weight", "kl_weight")}
+        terms = semvae_loss(self.model.decode(latents), features, posterior, **weights)
+        return terms.total, {
+            "mse": terms.mse,
+            "cosine": 1 - terms.cosine,
+            "l1": terms.l1,
+            "kl": terms.kl,
+            "latent_mean": posterior.mean.mean((0, 2, 3)),
+            "latent_mean_square": posterior.mean.square().mean((0, 2, 3)),
+            "posterior_variance": posterior.logvar.exp().mean((0, 2, 3)),
+        }
+
+
+class SemVAETask:
+    """The VAE, its average and its optimiser, as the engine sees them; measures the average on held-out images."""
+
+    checkpoint_steps: tuple[int, ...] = ()
+
+    def __init__(self, objective: SemVAEObjective, settings: SemVAESettings, heldout: HeldOut) -> None:
+        self.module = objective
+        self.optimizer = adamw((objective.model, settings.lr), weight_decay=settings.weight_decay)
+        self.ema = EMA(objective.model, settings.ema_decay)
+        self._settings, self._heldout = settings, heldout
+
+    def before_step(self, step: int) -> None:
+        """Set the learning rate, a pure function of the step."""
+        s = self._settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = s.lr * warm_cosine(step, s.steps, s.warmup)
+
+    def after_step(self, step: int) -> Mapping[str, Tensor]:
+        """Move the average; measure it where that is due."""
+        self.ema.update()
+        if step % self._settings.eval_every == 0 or step == self._settings.steps:
+            self._heldout.measure(self.ema.model, step)
+        return {}
+
+    def save(self, folder: Path) -> None:
+        """Weights and average, each a folder that `load_semvae` reads, and the optimiser."""
+        self.module.model.save_pretrained(folder / "model")
+        self.ema.model.save_pretrained(folder / "ema")
+        save_tensors(folder / "optimizer.safetensors", optimizer_tensors(self.module, self.optimizer))
+
+    def load(self, folder: Path) -> None:
+        """What `save` wrote."""
+        load_module(self.module.model, folder / "model" / WEIGHTS)
+        load_module(self.ema.model, folder / "ema" / WEIGHTS)
+        load_optimizer(self.module, self.optimizer, load_tensors(folder / "optimizer.safetensors"))
+
+
+def run(config: SemVAEConfig) -> Path:
+    """Train on the features of ``data.path/train``; returns OUTPUT/semvae/model, which `load_semvae` reads.
+
+    Leaves measurements on ``data.path/heldout`` in OUTPUT/semvae/heldout.json. Raises UserError for input that does not
+    fit.
+    """
+    settings, folder = config.semvae, config.output / "semvae"
+    engine = Engine(config.compute)
+    train = FeatureShards(config.data_path / "train", config.data.flip)
+    heldout = FeatureShards(config.data_path / "heldout")
+    if train.shape[0] != heldout.shape[0]:
+        raise UserError(f"{heldout.path}: features of {heldout.shape[0]} channels, those to train on {train.shape[0]}")
+    batches = FeatureBatches(train, settings.batch, config.seed, engine.rank, engine.world)
+    try:
+        with seeded(Stream.INITIALISE, config.seed):
+            model = SemVAE(train.shape[0], settings.channels, settings.depth, settings.heads).to(engine.device)
+    except ValueError as error:
+        raise UserError(f"semvae: {error}; choose other semvae.heads") from error
+    measured = HeldOut(heldout, folder / "heldout.json", settings.batch, engine)
+    task = SemVAETask(SemVAEObjective(model, settings, config.seed), settings, measured)
+
+    def on_start() -> None:
+        if not config.compute.resume:
+            measured.path.unlink(missing_ok=True)
+        write_run_files(config, folder)
+
+    engine.fit(
+        task,
+        batches,
+        steps=settings.steps,
+        folder=folder,
+        recipe=_recipe(config),
+        title="semvae",
+        on_start=on_start,
+        before_step=task.before_step,
+    )
+    if engine.is_main:
+        with atomic_path(folder / "model") as temporary:
+            task.ema.model.save_pretrained(temporary)
+    engine.barrier()
+    return folder / "model"
+
+
+def _recipe(config: SemVAEConfig) -> dict[str, Any]:
+    """What decides the result: not the groups or the denoiser, but the number of steps, which the schedule needs."""
+    settings = config.semvae.model_dump(mode="json", exclude={"eval_every"})
+    return {"seed": config.seed, "flip": config.data.flip, "data": config.data_fingerprint(), "semvae": settings}

@@ -2,49 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from lwd.config import Config
-from lwd.data.builtin import Split, load
-from lwd.data.shards import shard_key, write_shard
-from lwd.data.stats import channel_stats, save_stats, stats_path
-from lwd.encoders.features import SmallCNN, SmallViT, train_classifier
-from lwd.encoders.pca import PatchPCA
-from lwd.encoders.store import FORMAT, JUDGE, MANIFEST, read_manifest
-from lwd.encoders.texture import PixelUnshuffle
+from lwd.data.builtin import DATASETS, Split, load
+from lwd.data.crop import CropBatch, CroppedImages
+from lwd.data.encode_settings import EncodeSettings
+from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, to_unit
+from lwd.data.manifest import UNREADABLE, finish, write_unreadable
+from lwd.data.prepare import prepare
+from lwd.data.sources import open_source
+from lwd.data.writer import SHARD_IMAGES, ShardWriter, read_record
+from lwd.encoders.composite import CompositeEncoder, Encoded
+from lwd.encoders.store import MANIFEST, read_manifest
 from lwd.errors import UserError
-from lwd.files import atomic_path, write_json
-from lwd.runtime.checkpoint import save_tensors, versions
-from lwd.runtime.progress import progress_bar, say
+from lwd.files import read_json, write_json
+from lwd.runtime.engine import Engine
+from lwd.runtime.progress import progress_bar
 from lwd.runtime.run import RunConfig, write_run_files
-from lwd.runtime.seeding import Stream, integer, seeded
 
 SPLITS: tuple[Split, ...] = ("train", "heldout")
-SHARD_IMAGES = 1000
-SPECTRUM = 8
-"""How many leading explained-variance ratios the manifest lists, for choosing the semantic channels."""
-
-
-class EncodeSettings(Config):
-    """Which images become which groups."""
-
-    dataset: str = "digits"
-    texture: str = ""
-    """The group that holds the 2x2 pixel-unshuffle of the image, and is decoded back to pixels."""
-    semantic: str = ""
-    """The group that holds the PCA of a small ViT's patch features, to the group's number of channels."""
-    factor: PositiveInt = 2
-    encoder_steps: PositiveInt = 400
-    judge_steps: PositiveInt = 400
-    judge_distortion: NonNegativeFloat = 0.1
-    """Random affine maps for the judge alone, which make its features, and so the Fréchet distance, see less noise."""
+STARTED = "recipe.json"
+"""Written before anything else: an unfinished folder is gone on with under the same recipe alone."""
 
 
 class EncodeConfig(RunConfig):
@@ -54,146 +37,141 @@ class EncodeConfig(RunConfig):
 
 
 def run(config: EncodeConfig) -> Path:
-    """Train the small encoders on the training split, encode both splits, write everything to OUTPUT/data.
+    """Encode every split into OUTPUT/data (or data.path); returns that folder.
 
-    Returns the folder. Data that was encoded under the same settings is left as it is. Raises UserError for settings
-    that do not fit the groups, and for a folder that holds anything else.
+    Shards of 1 000 source images are shared out over the processes; a killed run goes on with those that are missing.
+    Data that was encoded under the same settings is left as it is. Raises UserError for settings that do not fit the
+    images or groups, for a folder that holds anything else, and for unreadable images where ``on_error`` is "stop".
     """
-    settings, folder, show = config.encode, config.data_path, config.compute.progress
-    channels = _semantic_channels(config)
-    recipe = {"seed": config.seed, "groups": config.layout.to_list(), **settings.model_dump(mode="json")}
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        if not (folder / MANIFEST).is_file():
-            raise UserError(f"{folder}: holds other files; choose another output or data.path")
-        if read_manifest(folder)["recipe"] != recipe:
-            raise UserError(f"{folder}: encoded with other settings; choose another output or remove it")
-        if all(any((folder / split).glob("*.safetensors")) for split in SPLITS):
-            say(f"already encoded: {folder}", show)
-            return folder
-    images, labels = load(settings.dataset, "train")
-    with seeded(Stream.INITIALISE, config.seed):
-        vit, judge = SmallViT(), SmallCNN()
-    with progress_bar("semantic encoder", settings.encoder_steps, show=show) as advance:
-        seed = integer(Stream.ENCODER, config.seed)
-        train_classifier(vit, images, labels, steps=settings.encoder_steps, seed=seed, progress=advance)
-    with progress_bar("judge", settings.judge_steps, show=show) as advance:
-        seed, distortion = integer(Stream.ENCODER, config.seed, 1), settings.judge_distortion
-        train_classifier(
-            judge, images, labels, steps=settings.judge_steps, distortion=distortion, seed=seed, progress=advance
-        )
-    with torch.no_grad():
-        pca = PatchPCA(channels).fit(vit.patch_features(images))
-        latents = {split: _encode(config, split, vit, pca) for split in SPLITS}
-    stats = {shard_key(group): channel_stats([latents["train"].groups[group.name]]) for group in config.layout.groups}
-    with atomic_path(folder) as temporary:
-        splits = {split: _write_split(config, temporary / split, part, stats) for split, part in latents.items()}
-        save_tensors(temporary / "semantic.safetensors", vit.state_dict())
-        save_tensors(temporary / JUDGE, judge.state_dict())
-        pca.save(temporary / "pca.safetensors")
-        write_run_files(config, temporary)
-        write_json(temporary / MANIFEST, _manifest(config, recipe, splits, vit, judge, pca))
+    folder, engine = config.data_path, Engine(config.compute)
+    _check_groups(config)
+    images = open_images(config.encode)
+    recipe = _recipe(config, images)
+    if _finished(folder, recipe):
+        engine.say(f"already encoded: {folder}")
+        return folder
+    engine.barrier()
+    if engine.is_main:
+        write_json(folder / STARTED, recipe)
+    encoders = prepare(config.encode, config.layout, config.seed, folder, engine, images["train"])
+    for split, source in images.items():
+        encode_split(config, folder / split, source, encoders, engine)
+    engine.barrier()
+    if engine.is_main:
+        write_run_files(config, folder)
+        finish(folder, config.layout, config.encode, recipe, images, encoders)
+    engine.barrier()
     return folder
 
 
-def _manifest(
-    config: EncodeConfig,
-    recipe: dict[str, Any],
-    splits: dict[Split, dict[str, Any]],
-    vit: SmallViT,
-    judge: SmallCNN,
-    pca: PatchPCA,
-) -> dict[str, Any]:
+def open_images(settings: EncodeSettings) -> dict[Split, ImagesOrFiles]:
+    """The images of each split. Raises UserError for a data set that is unknown or not there."""
+    if settings.dataset in DATASETS:
+        if settings.heldout is not None:
+            raise UserError(f"encode.heldout: {settings.dataset} has held-out images of its own")
+        return {split: TensorImages(*load(settings.dataset, split)) for split in SPLITS}
+    paths = {"train": settings.dataset, "heldout": settings.heldout}
+    if "/" not in settings.dataset and not Path(settings.dataset).exists():
+        load(settings.dataset, "train")  # says which names there are
+    return {split: CroppedImages(open_source(path), settings.size) for split in SPLITS if (path := paths[split])}
+
+
+def encode_split(
+    config: EncodeConfig, folder: Path, images: ImagesOrFiles, encoders: CompositeEncoder, engine: Engine
+) -> None:
+    """This process's share of a split's shards, those that are not there yet. Batches never cross shards, so that a
+    shard's content depends neither on what was there nor on how many processes there are."""
     settings = config.encode
-    train, _ = load(settings.dataset, "train")
-    heldout, labels = load(settings.dataset, "heldout")
-    return {
-        "format": FORMAT,
-        "recipe": recipe,
-        "fingerprint": hashlib.sha256("".join(s["sha256"] for s in splits.values()).encode()).hexdigest()[:12],
-        "splits": splits,
-        "texture": {"group": settings.texture, "kind": "pixel_unshuffle", "factor": settings.factor},
-        "semantic": {
-            "group": settings.semantic,
-            "kind": "PCA of a small ViT's patch features",
-            "explained_variance_ratio": pca.explained_variance_ratio.tolist(),
-            "spectrum": PatchPCA(SPECTRUM).fit(vit.patch_features(train)).explained_variance_ratio.tolist(),
-            "accuracy_heldout": _accuracy(vit, heldout, labels),
-        },
-        "judge": {
-            "channels": judge.head.in_features,
-            "classes": judge.head.out_features,
-            "accuracy_heldout": _accuracy(judge, heldout, labels),
-        },
-        "versions": versions(),
-    }
+    numbers = range(engine.rank, -(-len(images) // SHARD_IMAGES), engine.world)
+    todo = [number for number in numbers if read_record(folder, number) is None]
+    rows = {n: range(n * SHARD_IMAGES, min((n + 1) * SHARD_IMAGES, len(images))) for n in todo}
+    batches = [list(r[i : i + settings.batch]) for r in rows.values() for i in range(0, len(r), settings.batch)]
+    total = sum(len(range(n * SHARD_IMAGES, min((n + 1) * SHARD_IMAGES, len(images)))) for n in numbers)
+    show, done = engine.is_main and engine.compute.progress, total - sum(map(len, batches))
+    folder.mkdir(parents=True, exist_ok=True)
+    with (
+        ShardWriter(folder, config.layout) as writer,
+        progress_bar(f"encode {folder.name}", total, done, show) as advance,
+    ):
+        shard = _Shard()
+        for batch in image_loader(images, batches, settings.decoders):
+            shard.add(batch, images, encoders, engine.device)
+            if shard.skipped and settings.on_error == "stop":
+                report = folder.parent / UNREADABLE
+                write_unreadable(report, {folder.name: shard.skipped})
+                raise UserError(
+                    f"{folder.name}: {shard.skipped[0][1]}; listed, with {len(shard.skipped) - 1} more so far, in "
+                    f"{report}; encode.on_error=skip leaves such images out"
+                )
+            advance(len(batch.labels))
+            number = int(batch.positions[-1]) // SHARD_IMAGES
+            if int(batch.positions[-1]) == rows[number][-1]:
+                writer.put(number, shard.parts, torch.cat(shard.labels), shard.skipped)
+                shard = _Shard()
 
 
-@dataclass(frozen=True)
-class _Split:
-    """The latents by group, REPA features and labels of one split, and the mirrored twins."""
+@dataclass
+class _Shard:
+    """What has been encoded of a shard: (images, mirrored images) by batch, their labels, (name, error) of the rest."""
 
-    groups: dict[str, Tensor]
-    flipped: dict[str, Tensor]
-    features: Tensor
-    features_flipped: Tensor
-    labels: Tensor
+    parts: list[tuple[Encoded, Encoded]] = field(default_factory=list)
+    labels: list[Tensor] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, batch: CropBatch, images: ImagesOrFiles, encoders: CompositeEncoder, device: torch.device) -> None:
+        """Encode the good images of a batch."""
+        good = torch.tensor([error is None for error in batch.errors])
+        for position, error in zip(batch.positions.tolist(), batch.errors, strict=True):
+            if error is not None:
+                self.skipped.append((name_of(images, position), error))
+        self.labels.append(batch.labels[good])
+        if not bool(good.any()):
+            return
+        x = to_unit(batch.images[good].to(device, non_blocking=True))
+        self.parts.append((_to_cpu(encoders.encode(x)), _to_cpu(encoders.encode(x.flip(-1)))))
 
 
-def _semantic_channels(config: EncodeConfig) -> int:
-    """How many channels the PCA gets; raises UserError unless the groups are one texture and one semantic group."""
+def name_of(images: ImagesOrFiles, position: int) -> str:
+    """What an image is called in reports."""
+    return images.source.name(position) if isinstance(images, CroppedImages) else f"image {position}"
+
+
+def _to_cpu(encoded: Encoded) -> Encoded:
+    groups = {name: latents.cpu() for name, latents in encoded.groups.items()}
+    return Encoded(groups, None if encoded.features is None else encoded.features.cpu())
+
+
+def _check_groups(config: EncodeConfig) -> None:
+    """Raise UserError unless the groups are the texture and the semantic one."""
     settings, layout = config.encode, config.layout
-    if sorted(layout.names) != sorted([settings.texture, settings.semantic]):
+    if sorted(layout.names) != sorted([settings.texture.group, settings.semantic.group]):
         raise UserError(
-            f"encode: texture {settings.texture!r} and semantic {settings.semantic!r} must be the groups "
-            f"{list(layout.names)}"
+            f"encode: texture.group {settings.texture.group!r} and semantic.group {settings.semantic.group!r} must be "
+            f"the groups {list(layout.names)}"
         )
-    by_name = {group.name: group for group in layout.groups}
-    texture_channels = load(settings.dataset, "heldout")[0].shape[1] * settings.factor**2
-    if by_name[settings.texture].channels != texture_channels:
-        raise UserError(
-            f"groups: {settings.texture!r} needs {texture_channels} channels at encode.factor {settings.factor}"
-        )
-    return by_name[settings.semantic].channels
 
 
-def _encode(config: EncodeConfig, split: Split, vit: SmallViT, pca: PatchPCA) -> _Split:
-    settings = config.encode
-    images, labels = load(settings.dataset, split)
-    texture = PixelUnshuffle(settings.factor)
-
-    def groups(x: Tensor, features: Tensor) -> dict[str, Tensor]:
-        return {settings.texture: texture.encode(x), settings.semantic: pca.encode(features)}
-
-    mirrored = images.flip(-1)
-    features, features_flipped = vit.patch_features(images), vit.patch_features(mirrored)
-    return _Split(groups(images, features), groups(mirrored, features_flipped), features, features_flipped, labels)
-
-
-def _write_split(
-    config: EncodeConfig, folder: Path, split: _Split, stats: dict[str, tuple[Tensor, Tensor]]
-) -> dict[str, Any]:
-    """Shards of SHARD_IMAGES images with the training split's statistics beside them; returns the manifest's entry."""
-    folder.mkdir(parents=True)
-    digest = hashlib.sha256()
-    for number, start in enumerate(range(0, len(split.labels), SHARD_IMAGES)):
-        rows = slice(start, start + SHARD_IMAGES)
-        path = folder / f"latents_rank00_shard{number:03d}.safetensors"
-        write_shard(
-            path,
-            config.layout,
-            {name: latents[rows] for name, latents in split.groups.items()},
-            split.labels[rows],
-            {name: latents[rows] for name, latents in split.flipped.items()},
-            split.features[rows],
-            split.features_flipped[rows],
-        )
-        digest.update(path.read_bytes())
-    for key, (mean, std) in stats.items():
-        save_stats(stats_path(folder, key), mean, std)
-    counts = torch.bincount(split.labels).tolist()
-    return {"images": len(split.labels), "per_class": counts, "sha256": digest.hexdigest()}
+def _recipe(config: EncodeConfig, images: dict[Split, ImagesOrFiles]) -> dict[str, Any]:
+    """What decides every byte of the shards."""
+    ignored = {"on_error", "decoders", "dataset", "heldout"}
+    names = {
+        split: source.source.fingerprint() if isinstance(source, CroppedImages) else config.encode.dataset
+        for split, source in images.items()
+    }
+    settings = config.encode.model_dump(mode="json", exclude=ignored)
+    precision = config.compute.precision
+    return {"seed": config.seed, "groups": config.layout.to_list(), "images": names, **settings, "precision": precision}
 
 
-@torch.no_grad()
-def _accuracy(model: SmallViT | SmallCNN, images: Tensor, labels: Tensor) -> float:
-    return float((model(images).argmax(1) == labels).double().mean())
+def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
+    """Whether the folder holds these latents whole; raises UserError where it holds anything else."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return False
+    if not folder.is_dir() or not ((folder / MANIFEST).is_file() or (folder / STARTED).is_file()):
+        raise UserError(f"{folder}: holds other files; choose another output or data.path")
+    whole = (folder / MANIFEST).is_file()
+    present = read_manifest(folder)["recipe"] if whole else read_json(folder / STARTED)
+    if present != recipe:
+        raise UserError(f"{folder}: encoded with other settings or images; choose another output or remove it")
+    missing = [s for s in recipe["images"] if not any((folder / s).glob("*.safetensors"))]
+    return whole and not missing

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lwd.encoders.features import SmallCNN
 from lwd.encoders.texture import PixelUnshuffle, TextureEncoder
+from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
 from lwd.files import read_json
 from lwd.groups import Layout
@@ -48,7 +49,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     manifest = read_json(path)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise UserError(f"{path}: not a manifest of encoded data (expected format {FORMAT!r}); run `lwd encode`")
-    if missing := [key for key in ("recipe", "fingerprint", "texture", "judge") if key not in manifest]:
+    if missing := [key for key in ("recipe", "fingerprint", "splits", "texture", "judge") if key not in manifest]:
         raise UserError(f"{path}: key {missing[0]!r} is missing; encode the data again")
     return manifest
 
@@ -56,12 +57,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def load_decoder(folder: Path) -> Decoder:
     """The decoder of encoded data."""
     texture = read_manifest(folder)["texture"]
-    return Decoder(texture["group"], PixelUnshuffle(texture["factor"]))
+    if texture["encoder"] == "identity":
+        return Decoder(texture["group"], PixelUnshuffle(texture["factor"]))
+    return Decoder(texture["group"], SDVAE.load(texture["path"]))
 
 
 def load_judge(folder: Path) -> Judge:
     """The judge of encoded data, in evaluation mode."""
     settings = read_manifest(folder)["judge"]
-    judge = SmallCNN(channels=settings["channels"], classes=settings["classes"])
+    if settings is None:
+        raise UserError(f"{folder}: was encoded from images on disk, which no small classifier judges")
+    judge = SmallCNN(settings["channels"], settings["classes"], image_channels=settings["image_channels"])
     load_module(judge, folder / JUDGE)
     return judge.eval()

@@ -69,7 +69,7 @@ def _settings(config: RunConfig) -> Facts:
 
 def _data(manifest: dict[str, Any]) -> Facts:
     """Dataset, counts and what the encoders reach, from the manifest."""
-    facts = [("dataset", str(manifest["recipe"]["dataset"]))] if "dataset" in manifest.get("recipe", {}) else []
+    facts = [("dataset", str(manifest["dataset"]))] if "dataset" in manifest else []
     facts += [(f"{split} images", count(part["images"])) for split, part in manifest.get("splits", {}).items()]
     for role in ("texture", "semantic", "judge"):
         part = manifest.get(role, {})

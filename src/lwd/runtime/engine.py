@@ -76,6 +76,8 @@ class Engine:
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
         self.is_main: bool = self._accelerator.is_main_process
+        self.dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
+        """For networks that are only evaluated, such as encoders."""
         torch.set_float32_matmul_precision("high" if compute.tf32 else "highest")
 
     def place(self, model: LightningDiT) -> LightningDiT:

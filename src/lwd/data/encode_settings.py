@@ -1,0 +1,70 @@
+"""The settings of `lwd encode`: which images, and which encoder makes which group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+
+from lwd.config import Config
+from lwd.encoders.vae import RELEASED
+
+SMALL_VIT = "small-vit"
+SAME, NONE = "semantic", "none"
+
+
+class TextureSettings(Config):
+    """The group that is decoded back to pixels."""
+
+    group: str = ""
+    encoder: Literal["identity", "sd-vae-f16d32"] = "identity"
+    """identity: ``factor`` x ``factor`` pixel-unshuffle."""
+    factor: PositiveInt = 2
+    path: str = RELEASED
+    """Of the VAE: a released .ckpt, a diffusers folder, or a Hub id."""
+
+
+class SemanticSettings(Config):
+    """The group that holds compressed patch features."""
+
+    group: str = ""
+    encoder: str = SMALL_VIT
+    """small-vit (trained on the labels of a built-in data set, on the spot), or dinov2-s/b/l/g, clip-b16, clip-l14."""
+    path: Path | None = None
+    """A local folder with the pretrained weights; None: the Hub."""
+    compress: Literal["pca", "semvae"] = "pca"
+    semvae: Path | None = None
+    """The folder that `lwd semvae` wrote, or a released .pt."""
+    pca_images: PositiveInt = 10_000
+    """On how many images PCA is fitted, spread evenly over the training split."""
+
+
+class RepaSettings(Config):
+    """The features that REPA aligns to: those of the semantic encoder, of another one, or none."""
+
+    encoder: str = SAME
+    path: Path | None = None
+
+
+class EncodeSettings(Config):
+    """Which images become which groups."""
+
+    dataset: str = "digits"
+    """digits, fashion-mnist, or images on disk: class subfolders, a folder with labels.csv, or .tar files."""
+    heldout: str | None = None
+    """Held-out images on disk; the built-in data sets have their own."""
+    size: PositiveInt = 256
+    """Images on disk are cropped to so many pixels, as ADM does."""
+    texture: TextureSettings = TextureSettings()
+    semantic: SemanticSettings = SemanticSettings()
+    repa: RepaSettings = RepaSettings()
+    batch: PositiveInt = 64
+    decoders: NonNegativeInt = 4
+    """Processes that decode images on disk, for each process that encodes."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What becomes of images that cannot be read; either way unreadable.csv lists them."""
+    encoder_steps: PositiveInt = 400
+    judge_steps: PositiveInt = 400
+    judge_distortion: NonNegativeFloat = 0.1
+    """Random affine maps for the judge alone, which make its features, and so the Fréchet distance, see less noise."""

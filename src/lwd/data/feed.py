@@ -1,0 +1,40 @@
+"""What `lwd encode` reads: a built-in data set or images on disk, in batches for the encoders."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lwd.data.crop import Crop, CropBatch, CroppedImages, collate
+
+
+class TensorImages(Dataset[Crop]):
+    """A built-in data set: images (N, c, H, W) in [-1, 1] and labels (N,)."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images, self.labels = images, labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> Crop:
+        return Crop(self.images[index], int(self.labels[index]), index, None)
+
+
+ImagesOrFiles = TensorImages | CroppedImages
+
+
+def image_loader(images: ImagesOrFiles, batches: list[list[int]], decoders: int) -> DataLoader[CropBatch]:
+    """Batches of images by index; files are decoded in ``decoders`` processes, ahead of their use."""
+    workers = decoders if isinstance(images, CroppedImages) else 0
+    pin = torch.cuda.is_available()
+    dataset = cast(Dataset[CropBatch], images)  # DataLoader's type knows no collate_fn that changes the type
+    return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate, pin_memory=pin)
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 images -> float32 in [-1, 1]; floating-point ones are that already."""
+    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images

@@ -1,0 +1,151 @@
+"""The end of `lwd encode`: statistics, the list of unreadable images, and the manifest: it says that all is whole."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lwd.data.builtin import Split
+from lwd.data.crop import CroppedImages
+from lwd.data.encode_settings import EncodeSettings
+from lwd.data.feed import ImagesOrFiles, TensorImages
+from lwd.data.shards import write_stats
+from lwd.data.stats import stats_path
+from lwd.data.writer import SHARD_IMAGES, read_record, record_path
+from lwd.encoders.composite import CompositeEncoder
+from lwd.encoders.features import SmallCNN, SmallViT
+from lwd.encoders.pca import PatchPCA
+from lwd.encoders.pretrained import fingerprint
+from lwd.encoders.store import FORMAT, JUDGE, MANIFEST
+from lwd.errors import UserError
+from lwd.files import atomic_path, write_json
+from lwd.groups import Layout
+from lwd.runtime.checkpoint import load_module, versions
+
+UNREADABLE = "unreadable.csv"
+"""Of images on disk: which could not be read, and why."""
+
+
+def finish(
+    folder: Path,
+    layout: Layout,
+    settings: EncodeSettings,
+    recipe: Mapping[str, Any],
+    images: Mapping[Split, ImagesOrFiles],
+    encoders: CompositeEncoder,
+) -> None:
+    """Statistics of the training split beside every split, the list of unreadable images, and last the manifest.
+
+    Raises UserError where a shard is missing or a split has no image.
+    """
+    records = {split: list(_records(folder / split, len(source))) for split, source in images.items()}
+    unreadable = {split: [tuple(entry) for row in rows for entry in row["skipped"]] for split, rows in records.items()}
+    write_unreadable(folder / UNREADABLE, unreadable)
+    if empty := [split for split, rows in records.items() if not sum(row["images"] for row in rows)]:
+        raise UserError(f"{folder / empty[0]}: none of the images could be read; see {folder / UNREADABLE}")
+    write_stats(folder / "train", layout)
+    for stats in (folder / "train").glob(stats_path(Path(), "*").name):
+        for split in images:
+            if split != "train":
+                with atomic_path(folder / split / stats.name) as temporary:
+                    temporary.write_bytes(stats.read_bytes())
+    write_json(folder / MANIFEST, _manifest(folder, settings, recipe, records, images, encoders))
+    for split, source in images.items():
+        for number in range(-(-len(source) // SHARD_IMAGES)):
+            record_path(folder / split, number).unlink()
+
+
+def write_unreadable(path: Path, by_split: Mapping[str, Sequence[tuple[str, str]]]) -> None:
+    """A CSV of split, file and error; no file where there is nothing to list."""
+    if not any(by_split.values()):
+        path.unlink(missing_ok=True)
+        return
+    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["split", "file", "error"])
+        rows.writerows([split, name, error] for split, skipped in by_split.items() for name, error in skipped)
+
+
+def _records(folder: Path, count: int) -> Iterator[dict[str, Any]]:
+    for number in range(-(-count // SHARD_IMAGES)):
+        record = read_record(folder, number)
+        if record is None:
+            raise UserError(f"{record_path(folder, number)}: missing; start lwd encode again, it makes what is missing")
+        yield record
+
+
+def _manifest(
+    folder: Path,
+    settings: EncodeSettings,
+    recipe: Mapping[str, Any],
+    records: Mapping[Split, list[dict[str, Any]]],
+    images: Mapping[Split, ImagesOrFiles],
+    encoders: CompositeEncoder,
+) -> dict[str, Any]:
+    sums = [row["sha256"] for rows in records.values() for row in rows]
+    train = images["train"]
+    return {
+        "format": FORMAT,
+        "recipe": dict(recipe),
+        "fingerprint": hashlib.sha256("".join(sums).encode()).hexdigest()[:12],
+        "dataset": settings.dataset,
+        "classes": train.source.classes if isinstance(train, CroppedImages) else None,
+        "splits": {split: _split(rows) for split, rows in records.items()},
+        "texture": settings.texture.model_dump(mode="json") | _weights(encoders.texture),
+        "semantic": settings.semantic.model_dump(mode="json") | _semantic(encoders, images),
+        "repa": settings.repa.model_dump(mode="json") | _weights(encoders.repa),
+        "judge": _judge(folder, images) if isinstance(train, TensorImages) else None,
+        "versions": versions(),
+    }
+
+
+def _split(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    counts = sum((Counter({int(label): n for label, n in row["labels"].items()}) for row in rows), Counter[int]())
+    return {
+        "images": counts.total(),
+        "skipped": sum(len(row["skipped"]) for row in rows),
+        "per_class": [counts[label] for label in range(max(counts) + 1)],
+        "shards": [{key: row[key] for key in ("file", "images", "sha256")} for row in rows if row["file"]],
+    }
+
+
+def _weights(encoder: object) -> dict[str, str]:
+    """SHA-256 of an encoder's weights, where it has any."""
+    model = encoder if isinstance(encoder, torch.nn.Module) else getattr(encoder, "model", None)
+    return {"weights_sha256": fingerprint(model)} if isinstance(model, torch.nn.Module) else {}
+
+
+def _semantic(encoders: CompositeEncoder, images: Mapping[Split, ImagesOrFiles]) -> dict[str, Any]:
+    facts: dict[str, Any] = dict(_weights(encoders.semantic))
+    if isinstance(encoders.compressor, PatchPCA):
+        facts["explained_variance_ratio"] = encoders.compressor.explained_variance_ratio.tolist()
+    if isinstance(encoders.semantic, SmallViT):
+        facts["accuracy_heldout"] = _accuracy(encoders.semantic, images["heldout"])
+    return facts
+
+
+def _judge(folder: Path, images: Mapping[Split, ImagesOrFiles]) -> dict[str, Any]:
+    train = images["train"]
+    assert isinstance(train, TensorImages)
+    judge = SmallCNN(classes=int(train.labels.max()) + 1, image_channels=train.images.shape[1])
+    load_module(judge, folder / JUDGE)
+    return {
+        "channels": judge.head.in_features,
+        "classes": judge.head.out_features,
+        "image_channels": train.images.shape[1],
+        "accuracy_heldout": _accuracy(judge.eval(), images["heldout"]),
+    }
+
+
+@torch.inference_mode()
+def _accuracy(model: SmallViT | SmallCNN, images: ImagesOrFiles, batch: int = 500) -> float:
+    assert isinstance(images, TensorImages)
+    device = next(model.parameters()).device
+    guesses = [model(chunk.to(device)).argmax(1).cpu() for chunk in torch.split(images.images, batch)]
+    return float((torch.cat(guesses) == images.labels).double().mean())

@@ -1,0 +1,139 @@
+"""The encoders of a run of `lwd encode`: small ones trained on the spot, pretrained ones loaded, PCA fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lwd.data.encode_settings import NONE, SAME, SMALL_VIT, EncodeSettings, SemanticSettings, TextureSettings
+from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, to_unit
+from lwd.encoders.composite import CompositeEncoder, Compressor, PatchFeatures
+from lwd.encoders.features import SmallCNN, SmallViT, train_classifier
+from lwd.encoders.pca import PatchPCA
+from lwd.encoders.semvae import SemVAE, load_released_semvae, load_semvae
+from lwd.encoders.store import JUDGE
+from lwd.encoders.texture import PixelUnshuffle, TextureEncoder
+from lwd.encoders.vae import SDVAE
+from lwd.encoders.vision import load_patch_encoder
+from lwd.errors import UserError
+from lwd.files import atomic_path
+from lwd.groups import Layout
+from lwd.runtime.checkpoint import load_module, save_tensors
+from lwd.runtime.engine import Engine
+from lwd.runtime.progress import progress_bar
+from lwd.runtime.seeding import Stream, integer, seeded
+
+VIT_FILE, PCA_FILE = "semantic.safetensors", "pca.safetensors"
+EXACT_PCA_VALUES = 2**26
+"""Up to so many feature values (0.5 GB in float64) PCA is fitted at once and exactly, beyond in a stream."""
+
+
+def prepare(
+    settings: EncodeSettings, layout: Layout, seed: int, folder: Path, engine: Engine, train: ImagesOrFiles
+) -> CompositeEncoder:
+    """Make what has to be made, on the main process and into ``folder``, then load everything on every process.
+
+    What ``folder`` holds already is not made again. Raises UserError for settings that do not fit the images or groups.
+    """
+    texture = _texture(settings.texture, engine)
+    if isinstance(train, TensorImages) and engine.is_main:
+        _train_small(settings, seed, folder, train, engine.compute.progress)
+    engine.barrier()
+    semantic = _features(settings.semantic.encoder, settings.semantic.path, folder, train, engine)
+    repa: PatchFeatures | None = semantic
+    if settings.repa.encoder != SAME:
+        none = settings.repa.encoder == NONE
+        repa = None if none else _features(settings.repa.encoder, settings.repa.path, folder, train, engine)
+    channels = {group.name: group.channels for group in layout.groups}[settings.semantic.group]
+    if settings.semantic.compress == "pca" and engine.is_main and not (folder / PCA_FILE).is_file():
+        _fit_pca(settings, channels, train, semantic, engine).save(folder / PCA_FILE)
+    engine.barrier()
+    compressor = _compressor(settings.semantic, folder, engine)
+    return CompositeEncoder(settings.texture.group, texture, settings.semantic.group, semantic, compressor, repa)
+
+
+def _texture(settings: TextureSettings, engine: Engine) -> TextureEncoder:
+    if settings.encoder == "identity":
+        return PixelUnshuffle(settings.factor)
+    return SDVAE.load(settings.path, engine.device, engine.dtype)
+
+
+def _features(name: str, path: Path | None, folder: Path, train: ImagesOrFiles, engine: Engine) -> PatchFeatures:
+    if name != SMALL_VIT:
+        return load_patch_encoder(name, path, engine.device, engine.dtype)
+    if not isinstance(train, TensorImages):
+        raise UserError(f"encode: {SMALL_VIT!r} is trained on built-in data sets; images on disk need a pretrained one")
+    vit = small_vit(train)
+    load_module(vit, folder / VIT_FILE)
+    return vit.eval().to(engine.device)
+
+
+def small_vit(train: TensorImages) -> SmallViT:
+    """The network that fits a built-in data set, freshly initialised from torch's global generator."""
+    _, channels, size, _ = train.images.shape
+    return SmallViT(classes=int(train.labels.max()) + 1, image_channels=channels, image_size=size)
+
+
+def _train_small(settings: EncodeSettings, seed: int, folder: Path, train: TensorImages, show: bool) -> None:
+    """The semantic encoder and the judge of a built-in data set, each written once it is done."""
+    with seeded(Stream.INITIALISE, seed):
+        vit = small_vit(train)
+        judge = SmallCNN(classes=int(train.labels.max()) + 1, image_channels=train.images.shape[1])
+    todo: tuple[tuple[str, torch.nn.Module, str, int, float, int], ...] = (
+        ("semantic encoder", vit, VIT_FILE, settings.encoder_steps, 0.0, 0),
+        ("judge", judge, JUDGE, settings.judge_steps, settings.judge_distortion, 1),
+    )
+    for title, model, file, steps, distortion, number in todo:
+        if (folder / file).is_file():
+            continue
+        with progress_bar(title, steps, show=show) as advance:
+            own = integer(Stream.ENCODER, seed, number)
+            images, labels = train.images, train.labels
+            train_classifier(model, images, labels, steps=steps, distortion=distortion, seed=own, progress=advance)
+        with atomic_path(folder / file) as temporary:
+            save_tensors(temporary, model.state_dict())
+
+
+def _fit_pca(
+    settings: EncodeSettings, channels: int, train: ImagesOrFiles, semantic: PatchFeatures, engine: Engine
+) -> PatchPCA:
+    count = min(settings.semantic.pca_images, len(train))
+    rows = torch.arange(count) * len(train) // count
+    chunks = _feature_chunks(settings, train, rows, semantic, engine)
+    first = next(chunks, None)
+    if first is None:
+        raise UserError(f"encode: none of the {len(rows)} images for the PCA can be read")
+    try:
+        if first[0].numel() * len(rows) <= EXACT_PCA_VALUES:
+            return PatchPCA(channels).fit(torch.cat([first, *chunks]))
+        return PatchPCA(channels).fit_stream(chain([first], chunks))
+    except ValueError as error:
+        raise UserError(f"encode: PCA to {channels} channels: {error}") from error
+
+
+def _feature_chunks(
+    settings: EncodeSettings, train: ImagesOrFiles, rows: Tensor, semantic: PatchFeatures, engine: Engine
+) -> Iterator[Tensor]:
+    """Features of the readable images among ``rows``, batch by batch, on the CPU."""
+    batches = [batch.tolist() for batch in torch.split(rows, settings.batch)]
+    with progress_bar("features for the PCA", len(rows), show=engine.compute.progress) as advance:
+        for crops in image_loader(train, batches, settings.decoders):
+            good = torch.tensor([error is None for error in crops.errors])
+            if bool(good.any()):
+                with torch.inference_mode():
+                    yield semantic.patch_features(to_unit(crops.images[good].to(engine.device))).cpu()
+            advance(len(good))
+
+
+def _compressor(settings: SemanticSettings, folder: Path, engine: Engine) -> Compressor:
+    if settings.compress == "pca":
+        return PatchPCA.load(folder / PCA_FILE)
+    if settings.semvae is None:
+        raise UserError("encode.semantic.semvae: the folder that lwd semvae wrote, or a released .pt, is needed")
+    load = load_semvae if settings.semvae.is_dir() else load_released_semvae
+    model: SemVAE = load(settings.semvae)
+    return model.to(engine.device).eval()

@@ -1,0 +1,102 @@
+"""Shards written behind the encoders' back: one at a time in a thread, each with a record that says it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from lwd.data.shards import write_shard
+from lwd.encoders.composite import Encoded
+from lwd.files import read_json, write_json
+from lwd.groups import Layout
+
+SHARD_IMAGES = 1000
+"""Source images of one shard; images that are skipped leave it shorter."""
+_CHUNK_BYTES = 2**24
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """SFD's file names. The number is that of the images' place in the source, whatever process wrote the shard."""
+    return folder / f"latents_rank00_shard{number:04d}.safetensors"
+
+
+def record_path(folder: Path, number: int) -> Path:
+    """Where the record of a shard lies: its images, labels, checksum, and what was skipped. Written after the shard."""
+    return shard_path(folder, number).with_suffix(".json")
+
+
+class ShardWriter:
+    """Writes finished shards in a thread, so that the encoders go on; at most one waits.
+
+    Use it as a context manager; an error in the thread is raised at the next `put`, or on leaving.
+    """
+
+    def __init__(self, folder: Path, layout: Layout) -> None:
+        self._folder, self._layout = folder, layout
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
+        self._last: Future[None] | None = None
+
+    def put(
+        self, number: int, parts: Sequence[tuple[Encoded, Encoded]], labels: Tensor, skipped: Iterable[tuple[str, str]]
+    ) -> None:
+        """Hand over shard ``number``: batches of (images, mirrored images), labels (N,), and (name, error) pairs."""
+        self._wait()
+        self._last = self._pool.submit(self._write, number, list(parts), labels, list(skipped))
+
+    def _wait(self) -> None:
+        if self._last is not None:
+            self._last.result()
+            self._last = None
+
+    def _write(
+        self, number: int, parts: list[tuple[Encoded, Encoded]], labels: Tensor, skipped: list[tuple[str, str]]
+    ) -> None:
+        path, record = shard_path(self._folder, number), record_path(self._folder, number)
+        if not len(labels):
+            write_json(record, {"file": None, "images": 0, "labels": {}, "sha256": "", "skipped": skipped})
+            return
+        (latents, features), (flipped, features_flipped) = (_join(side) for side in zip(*parts, strict=True))
+        write_shard(path, self._layout, latents, labels, flipped, features, features_flipped)
+        values, counts = torch.unique(labels, return_counts=True)
+        per_label = {str(value): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
+        row = {"file": path.name, "images": len(labels), "labels": per_label, "sha256": checksum(path)}
+        write_json(record, {**row, "skipped": skipped})
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._wait()
+        finally:
+            self._pool.shutdown()
+
+
+def read_record(folder: Path, number: int) -> dict[str, Any] | None:
+    """The record of a shard that is whole, else None."""
+    path = record_path(folder, number)
+    return dict(read_json(path)) if path.is_file() else None
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _join(side: Sequence[Encoded]) -> tuple[dict[str, Tensor], Tensor | None]:
+    groups = {name: torch.cat([part.groups[name] for part in side]) for name in side[0].groups}
+    features = [part.features for part in side if part.features is not None]
+    return groups, torch.cat(features) if features else None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 USER_ERROR = 2
 INTERRUPTED = 130
-SEVERAL_PROCESSES = ("semvae", "probe", "sweep", "train")
+SEVERAL_PROCESSES = ("encode", "semvae", "probe", "sweep", "train")
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -60,6 +60,8 @@ class EncodeSettings(Config):
     semantic: SemanticSettings = SemanticSettings()
     repa: RepaSettings = RepaSettings()
     batch: PositiveInt = 64
+    shard_images: PositiveInt = 1000
+    """Source images of one shard; images that are skipped leave it shorter."""
     decoders: NonNegativeInt = 4
     """Processes that decode images on disk, for each process that encodes."""
     on_error: Literal["stop", "skip"] = "stop"

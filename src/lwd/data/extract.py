@@ -16,7 +16,7 @@ from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, to_unit
 from lwd.data.manifest import UNREADABLE, finish, write_unreadable
 from lwd.data.prepare import prepare
 from lwd.data.sources import open_source
-from lwd.data.writer import SHARD_IMAGES, ShardWriter, read_record
+from lwd.data.writer import ShardWriter, read_record, shards_of
 from lwd.encoders.composite import CompositeEncoder, Encoded
 from lwd.encoders.store import MANIFEST, read_manifest
 from lwd.errors import UserError
@@ -39,8 +39,7 @@ class EncodeConfig(RunConfig):
 def run(config: EncodeConfig) -> Path:
     """Encode every split into OUTPUT/data (or data.path); returns that folder.
 
-    Shards of 1 000 source images are shared out over the processes; a killed run goes on with those that are missing.
-    Data that was encoded under the same settings is left as it is. Raises UserError for settings that do not fit the
+    Shards are shared out over the processes; a killed run goes on with those that are missing. Data that was encoded under the same settings is left as it is. Raises UserError for settings that do not fit the
     images or groups, for a folder that holds anything else, and for unreadable images where ``on_error`` is "stop".
     """
     folder, engine = config.data_path, Engine(config.compute)
@@ -52,6 +51,8 @@ def run(config: EncodeConfig) -> Path:
         return folder
     engine.barrier()
     if engine.is_main:
+        for leftover in folder.rglob(".*.tmp"):  # of a run that was killed while it wrote
+            leftover.unlink()
         write_json(folder / STARTED, recipe)
     encoders = prepare(config.encode, config.layout, config.seed, folder, engine, images["train"])
     for split, source in images.items():
@@ -82,11 +83,11 @@ def encode_split(
     """This process's share of a split's shards, those that are not there yet. Batches never cross shards, so that a
     shard's content depends neither on what was there nor on how many processes there are."""
     settings = config.encode
-    numbers = range(engine.rank, -(-len(images) // SHARD_IMAGES), engine.world)
-    todo = [number for number in numbers if read_record(folder, number) is None]
-    rows = {n: range(n * SHARD_IMAGES, min((n + 1) * SHARD_IMAGES, len(images))) for n in todo}
-    batches = [list(r[i : i + settings.batch]) for r in rows.values() for i in range(0, len(r), settings.batch)]
-    total = sum(len(range(n * SHARD_IMAGES, min((n + 1) * SHARD_IMAGES, len(images)))) for n in numbers)
+    shards = shards_of(len(images), settings.shard_images)
+    mine = range(engine.rank, len(shards), engine.world)
+    todo = [number for number in mine if read_record(folder, number) is None]
+    batches = [list(shards[n][i : i + settings.batch]) for n in todo for i in range(0, len(shards[n]), settings.batch)]
+    total = sum(len(shards[n]) for n in mine)
     show, done = engine.is_main and engine.compute.progress, total - sum(map(len, batches))
     folder.mkdir(parents=True, exist_ok=True)
     with (
@@ -98,14 +99,14 @@ def encode_split(
             shard.add(batch, images, encoders, engine.device)
             if shard.skipped and settings.on_error == "stop":
                 report = folder.parent / UNREADABLE
-                write_unreadable(report, {folder.name: shard.skipped})
+                write_unreadable(report, [(folder.name, *entry) for entry in shard.skipped])
                 raise UserError(
                     f"{folder.name}: {shard.skipped[0][1]}; listed, with {len(shard.skipped) - 1} more so far, in "
                     f"{report}; encode.on_error=skip leaves such images out"
                 )
             advance(len(batch.labels))
-            number = int(batch.positions[-1]) // SHARD_IMAGES
-            if int(batch.positions[-1]) == rows[number][-1]:
+            number = int(batch.positions[-1]) // settings.shard_images
+            if int(batch.positions[-1]) == shards[number][-1]:
                 writer.put(number, shard.parts, torch.cat(shard.labels), shard.skipped)
                 shard = _Shard()
 

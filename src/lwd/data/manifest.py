@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from lwd.data.encode_settings import EncodeSettings
 from lwd.data.feed import ImagesOrFiles, TensorImages
 from lwd.data.shards import write_stats
 from lwd.data.stats import stats_path
-from lwd.data.writer import SHARD_IMAGES, read_record, record_path
+from lwd.data.writer import read_record, record_path, shards_of
 from lwd.encoders.composite import CompositeEncoder
 from lwd.encoders.features import SmallCNN, SmallViT
 from lwd.encoders.pca import PatchPCA
@@ -44,9 +44,10 @@ def finish(
 
     Raises UserError where a shard is missing or a split has no image.
     """
-    records = {split: list(_records(folder / split, len(source))) for split, source in images.items()}
-    unreadable = {split: [tuple(entry) for row in rows for entry in row["skipped"]] for split, rows in records.items()}
-    write_unreadable(folder / UNREADABLE, unreadable)
+    numbers = {split: range(len(shards_of(len(source), settings.shard_images))) for split, source in images.items()}
+    records = {split: [_record(folder / split, number) for number in numbers[split]] for split in images}
+    skipped = [(split, *entry) for split, rows in records.items() for row in rows for entry in row["skipped"]]
+    write_unreadable(folder / UNREADABLE, skipped)
     if empty := [split for split, rows in records.items() if not sum(row["images"] for row in rows)]:
         raise UserError(f"{folder / empty[0]}: none of the images could be read; see {folder / UNREADABLE}")
     write_stats(folder / "train", layout)
@@ -56,28 +57,25 @@ def finish(
                 with atomic_path(folder / split / stats.name) as temporary:
                     temporary.write_bytes(stats.read_bytes())
     write_json(folder / MANIFEST, _manifest(folder, settings, recipe, records, images, encoders))
-    for split, source in images.items():
-        for number in range(-(-len(source) // SHARD_IMAGES)):
+    for split in images:
+        for number in numbers[split]:
             record_path(folder / split, number).unlink()
 
 
-def write_unreadable(path: Path, by_split: Mapping[str, Sequence[tuple[str, str]]]) -> None:
-    """A CSV of split, file and error; no file where there is nothing to list."""
-    if not any(by_split.values()):
+def write_unreadable(path: Path, entries: Sequence[tuple[str, ...]]) -> None:
+    """A CSV of (split, file, error); no file where there is nothing to list."""
+    if not entries:
         path.unlink(missing_ok=True)
         return
     with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(["split", "file", "error"])
-        rows.writerows([split, name, error] for split, skipped in by_split.items() for name, error in skipped)
+        csv.writer(file).writerows([("split", "file", "error"), *entries])
 
 
-def _records(folder: Path, count: int) -> Iterator[dict[str, Any]]:
-    for number in range(-(-count // SHARD_IMAGES)):
-        record = read_record(folder, number)
-        if record is None:
-            raise UserError(f"{record_path(folder, number)}: missing; start lwd encode again, it makes what is missing")
-        yield record
+def _record(folder: Path, number: int) -> dict[str, Any]:
+    record = read_record(folder, number)
+    if record is None:
+        raise UserError(f"{record_path(folder, number)}: missing; start lwd encode again, it makes what is missing")
+    return record
 
 
 def _manifest(

@@ -17,8 +17,6 @@ from lwd.encoders.composite import Encoded
 from lwd.files import read_json, write_json
 from lwd.groups import Layout
 
-SHARD_IMAGES = 1000
-"""Source images of one shard; images that are skipped leave it shorter."""
 _CHUNK_BYTES = 2**24
 
 
@@ -79,6 +77,11 @@ class ShardWriter:
             self._wait()
         finally:
             self._pool.shutdown()
+
+
+def shards_of(count: int, shard_images: int) -> list[range]:
+    """Which of ``count`` source images make each shard."""
+    return [range(start, min(start + shard_images, count)) for start in range(0, count, shard_images)]
 
 
 def read_record(folder: Path, number: int) -> dict[str, Any] | None:

@@ -20,7 +20,7 @@ from lwd.data.writer import ShardWriter, read_record, shards_of
 from lwd.encoders.composite import CompositeEncoder, Encoded
 from lwd.encoders.store import MANIFEST, read_manifest
 from lwd.errors import UserError
-from lwd.files import read_json, write_json
+from lwd.files import discard, read_json, write_json
 from lwd.runtime.engine import Engine
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.run import RunConfig, write_run_files
@@ -39,8 +39,9 @@ class EncodeConfig(RunConfig):
 def run(config: EncodeConfig) -> Path:
     """Encode every split into OUTPUT/data (or data.path); returns that folder.
 
-    Shards are shared out over the processes; a killed run goes on with those that are missing. Data that was encoded under the same settings is left as it is. Raises UserError for settings that do not fit the
-    images or groups, for a folder that holds anything else, and for unreadable images where ``on_error`` is "stop".
+    Shards are shared out over the processes; a killed run goes on with those that are missing. Data that was encoded
+    under the same settings is left as it is. Raises UserError for settings that do not fit the images or groups, for a
+    folder that holds anything else, and for unreadable images where ``on_error`` is "stop".
     """
     folder, engine = config.data_path, Engine(config.compute)
     _check_groups(config)
@@ -51,10 +52,13 @@ def run(config: EncodeConfig) -> Path:
         return folder
     engine.barrier()
     if engine.is_main:
+        if (folder / STARTED).is_file() and read_json(folder / STARTED) != recipe:
+            discard(folder)  # an earlier try of other settings that left no shard (`_finished` refuses others)
         for leftover in folder.rglob(".*.tmp"):  # of a run that was killed while it wrote
             leftover.unlink()
         write_json(folder / STARTED, recipe)
     encoders = prepare(config.encode, config.layout, config.seed, folder, engine, images["train"])
+    _check_shapes(config, encoders, images["train"], engine)
     for split, source in images.items():
         encode_split(config, folder / split, source, encoders, engine)
     engine.barrier()
@@ -152,6 +156,24 @@ def _check_groups(config: EncodeConfig) -> None:
         )
 
 
+def _check_shapes(config: EncodeConfig, encoders: CompositeEncoder, images: ImagesOrFiles, engine: Engine) -> None:
+    """Raise UserError unless the encoders' outputs are the groups', on one grid."""
+    shape = images.images.shape[1:] if isinstance(images, TensorImages) else (3, images.size, images.size)
+    try:
+        encoded = encoders.encode(torch.zeros(1, *shape, device=engine.device)).groups
+    except ValueError as error:
+        raise UserError(f"encode: the encoders do not take images of shape {tuple(shape)} ({error})") from error
+    for group in config.layout.groups:
+        if encoded[group.name].shape[1] != group.channels:
+            raise UserError(
+                f"groups: {group.name!r} has {group.channels} channels, its encoder makes "
+                f"{encoded[group.name].shape[1]} of images of shape {tuple(shape)}"
+            )
+    grids = {name: tuple(latents.shape[2:]) for name, latents in encoded.items()}
+    if len(set(grids.values())) > 1:
+        raise UserError(f"encode: the groups lie on different grids {grids}; choose another factor, size or encoder")
+
+
 def _recipe(config: EncodeConfig, images: dict[Split, ImagesOrFiles]) -> dict[str, Any]:
     """What decides every byte of the shards."""
     ignored = {"on_error", "decoders", "dataset", "heldout"}
@@ -172,7 +194,8 @@ def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
         raise UserError(f"{folder}: holds other files; choose another output or data.path")
     whole = (folder / MANIFEST).is_file()
     present = read_manifest(folder)["recipe"] if whole else read_json(folder / STARTED)
-    if present != recipe:
+    shards = any(folder.glob("*/*.safetensors"))
+    if present != recipe and (whole or shards):
         raise UserError(f"{folder}: encoded with other settings or images; choose another output or remove it")
     missing = [s for s in recipe["images"] if not any((folder / s).glob("*.safetensors"))]
     return whole and not missing

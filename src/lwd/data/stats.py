@@ -42,8 +42,8 @@ def stats_path(folder: Path, key: str) -> Path:
 
 def save_stats(path: Path, mean: Tensor, std: Tensor) -> None:
     """Write one statistics file atomically."""
-    with atomic_path(path) as temporary:
-        torch.save({"mean": mean, "std": std}, temporary)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:  # given a path, torch.save writes its name too
+        torch.save({"mean": mean, "std": std}, file)
 
 
 def load_stats(path: Path, channels: int) -> tuple[Tensor, Tensor]:

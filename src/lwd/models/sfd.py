@@ -76,8 +76,8 @@ def save_sfd_checkpoint(model: LightningDiT, path: str | Path) -> None:
     if tuple(model.t_embedder.by_group) != SFD_TIME_ORDER:
         state = {name: _swap_condition(name, tensor) for name, tensor in state.items()}
     renamed = {**{_sfd_name(name): tensor for name, tensor in state.items()}, **_rotary(model)}
-    with atomic_path(Path(path)) as temporary:
-        torch.save({"model": renamed, "ema": renamed}, temporary)
+    with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
+        torch.save({"model": renamed, "ema": renamed}, file)
 
 
 def _state_dict(payload: Any, which: str, path: Path) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -71,6 +72,7 @@ class Engine:
     def __init__(self, compute: ComputeConfig) -> None:
         self.compute = compute
         cpu = compute.device == "cpu" or not torch.cuda.is_available()
+        AcceleratorState._reset_state()  # it is global, and refuses a second stage of another precision in one process
         self._accelerator = Accelerator(cpu=cpu, mixed_precision=compute.precision, step_scheduler_with_optimizer=False)
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index

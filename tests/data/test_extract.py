@@ -1,0 +1,248 @@
+"""`lwd encode`: shards against the encoders called by hand, resumed, shared out, and with bad images."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from lwd.config import load
+from lwd.data import LatentShards
+from lwd.data.builtin import digits
+from lwd.data.extract import run
+from lwd.encoders.features import SmallViT
+from lwd.encoders.pca import PatchPCA
+from lwd.encoders.store import load_decoder, load_judge
+from lwd.encoders.vision import load_patch_encoder, random_patch_encoder
+from lwd.errors import UserError
+from lwd.experiment import Experiment
+
+ROOT = Path(__file__).parents[2]
+DIGITS = ROOT / "configs" / "digits.yaml"
+QUICK = ("compute.progress=false", "encode.encoder_steps=5", "encode.judge_steps=5", "encode.shard_images=50")
+
+
+def encode(folder, *overrides, config=DIGITS):
+    return run(load(Experiment, config, [*QUICK, f"output={folder}", *overrides]))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Digits, encoded without disturbance, 50 images a shard."""
+    return encode(tmp_path_factory.mktemp("whole"))
+
+
+def content(folder):
+    """Every shard, statistic and encoder by name. The rest holds paths and versions."""
+    files = sorted(p for p in folder.rglob("*") if p.suffix in (".safetensors", ".pt"))
+    return {str(p.relative_to(folder)): p.read_bytes() for p in files}
+
+
+def test_shards_are_what_the_encoders_make(whole):
+    images, labels = digits("train")
+    vit, pca = SmallViT(), PatchPCA.load(whole / "pca.safetensors")
+    vit.load_state_dict(load_file(whole / "semantic.safetensors"))
+    files = sorted((whole / "train").glob("*.safetensors"))
+    assert [len(load_file(f)["labels"]) for f in files] == 27 * [50] + [2]
+    shard = load_file(files[3])
+    rows = slice(150, 200)
+    assert torch.equal(shard["labels"], labels[rows])
+    for suffix, x in (("", images[rows]), ("_flip", images[rows].flip(-1))):
+        by_hand = x.reshape(50, 4, 2, 4, 2).permute(0, 2, 4, 1, 3).reshape(50, 4, 4, 4)
+        assert torch.equal(shard[f"latents{suffix}"], by_hand)
+        with torch.no_grad():
+            features = vit.patch_features(x)
+        # float32 through three blocks, another batch than the pipeline's; features are stored in float16.
+        torch.testing.assert_close(shard[f"latents_sv{suffix}"], pca.encode(features), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(shard[f"feats_dino{suffix}"].float(), features, rtol=1e-3, atol=1e-3)
+
+
+def test_statistics_are_those_of_the_training_split(whole):
+    latents = torch.cat([load_file(f)["latents_sv"] for f in sorted((whole / "train").glob("*.safetensors"))])
+    for split in ("train", "heldout"):
+        stats = torch.load(whole / split / "latents_sv_stats.pt", weights_only=True)
+        torch.testing.assert_close(stats["mean"], latents.mean((0, 2, 3), keepdim=True), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(stats["std"], latents.std((0, 2, 3), keepdim=True, correction=0))
+
+
+def test_the_manifest_counts_and_sums(whole):
+    import hashlib
+
+    manifest = json.loads((whole / "manifest.json").read_text())
+    labels = digits("train")[1]
+    train = manifest["splits"]["train"]
+    assert train["images"] == 1352 and train["skipped"] == 0
+    assert train["per_class"] == torch.bincount(labels).tolist()
+    for shard in train["shards"]:
+        assert hashlib.sha256((whole / "train" / shard["file"]).read_bytes()).hexdigest() == shard["sha256"]
+    assert len(train["shards"]) == 28 and not list(whole.rglob("shard*.json"))
+    assert manifest["judge"]["classes"] == 10 and load_judge(whole)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+
+
+def command(folder, *overrides, processes=1):
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    lwd = ["-m", "lwd", "encode", "-c", str(DIGITS), *QUICK, f"output={folder}", *overrides]
+    return [*(start if processes > 1 else [sys.executable]), *lwd]
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(whole, tmp_path):
+    """kill -9 while shards are being written, twice; small batches so that there is something to interrupt."""
+    folder = tmp_path / "data"
+    for at_least in (3, 12):
+        process = subprocess.Popen(command(tmp_path), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while len(list(folder.glob("*/*shard*.json"))) < at_least and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        if (folder / "manifest.json").exists():
+            pytest.skip("the machine encoded everything before it could be killed")
+    with pytest.raises(UserError, match="missing"):
+        LatentShards(folder / "train", load(Experiment, DIGITS).layout)
+    (folder / "train" / ".latents_rank00_shard0027.safetensors.1.tmp").write_bytes(b"cut short")
+    assert encode(tmp_path) == folder
+    assert content(folder) == content(whole) and not list(folder.rglob(".*.tmp"))
+
+
+def test_two_processes_write_the_same_shards(whole, tmp_path):
+    subprocess.run(command(tmp_path, processes=2), env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL, timeout=240)
+    assert content(tmp_path / "data") == content(whole)
+
+
+def test_what_is_there_is_left_alone(whole, tmp_path):
+    before = {p: p.stat().st_mtime_ns for p in whole.rglob("*")}
+    assert encode(whole.parent) == whole
+    assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
+    with pytest.raises(UserError, match="encoded with other settings or images"):
+        encode(whole.parent, "seed=1")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="holds other files"):
+        encode(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("groups=[{name: tex, channels: 5}, {name: sem, channels: 2}]", "'tex' has 5 channels, its encoder makes 4"),
+        ("groups=[{name: tex, channels: 4}, {name: sem, channels: 65}]", "PCA to 65 channels"),
+        ("encode.texture={group: tex, factor: 4}", "'tex' has 4 channels, its encoder makes 16"),
+        ("encode.texture={group: tex, factor: 3}", "do not take images of shape"),
+        ("encode.texture={group: image}", "texture.group 'image'"),
+        ("encode.dataset=digit", "unknown data set 'digit'; did you mean 'digits'"),
+        ("encode.heldout=/tmp", "digits has held-out images of its own"),
+        ("encode.dataset=/nowhere/at/all", "/nowhere/at/all"),
+        ("encode.semantic={group: sem, compress: semvae}", "encode.semantic.semvae"),
+        ("encode.semantic={group: sem, encoder: dino}", "unknown vision model 'dino'"),
+    ],
+)
+def test_settings_that_do_not_fit_give_one_line(tmp_path, override, message):
+    with pytest.raises(UserError, match=message) as error:
+        encode(tmp_path, override)
+    assert "\n" not in str(error.value)
+    assert not list(tmp_path.rglob("*shard*"))
+
+
+def test_a_failed_try_does_not_stand_in_the_way(tmp_path):
+    with pytest.raises(UserError):
+        encode(tmp_path, "encode.texture={group: tex, factor: 4}")
+    assert len(LatentShards(encode(tmp_path) / "train", load(Experiment, DIGITS).layout)) == 1352
+
+
+PHOTOS = """
+groups: [{name: tex, channels: 768}, {name: sem, channels: 3}]
+leader: sem
+data: {flip: true}
+encode:
+  dataset: DATASET
+  texture: {group: tex, encoder: identity, factor: 16}
+  semantic: {group: sem, encoder: dinov2-s, path: WEIGHTS, compress: pca}
+  batch: 2
+  shard_images: 4
+  decoders: 1
+"""
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Nine pictures of three classes, one cut short; DINOv2-S with random weights; a config."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for i in range(9):
+        path = folder / "images" / "abc"[i // 3] / f"{i}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))
+        coarse.resize((300 + 10 * i, 280), Image.Resampling.BICUBIC).save(path, quality=90)
+    bad = folder / "images" / "b" / "4.jpg"
+    bad.write_bytes(bad.read_bytes()[:2000])
+    random_patch_encoder("dinov2-s").model.save_pretrained(folder / "dino")
+    config = folder / "photos.yaml"
+    text = PHOTOS.replace("DATASET", str(folder / "images")).replace("WEIGHTS", str(folder / "dino"))
+    config.write_text(text)
+    return folder, config
+
+
+def test_images_on_disk_with_a_bad_one(photos, tmp_path):
+    folder, config = photos
+    settings = [f"output={tmp_path}", "compute.progress=false"]
+    with pytest.raises(UserError, match=r"train: b/4.jpg: .*listed.*unreadable.csv; encode.on_error=skip"):
+        run(load(Experiment, config, settings))
+    report = tmp_path / "data" / "unreadable.csv"
+    assert list(csv.reader(report.open()))[1][:2] == ["train", "b/4.jpg"]
+    # The same folder, gone on with: what was encoded before the bad image is kept.
+    kept = (tmp_path / "data" / "train" / "latents_rank00_shard0000.safetensors").stat().st_mtime_ns
+    data = run(load(Experiment, config, [*settings, "encode.on_error=skip"]))
+    files = sorted((data / "train").glob("*.safetensors"))
+    assert files[0].stat().st_mtime_ns == kept
+    assert [len(load_file(f)["labels"]) for f in files] == [4, 3, 1]
+    assert len(list(csv.reader(report.open()))) == 2
+    manifest = json.loads((data / "manifest.json").read_text())
+    assert manifest["classes"] == ["a", "b", "c"] and manifest["splits"]["train"]["per_class"] == [3, 2, 3]
+    assert manifest["splits"]["train"]["skipped"] == 1 and len(manifest["semantic"]["weights_sha256"]) == 64
+
+    layout = load(Experiment, config).layout
+    shards = LatentShards(data / "train", layout, flip=False)
+    assert shards.labels().tolist() == [0, 0, 0, 1, 1, 2, 2, 2] and shards.feature_dim == 384
+    # The texture decodes to the crop that Pillow makes: 280 pixels high, so 256/280 of the size, cut from the middle.
+    image = Image.open(folder / "images" / "c" / "7.jpg").convert("RGB")
+    resized = np.array(image.resize((round(370 * 256 / 280), 256), Image.Resampling.BICUBIC))
+    left = (resized.shape[1] - 256) // 2
+    expected = torch.from_numpy(resized[:, left : left + 256].copy()).permute(2, 0, 1)
+    tex = load_file(files[1])["latents"][2]  # c/6, then c/7: the third of the second shard, b/4 being left out
+    decoded = load_decoder(data).decode(torch.cat([tex[None], torch.zeros(1, 3, 16, 16)], dim=1), layout)[0]
+    assert torch.equal(((decoded + 1) * 127.5).round().to(torch.uint8), expected)
+    features = load_patch_encoder("dinov2-s", folder / "dino").patch_features(expected[None])
+    stored = load_file(files[1])["feats_dino"][2]
+    # float16 storage (2^-11) of features of order 1 to 5, and float32 through twelve blocks in another batch.
+    torch.testing.assert_close(stored.float(), features[0], rtol=2e-3, atol=5e-3)
+
+
+def test_labels_csv_precision_and_no_features(photos, tmp_path):
+    """A flat folder with labels.csv; held-out images; bfloat16 encoders; no REPA features."""
+    folder, config = photos
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    rows = ["file,label"]
+    for path in sorted((folder / "images").rglob("*.jpg"))[:3]:
+        (flat / path.name).write_bytes(path.read_bytes())
+        rows.append(f"{path.name},{int(path.stem) + 4}")
+    (flat / "labels.csv").write_text("\n".join(rows))
+    more = [f"encode.dataset={flat}", f"encode.heldout={flat}", "encode.repa={encoder: none}", "compute.precision=bf16"]
+    data = run(load(Experiment, config, [f"output={tmp_path}", "compute.progress=false", *more]))
+    tensors = load_file(data / "heldout" / "latents_rank00_shard0000.safetensors")
+    assert tensors["labels"].tolist() == [4, 5, 6] and not any("feats" in key for key in tensors)
+    assert tensors["latents_sv"].dtype == torch.float32
+    assert content(data / "train") == content(data / "heldout")

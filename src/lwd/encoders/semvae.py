@@ -73,23 +73,22 @@ class SemVAE(nn.Module, PyTorchModelHubMixin, library_name="lwd", tags=["lwd", "
         return Posterior(mean, logvar.clamp(*LOGVAR_RANGE))
 
     def encode(
-        self, features: Tensor, *, seed: int | None = None, images: Tensor | None = None, twin: bool = False
+        self, features: Tensor, *, seed: int | None = None, indices: Tensor | None = None, draw: int = 0
     ) -> Tensor:
-        """Features (N, D, h, w) -> latents (N, k, h, w): the posterior's mean or, with ``seed``, a sample of it.
+        """Features (N, D, h, w) -> latents (N, k, h, w): the posterior's mean, which needs no seed.
 
         The mean is the default, since it is a function of the image alone, and is what the decoder reconstructs best
-        from; SFD's own extraction samples. A sample's noise is a pure function of the seed, the image's number in
-        ``images`` (N,) int64, and ``twin``, whether these are mirrored images. Raises ValueError for a seed without
-        images.
+        from. With ``seed`` and the images' ``indices`` (N,) int64 in the data set it is a sample, as SFD stores it,
+        whose noise is a function of (seed, draw, index); another ``draw`` (a mirrored twin) is independent. Raises
+        ValueError for one without the other.
         """
+        if (seed is None) != (indices is None):
+            raise ValueError("a posterior sample needs both seed and indices; the mean needs neither")
         posterior = self.posterior(features)
-        if seed is None:
+        if seed is None or indices is None:
             return posterior.mean
-        if images is None:
-            raise ValueError("a sampled latent needs the images' numbers")
         shape = tuple(posterior.mean.shape[1:])
-        noise = normal(Stream.POSTERIOR, seed, int(twin), images.to(features.device), shape)
-        return posterior.sample(noise)
+        return posterior.sample(normal(Stream.POSTERIOR, seed, draw, indices.to(features.device), shape))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (N, k, h, w) on the encoder's own scale -> features (N, D, h, w)."""

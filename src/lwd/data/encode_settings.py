@@ -62,8 +62,8 @@ class EncodeSettings(Config):
     batch: PositiveInt = 64
     shard_images: PositiveInt = 1000
     """Source images of one shard; images that are skipped leave it shorter."""
-    decoders: NonNegativeInt = 4
-    """Processes that decode images on disk, for each process that encodes."""
+    decoders: NonNegativeInt | None = None
+    """Processes that decode images on disk, for each process that encodes; null: its share of the cores, up to 8."""
     on_error: Literal["stop", "skip"] = "stop"
     """What becomes of images that cannot be read; either way unreadable.csv lists them."""
     encoder_steps: PositiveInt = 400

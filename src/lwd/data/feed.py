@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import cast
 
 import torch
@@ -9,6 +10,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lwd.data.crop import Crop, CropBatch, CroppedImages, collate
+
+MOST_DECODERS = 8
 
 
 class TensorImages(Dataset[Crop]):
@@ -27,9 +30,11 @@ class TensorImages(Dataset[Crop]):
 ImagesOrFiles = TensorImages | CroppedImages
 
 
-def image_loader(images: ImagesOrFiles, batches: list[list[int]], decoders: int) -> DataLoader[CropBatch]:
-    """Batches of images by index; files are decoded in ``decoders`` processes, ahead of their use."""
-    workers = decoders if isinstance(images, CroppedImages) else 0
+def image_loader(images: ImagesOrFiles, batches: list[list[int]], decoders: int | None) -> DataLoader[CropBatch]:
+    """Batches of images by index; files are decoded in ``decoders`` processes (None: as many as fit), ahead of use."""
+    share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    fitting = min(MOST_DECODERS, max(1, share)) if decoders is None else decoders
+    workers = fitting if isinstance(images, CroppedImages) else 0
     pin = torch.cuda.is_available()
     dataset = cast(Dataset[CropBatch], images)  # DataLoader's type knows no collate_fn that changes the type
     return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate, pin_memory=pin)

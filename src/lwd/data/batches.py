@@ -12,6 +12,9 @@ from torch.utils.data import Dataset
 from lwd.data.shards import Batch, LatentShards
 from lwd.runtime.seeding import Stream, batch_indices, normal, uniform
 
+STEPS_DRAWN = 32
+"""For how many steps flips are drawn at once."""
+
 
 class StepBatch(NamedTuple):
     """One process's share of a step's global batch; ``places`` (B,) are the samples' places in the global batch."""
@@ -38,11 +41,22 @@ class StepBatches(Dataset[StepBatch]):
         self.shards, self.batch, self.seed = shards, batch, seed
         share = batch // world
         self.mine = torch.arange(rank * share, (rank + 1) * share)
+        self._flips: tuple[int, Tensor] | None = None
 
     def __getitem__(self, step: int) -> StepBatch:
         images = batch_indices(self.seed, step, self.batch, len(self.shards))[self.mine]
-        flips = uniform(Stream.FLIP, self.seed, step, self.mine) < 0.5 if self.shards.flip else None
+        flips = self._step_flips(step) if self.shards.flip else None
         return StepBatch(self.shards.read(images, flips), self.mine)
+
+    def _step_flips(self, step: int) -> Tensor:
+        """Whose twin (B,) is taken; drawn for `STEPS_DRAWN` steps at once, since drawing for one costs as much."""
+        block, row = divmod(step, STEPS_DRAWN)
+        if self._flips is None or self._flips[0] != block:
+            steps = torch.arange(block * STEPS_DRAWN, (block + 1) * STEPS_DRAWN)
+            places = self.mine.repeat(STEPS_DRAWN)
+            numbers = uniform(Stream.FLIP, self.seed, steps.repeat_interleave(len(self.mine)), places)
+            self._flips = block, numbers.view(STEPS_DRAWN, -1) < 0.5
+        return self._flips[1][row]
 
 
 def draw(seed: int, step: int, places: Tensor, shape: tuple[int, ...], label_dropout: float) -> Draws:

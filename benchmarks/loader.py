@@ -140,9 +140,8 @@ def compare(folder: Path, features: bool, rounds: int, batches: int) -> None:
     ceiling = max(rate for name, rate in measured.items() if name.startswith("sequential"))
     print(f"\n{'with' if features else 'without'} features: {kilobytes:.0f} kB per sample")
     for name, rate in measured.items():
-        print(
-            f"  {name:24s} {rate:9.0f} samples/s {rate * kilobytes / 1e6:6.1f} GB/s {rate / ceiling:6.1%} of the ceiling"
-        )
+        speed = f"{rate:9.0f} samples/s {rate * kilobytes / 1e6:6.1f} GB/s"
+        print(f"  {name:24s} {speed} {rate / ceiling:6.1%} of the ceiling")
 
 
 def consume(folder: Path, features: bool, workers: int, steps: int) -> None:

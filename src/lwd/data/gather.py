@@ -42,12 +42,18 @@ class MappedRows:
             self._table = units.as_strided((len(units) - self.step + 1, self.step), (1, 1))
 
     def gather(self, places: Tensor, out: Tensor) -> None:
-        """Copy the rows at ``places`` (B,), each ``starts[tensor] + row * step``, to ``out`` (B, ...) of this dtype.
+        """Copy the rows at ``places`` (B,), each ``starts[tensor] + row * step``, to ``out`` (B, n) of any dtype.
 
-        The rows of ``out`` are contiguous; there may be gaps between them. ``places`` are trusted to be rows.
+        Each row of ``out`` is contiguous; there may be gaps between them. ``places`` are trusted to be rows.
         """
-        if len(places):
-            torch.index_select(self._table, 0, places, out=out.flatten(1).view(self._unit))
+        if not len(places):
+            return
+        if out.dtype == self.dtype:
+            torch.index_select(self._table, 0, places, out=out.view(self._unit))
+        else:
+            rows = torch.empty(out.shape, dtype=self.dtype)
+            self.gather(places, rows)
+            out.copy_(rows)
 
 
 class Buffers:

@@ -175,7 +175,7 @@ def data_check(
     from lwd.data.check_picture import save_histograms, table
 
     with _one_line_errors():
-        reports = check(path)
+        reports = check(path, show=sys.stderr.isatty())
         _print(table(reports))
         if any(report.channels for report in reports):
             target = picture or path / "histograms.png"

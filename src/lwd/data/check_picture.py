@@ -55,7 +55,7 @@ def save_histograms(reports: list[FolderCheck], path: Path) -> None:
                 else:
                     axes.set_axis_off()
         handles, labels = parts[0].axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=9)
+        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, fontsize=9)
         figure.supxlabel(
             "standard deviations from the mean of the first folder's first images; the last bins hold all beyond",
             fontsize=9, color=_MUTED,

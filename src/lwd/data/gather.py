@@ -70,6 +70,8 @@ class Buffers:
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """An uninitialised tensor."""
         size = math.prod(shape) * dtype.itemsize
+        if not size:
+            return torch.empty(tuple(shape), dtype=dtype)
         fitting = [i for i, block in enumerate(self._free) if len(block) == size]
         block = self._free.pop(fitting[-1]) if fitting else np.empty(size, np.uint8)
         # The tensor's storage owns the view; when the last tensor on it is gone, so is the view, and the block is free.

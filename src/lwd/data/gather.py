@@ -57,28 +57,34 @@ class MappedRows:
 
 
 class Buffers:
-    """Memory for batches that is used again once no tensor refers to it.
+    """Memory for batches that is used again once no tensor refers to it. Threads may share one.
 
     Fresh pages cost several times what filling them does, and the system's allocator hands out fresh ones for every
     large tensor. At most ``keep`` unused blocks are held.
     """
 
-    def __init__(self, keep: int = 4) -> None:
+    def __init__(self, keep: int = 6) -> None:
         self._keep = keep
-        self._free: list[NDArray[np.uint8]] = []
+        self._free: dict[int, NDArray[np.uint8]] = {}  # by identity: taking a key out is atomic
 
     def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """An uninitialised tensor."""
         size = math.prod(shape) * dtype.itemsize
         if not size:
             return torch.empty(tuple(shape), dtype=dtype)
-        fitting = [i for i, block in enumerate(self._free) if len(block) == size]
-        block = self._free.pop(fitting[-1]) if fitting else np.empty(size, np.uint8)
+        block = self._take(size)
         # The tensor's storage owns the view; when the last tensor on it is gone, so is the view, and the block is free.
         lease = block[:]
         weakref.finalize(lease, self._give_back, block).atexit = False
         return torch.from_numpy(lease).view(dtype).view(tuple(shape))
 
+    def _take(self, size: int) -> NDArray[np.uint8]:
+        for key, block in reversed(list(self._free.items())):
+            if len(block) == size and self._free.pop(key, None) is not None:
+                return block
+        return np.empty(size, np.uint8)
+
     def _give_back(self, block: NDArray[np.uint8]) -> None:
-        self._free.append(block)
-        del self._free[: -self._keep]
+        self._free[id(block)] = block
+        for key in list(self._free)[: -self._keep]:
+            self._free.pop(key, None)

@@ -84,7 +84,7 @@ def assert_reads(shards, whole, indices, flips):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 15), st.booleans()), max_size=40), st.sampled_from([1, 200, 2**21]))
+@given(st.lists(st.tuples(st.integers(0, 15), st.booleans()), max_size=40), st.sampled_from([1, 400, 2**21]))
 def test_random_batches_are_the_images_one_by_one_bit_for_bit(folder, picks, chunk_bytes):
     """Any images in any order, repeated or none, also where a batch takes several chunks."""
     path, whole = folder
@@ -99,10 +99,23 @@ def test_files_of_other_writers(tmp_path, kind, padding):
     """Other floating-point types, and headers whose odd length leaves the data unaligned."""
     shards = [arrays(4, seed, kind) for seed in range(2)]
     for number, shard in enumerate(shards):
-        write_by_hand(tmp_path / f"{number}.safetensors", shard, padding)
+        write_by_hand(tmp_path / f"{number}.safetensors", shard, padding * number)
     write_unit_stats(tmp_path)
     whole = {key: np.concatenate([shard[key][1] for shard in shards]) for key in shards[0]}
     assert_reads(LatentShards(tmp_path, LAYOUT), whole, [7, 0, 3, 4, 4], [True, False, True, True, False])
+
+
+def test_every_image_and_twin_is_checked_when_it_is_first_read(tmp_path):
+    tensors = arrays(4, 0)
+    tensors["latents_flip"] = ("F32", tensors["latents_flip"][1].astype(float))
+    tensors["latents_flip"][1][2, 1, 0, 0] = np.nan
+    write_by_hand(tmp_path / "a.safetensors", tensors)
+    write_unit_stats(tmp_path)
+    shards = LatentShards(tmp_path, LAYOUT)
+    shards.read(torch.arange(4), torch.tensor([True, True, False, True]))
+    for _ in range(2):
+        with pytest.raises(UserError, match="image 2, channel 1"):
+            shards.read(torch.tensor([1, 2]), torch.tensor([True, True]))
 
 
 # What opening costs

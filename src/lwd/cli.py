@@ -205,6 +205,29 @@ def _fashion_mnist(
         _print(f"wrote {import_files(folder)}; name it with encode.dataset=fashion-mnist")
 
 
+@data_app.command("check")
+def data_check(
+    path: Annotated[Path, typer.Argument(help="A data set folder, or one folder of shards")],
+    picture: Annotated[Path | None, typer.Option(help="Where to draw histograms; default: PATH/histograms.png")] = None,
+) -> None:
+    """Read every value of a data set's shards and list all that is wrong; exit code 2 if anything is."""
+    from lwd.data.check import check
+    from lwd.data.check_picture import save_histograms, table
+
+    with _one_line_errors():
+        reports = check(path, show=sys.stderr.isatty())
+        _print(table(reports))
+        if any(report.channels for report in reports):
+            target = picture or path / "histograms.png"
+            save_histograms(reports, target)
+            _print(f"histograms: {target}")
+        problems = [problem for report in reports for problem in report.problems]
+        for problem in problems:
+            sys.stderr.write(f"lwd: {problem}\n")
+        if problems:
+            raise typer.Exit(USER_ERROR)
+
+
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="Print the version")] = False) -> None:
     if version:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,6 +15,9 @@ from torch.utils.data import Dataset
 from lwd.data.shards import Batch, LatentShards
 from lwd.errors import UserError
 from lwd.runtime.seeding import Stream, batch_indices, normal, uniform
+
+STEPS_DRAWN = 32
+"""For how many steps flips are drawn at once."""
 
 
 class StepBatch(NamedTuple):
@@ -47,11 +53,40 @@ class StepBatches(Dataset[StepBatch]):
     def __init__(self, shards: LatentShards, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
         self.shards, self.batch, self.seed = shards, batch, seed
         self.mine = share(batch, rank, world)
+        self._flips: tuple[int, Tensor] | None = None
 
     def __getitem__(self, step: int) -> StepBatch:
         images = batch_indices(self.seed, step, self.batch, len(self.shards))[self.mine]
-        flips = uniform(Stream.FLIP, self.seed, step, self.mine) < 0.5 if self.shards.flip else None
+        flips = self._step_flips(step) if self.shards.flip else None
         return StepBatch(self.shards.read(images, flips), self.mine)
+
+    def _step_flips(self, step: int) -> Tensor:
+        """Whose twin (B,) is taken; drawn for `STEPS_DRAWN` steps at once, since drawing for one costs as much."""
+        block, row = divmod(step, STEPS_DRAWN)
+        if self._flips is None or self._flips[0] != block:
+            steps = torch.arange(block * STEPS_DRAWN, (block + 1) * STEPS_DRAWN)
+            places = self.mine.repeat(STEPS_DRAWN)
+            numbers = uniform(Stream.FLIP, self.seed, steps.repeat_interleave(len(self.mine)), places)
+            self._flips = block, numbers.view(STEPS_DRAWN, -1) < 0.5
+        return self._flips[1][row]
+
+
+def read_ahead(batches: StepBatches, steps: Iterable[int], ahead: int = 2) -> Iterator[StepBatch]:
+    """``batches[step]`` for each step in turn, with up to ``ahead`` more being read by a thread meanwhile.
+
+    Reading lets go of Python's lock, and a thread, unlike a worker process, hands batches over without a copy. What
+    reading raises comes out of the iterator at its step.
+    """
+    pool, pending = ThreadPoolExecutor(1, "read-ahead"), deque[Future[StepBatch]]()
+    try:
+        for step in steps:
+            pending.append(pool.submit(batches.__getitem__, step))
+            if len(pending) > ahead:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def draw(seed: int, step: int, places: Tensor, shape: tuple[int, ...], label_dropout: float) -> Draws:

@@ -1,38 +1,46 @@
-"""Latent shards in SFD's and LightningDiT's format: safetensors files of about 1000 images each.
+"""Latent shards in SFD's and LightningDiT's format: safetensors files of about 1000 images each, read and written.
 
-A file holds one tensor (N, C_g, H, W) per group and its mirrored twin, optionally the REPA features (N, D, h, w) and
-theirs, and ``labels`` (N,). Statistics lie beside the files (`lwd.data.stats`).
+`lwd.data.shardfile` has the format; statistics lie beside the files (`lwd.data.stats`).
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
+import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
+from torch.utils.data._utils.collate import default_collate_fn_map
 
-from lwd.data.stats import channel_stats, load_stats, save_stats, stats_path
+from lwd.data.gather import Buffers, MappedRows
+from lwd.data.shardfile import (
+    FEATURES,
+    FLIP,
+    LABELS,
+    folder_problems,
+    of_key,
+    open_shard,
+    raise_first,
+    shard_files,
+    shard_key,
+    shard_problems,
+)
+from lwd.data.stats import channel_stats, first_not_finite, load_stats, save_stats, stats_path
 from lwd.errors import UserError
 from lwd.files import atomic_path
-from lwd.groups import Group, Layout
+from lwd.groups import Layout
 from lwd.runtime.seeding import Stream, uniform
 
-LABELS = "labels"
-FEATURES = "feats_dino"
-FLIP = "_flip"
-_SFD_KEYS = {"tex": "latents", "sem": "latents_sv"}
+__all__ = ["FEATURES", "FLIP", "LABELS", "Batch", "Items", "LatentShards", "shard_key", "write_shard", "write_stats"]
 
 
-def shard_key(group: Group) -> str:
-    """The tensor name of a group: `Group.key`, else SFD's name, else ``latents_<name>``."""
-    return group.key or _SFD_KEYS.get(group.name, f"latents_{group.name}")
+CHUNK_BYTES = 2**21
+"""How much of a batch's latents is standardised at once: what a core's cache holds."""
 
 
 class Batch(NamedTuple):
@@ -43,6 +51,38 @@ class Batch(NamedTuple):
     features: Tensor | None
 
 
+class _Item(tuple[Tensor, ...]):
+    """One item of `Items`: a tuple whose type tells the DataLoader's collation that the batch exists already."""
+
+
+class Items(Sequence[tuple[Tensor, ...]]):
+    """The items of a batch, as a sequence of tuples; torch's default collation takes the batch whole, as it lies."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.tensors = [tensor for tensor in batch if tensor is not None]
+
+    def __len__(self) -> int:
+        return len(self.tensors[0])
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[Tensor, ...]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[Tensor, ...] | list[tuple[Tensor, ...]]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return _Item(tensor[index] for tensor in self.tensors)
+
+
+def _collate(batch: Sequence[tuple[Tensor, ...]], *, collate_fn_map: Any = None) -> list[Tensor]:
+    if isinstance(batch, Items):
+        return batch.tensors
+    return [torch.stack(column) for column in zip(*batch, strict=True)]
+
+
+default_collate_fn_map[_Item] = _collate  # torch's documented way to extend `default_collate`
+
+
 class LatentShards(Dataset[tuple[Tensor, ...]]):
     """The images of a shard folder, as composite latents standardised per channel.
 
@@ -50,8 +90,10 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
     ``flip`` the mirrored twin of image i is taken with probability 1/2, a pure function of (seed, epoch, i): call
     `set_epoch`. `read` is the same for a whole batch at once, with the flips given.
 
-    Files are memory-mapped and their headers read once. Raises UserError for an empty folder, a missing key, tensors of
-    unequal length or of the wrong shape; `read` raises it for values that are not finite.
+    Files are memory-mapped, and of the tensors only labels are read at opening. A batch costs one gather per tensor and
+    one multiply-add, whatever the number of shards; its memory is used again when nothing refers to it any more.
+    Workers may be forked or spawned. Raises UserError for an empty folder, a missing key, tensors of unequal length or
+    of the wrong shape; `read` raises it for values that are not finite, the first time it meets them.
     """
 
     def __init__(
@@ -59,76 +101,43 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
     ) -> None:
         self.path, self.layout, self.flip, self.seed, self.epoch = Path(path), layout, flip, seed, 0
         self._wants_features = features
-        self.files = sorted(self.path.glob("*.safetensors"))
-        if not self.files:
-            raise UserError(f"{self.path}: no *.safetensors shards here; `lwd encode` makes them")
+        self.files = shard_files(self.path)
         self._open()
         stats = [load_stats(stats_path(self.path, shard_key(g)), g.channels) for g in layout.groups]
         self.mean, self.std = (torch.cat(parts, dim=1) for parts in zip(*stats, strict=True))
-        self._gain, self._bias = 1 / self.std, -self.mean / self.std
+        self._gain, self._bias = (1 / self.std).flatten(), (-self.mean / self.std).flatten()
 
     def _open(self) -> None:
-        self._shards = [self._open_shard(file) for file in self.files]
-        self._ends = list(accumulate(len(shard[LABELS]) for shard in self._shards))
-        grids = {tuple(s[shard_key(g)].shape[2:]) for s in self._shards for g in self.layout.groups}
-        if len(grids) > 1:
-            raise UserError(
-                f"{self.path}: groups or shards lie on different grids {sorted(grids)}; they must share one"
-            )
-        without = [file for file, shard in zip(self.files, self._shards, strict=True) if FEATURES not in shard]
-        self.has_features = self._wants_features and not without
-        if self._wants_features and 0 < len(without) < len(self.files):
-            raise UserError(f"{without[0]}: missing key {FEATURES!r}, which other shards have")
-        widths = {tuple(shard[FEATURES].shape[1:]) for shard in self._shards} if self.has_features else set()
-        if len(widths) > 1:
-            raise UserError(f"{self.path}: {FEATURES!r} differs in shape between shards {sorted(widths)}")
-
-    def _open_shard(self, file: Path) -> dict[str, Tensor]:
-        keys = [shard_key(g) for g in self.layout.groups]
-        tensors = [*keys]
-        try:
-            with safe_open(file, framework="pt") as handle:
-                present = set(handle.keys())
-                if self._wants_features and FEATURES in present:
-                    tensors.append(FEATURES)
-                needed = [*tensors, *(key + FLIP for key in tensors if self.flip), LABELS]
-                if missing := [key for key in needed if key not in present]:
-                    raise UserError(f"{file}: missing key {missing[0]!r} (it has {', '.join(sorted(present))})")
-                shard = {key: handle.get_tensor(key) for key in needed}
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{file}: not a readable safetensors file ({error})") from error
-        for group, key in zip(self.layout.groups, keys, strict=True):
-            if shard[key].ndim != 4 or shard[key].shape[1] != group.channels:
-                raise UserError(
-                    f"{file}: {key!r} has shape {tuple(shard[key].shape)}, group {group.name!r} needs "
-                    f"(N, {group.channels}, H, W)"
-                )
-        for key in tensors if self.flip else ():
-            twin, shape = tuple(shard[key + FLIP].shape), tuple(shard[key].shape)
-            if twin[1:] != shape[1:]:
-                raise UserError(f"{file}: {key + FLIP!r} has shape {twin}, but {key!r} {shape}")
-        if shard[LABELS].ndim != 1 or shard[LABELS].is_floating_point():
-            raise UserError(
-                f"{file}: {LABELS!r} must be integers (N,), got {shard[LABELS].dtype} {tuple(shard[LABELS].shape)}"
-            )
-        lengths = {key: len(tensor) for key, tensor in shard.items()}
-        if len(set(lengths.values())) > 1:
-            raise UserError(f"{file}: tensors of unequal length {lengths}")
-        return shard
+        shards, keys = {}, [shard_key(g) for g in self.layout.groups]
+        for file in self.files:
+            shards[file] = open_shard(file)
+            raise_first(shard_problems(file, shards[file], self.layout, self.flip, self._wants_features))
+        raise_first(folder_problems(self.path, shards, self.layout, self.flip, self._wants_features))
+        tensors = list(shards.values())
+        self.has_features = self._wants_features and FEATURES in tensors[0]
+        self._latents = [MappedRows(of_key(tensors, key, self.flip)) for key in keys]
+        self._features = MappedRows(of_key(tensors, FEATURES, self.flip)) if self.has_features else None
+        self._labels = torch.cat([shard[LABELS] for shard in tensors]).long()
+        self._ends = torch.tensor(list(accumulate(len(shard[LABELS]) for shard in tensors)))
+        self._starts = torch.cat([torch.zeros(1, dtype=torch.int64), self._ends[:-1]])
+        self._grid = tuple(tensors[0][keys[0]].shape[2:])
+        self._unseen = torch.ones(len(self), 2, dtype=torch.bool)
+        self._buffers = Buffers()
+        self._flips: tuple[tuple[int, int], Tensor] | None = None
 
     @property
     def input_size(self) -> int:
         """Height (= width) of the latent grid."""
-        return int(self._shards[0][shard_key(self.layout.groups[0])].shape[-1])
+        return int(self._grid[-1])
 
     @property
     def feature_dim(self) -> int | None:
         """Channels of the REPA features, None where the shards have none (or they were not asked for)."""
-        return int(self._shards[0][FEATURES].shape[1]) if self.has_features else None
+        return None if self._features is None else int(self._features.shape[0])
 
     def labels(self) -> Tensor:
         """All labels (N,), in order."""
-        return torch.cat([shard[LABELS] for shard in self._shards]).long()
+        return self._labels.clone()
 
     def destandardise(self, x: Tensor) -> Tensor:
         """Standardised latents (B, C, H, W) -> the encoders' own scale."""
@@ -139,61 +148,90 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self._ends[-1]
+        return len(self._labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
-        return self.__getitems__([index])[0]
+        return tuple(self.__getitems__([index])[0])
 
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, ...]]:
+    def __getitems__(self, indices: Sequence[int]) -> Items:
         """The items of a batch: what torch's DataLoader calls."""
         rows = torch.as_tensor(indices)
-        flips = uniform(Stream.FLIP, self.seed, self.epoch, rows) < 0.5 if self.flip else None
-        return list(zip(*(t for t in self.read(rows, flips) if t is not None), strict=True))
+        self._check_range(rows)
+        return Items(self.read(rows, self._epoch_flips()[rows] if self.flip else None))
 
     def read(self, indices: Tensor, flips: Tensor | None = None) -> Batch:
         """Images ``indices`` (B,), the mirrored twin where ``flips`` (B,) holds."""
-        size = len(self)
-        if bool(((indices < 0) | (indices >= size)).any()):
-            raise IndexError(f"index out of range for {size} images")
-        first = self._shards[0]
-        grid = first[shard_key(self.layout.groups[0])].shape[2:]
-        x1 = torch.empty(len(indices), self.layout.channels, *grid)
-        labels = torch.empty(len(indices), dtype=torch.int64)
-        features = first[FEATURES].new_empty(len(indices), *first[FEATURES].shape[1:]) if self.has_features else None
-        columns = self.layout.split(x1)
-        for (shard_number, flip), where in self._by_source(indices.tolist(), flips).items():
-            shard, suffix = self._shards[shard_number], FLIP if flip else ""
-            rows = indices[where] - (self._ends[shard_number] - len(shard[LABELS]))
-            for group in self.layout.groups:
-                columns[group.name][where] = shard[shard_key(group) + suffix][rows].float()
-            labels[where] = shard[LABELS][rows].long()
-            if features is not None:
-                features[where] = shard[FEATURES + suffix][rows]
-        x1 = torch.addcmul(self._bias, x1, self._gain)
-        if not bool(torch.isfinite(x1.sum())):  # one pass; a term that is not finite makes the sum so
+        self._check_range(indices)
+        shards = torch.searchsorted(self._ends, indices, right=True)
+        rows = indices - self._starts[shards]
+        twins = torch.zeros_like(indices) if flips is None else flips.long()
+        sources = 2 * shards + twins
+        places = [latents.starts[sources] + rows * latents.step for latents in self._latents]
+        x1 = self._standardised(places)
+        if bool(self._unseen[indices, twins].any()):
             self._check_finite(x1, indices)
-        return Batch(x1, labels, features)
+            self._unseen[indices, twins] = False
+        features = None
+        if self._features is not None:
+            features = self._buffers.empty((len(indices), *self._features.shape), self._features.dtype)
+            self._features.gather(self._features.starts[sources] + rows * self._features.step, features.flatten(1))
+        return Batch(x1, self._labels[indices], features)
 
-    def _by_source(self, indices: list[int], flips: Tensor | None) -> dict[tuple[int, bool], list[int]]:
-        """(shard, flipped) -> positions in the batch."""
-        sources: dict[tuple[int, bool], list[int]] = {}
-        flipped = flips.tolist() if flips is not None else [False] * len(indices)
-        for position, (index, flip) in enumerate(zip(indices, flipped, strict=True)):
-            sources.setdefault((bisect_right(self._ends, index), flip), []).append(position)
-        return sources
+    def _standardised(self, places: Sequence[Tensor]) -> Tensor:
+        """Latents at each group's places (B,) -> x1 (B, C, H, W), in chunks that stay in the processor's cache."""
+        count, shape = len(places[0]), (self.layout.channels, *self._grid)
+        x1 = self._buffers.empty((count, *shape), torch.float32)
+        rows = max(1, min(count, CHUNK_BYTES // (4 * math.prod(shape))))
+        raw = self._buffers.empty((rows, *shape), torch.float32)
+        parts = [part.flatten(1) for part in self.layout.split(raw).values()]
+        # A batch norm of mean 0 and variance 1 is gain * x + bias in one pass, with one load per value.
+        stats = (self._gain, self._bias, torch.zeros_like(self._bias), torch.ones_like(self._gain))
+        unused = torch.empty(0)
+        for out, *chunk in zip(*(torch.split(t, rows) for t in (x1, *places)), strict=True):
+            if len(out) < len(raw):
+                raw, parts = raw[: len(out)], [part[: len(out)] for part in parts]
+            for latents, here, part in zip(self._latents, chunk, parts, strict=True):
+                latents.gather(here, part)
+            torch.native_batch_norm(raw, *stats, False, 0.0, 0.0, out=(out, unused, unused))
+        return x1
+
+    def _epoch_flips(self) -> Tensor:
+        """Of which images (N,) this epoch takes the twin; drawn for all at once, since drawing few costs as much."""
+        drawn_for = self.seed, self.epoch
+        if self._flips is None or self._flips[0] != drawn_for:
+            images = torch.split(torch.arange(len(self)), 2**16)  # in pieces, for the memory that drawing takes
+            flips = [uniform(Stream.FLIP, self.seed, self.epoch, part) < 0.5 for part in images]
+            self._flips = drawn_for, torch.cat(flips)
+        return self._flips[1]
+
+    def _check_range(self, indices: Tensor) -> None:
+        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
+            raise IndexError(f"index out of range for {len(self)} images")
 
     def _check_finite(self, x1: Tensor, indices: Tensor) -> None:
-        bad = (~torch.isfinite(x1)).flatten(2).any(2).nonzero()
-        if not len(bad):
+        bad = first_not_finite(x1)
+        if bad is None:
             return
-        position, channel = bad[0].tolist()
-        index = int(indices[position])
-        shard = bisect_right(self._ends, index)
-        row = index - (self._ends[shard] - len(self._shards[shard][LABELS]))
+        position, channel = bad
+        shard = int(torch.searchsorted(self._ends, indices[position], right=True))
+        row = int(indices[position] - self._starts[shard])
         raise UserError(f"{self.files[shard]}: image {row}, channel {channel} of {self.layout} is not finite")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_shards"}
+        recipe = (
+            "path",
+            "layout",
+            "flip",
+            "seed",
+            "epoch",
+            "_wants_features",
+            "files",
+            "mean",
+            "std",
+            "_gain",
+            "_bias",
+        )
+        return {name: self.__dict__[name] for name in recipe}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -240,20 +278,22 @@ def write_shard(
 
 
 def write_stats(folder: str | Path, layout: Layout) -> None:
-    """Write the per-channel statistics of a folder's shards beside them, one tensor in memory at a time."""
+    """Write the per-channel statistics of a folder's shards beside them, one tensor in memory at a time.
+
+    Raises UserError, before anything is written, for an unreadable shard and for a value that is not finite.
+    """
     folder = Path(folder)
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise UserError(f"{folder}: no *.safetensors shards here")
-    for group in layout.groups:
-        key = shard_key(group)
-        save_stats(stats_path(folder, key), *channel_stats(_read_tensor(file, key) for file in files))
+    files = shard_files(folder)
+    keys = [shard_key(group) for group in layout.groups]
+    stats = {key: channel_stats(_latents(file, key) for file in files) for key in keys}
+    for key, (mean, std) in stats.items():
+        save_stats(stats_path(folder, key), mean, std)
 
 
-def _read_tensor(file: Path, key: str) -> Tensor:
-    try:
-        with safe_open(file, framework="pt") as handle:
-            tensor: Tensor = handle.get_tensor(key)
-            return tensor
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: no readable tensor {key!r} ({error})") from error
+def _latents(file: Path, key: str) -> Tensor:
+    shard = open_shard(file)
+    if key not in shard:
+        raise UserError(f"{file}: missing key {key!r} (it has {', '.join(sorted(shard))})")
+    if (bad := first_not_finite(shard[key])) is not None:
+        raise UserError(f"{file}: {key!r} of image {bad[0]}, channel {bad[1]} is not finite; encode that shard again")
+    return shard[key]

@@ -16,12 +16,14 @@ def channel_stats(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (1, C, 1, 1) over all images and positions of latents (N, C, H, W), streamed.
 
     Accumulated in float64 around the first chunk's mean, so that a large mean does not eat the variance.
-    Raises ValueError where there is no chunk.
+    Raises ValueError where there is no chunk, UserError for a value that is not finite.
     """
     count, shift, total, square = 0, None, None, None
-    for chunk in chunks:
+    for number, chunk in enumerate(chunks):
         if not len(chunk):
             continue
+        if (bad := first_not_finite(chunk)) is not None:
+            raise UserError(f"latents: chunk {number}, image {bad[0]}, channel {bad[1]} is not finite")
         x = chunk.double()
         shift = x.mean((0, 2, 3), keepdim=True) if shift is None else shift
         centred = x - shift
@@ -33,6 +35,14 @@ def channel_stats(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     mean = total / count
     std = (square / count - mean.square()).clamp(min=0).sqrt()
     return (shift + mean).float(), std.float()
+
+
+def first_not_finite(x: Tensor) -> tuple[int, int] | None:
+    """(row, channel) of the first value of x (N, C, H, W) that is NaN or infinite, None where all are finite."""
+    if bool(torch.isfinite(x.sum(dtype=torch.float32))):  # one pass; a term that is not finite makes the sum so
+        return None
+    bad = (~torch.isfinite(x)).flatten(2).any(2).nonzero()
+    return (int(bad[0, 0]), int(bad[0, 1])) if len(bad) else None
 
 
 def stats_path(folder: Path, key: str) -> Path:

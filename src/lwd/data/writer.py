@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -14,10 +13,8 @@ from torch import Tensor
 
 from lwd.data.shards import write_shard
 from lwd.encoders.composite import Encoded
-from lwd.files import read_json, write_json
+from lwd.files import checksum, read_json, write_json
 from lwd.groups import Layout
-
-_CHUNK_BYTES = 2**24
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -88,15 +85,6 @@ def read_record(folder: Path, number: int) -> dict[str, Any] | None:
     """The record of a shard that is whole, else None."""
     path = record_path(folder, number)
     return dict(read_json(path)) if path.is_file() else None
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _join(side: Sequence[Encoded]) -> tuple[dict[str, Tensor], Tensor | None]:

@@ -51,11 +51,13 @@ def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Te
     return c0, c1, c2, c3
 
 
-def uniform(stream: Stream, seed: int | Tensor, step: int, index: Tensor, shape: tuple[int, ...] = ()) -> Tensor:
+def uniform(
+    stream: Stream, seed: int | Tensor, step: int | Tensor, index: Tensor, shape: tuple[int, ...] = ()
+) -> Tensor:
     """Uniform numbers in the open interval (0, 1), float32, of shape (B, *shape).
 
-    ``index`` (B,) int64 in [0, 2^32) names the samples, ``step`` in [0, 2^32) the step and ``seed`` (one, or (B,)
-    int64) the run. The first numbers of a sample do not depend on how many are asked for.
+    ``index`` (B,) int64 in [0, 2^32) names the samples, ``step`` in [0, 2^32) the step and ``seed`` the run (each
+    one, or (B,) int64). The first numbers of a sample do not depend on how many are asked for.
     """
     count = math.prod(shape)
     device = index.device
@@ -63,10 +65,11 @@ def uniform(stream: Stream, seed: int | Tensor, step: int, index: Tensor, shape:
     # torch.full, not torch.tensor: a fill is a kernel, a copy of a number to the device makes the host wait.
     seeds = seed.to(device, torch.int64) if isinstance(seed, Tensor) else torch.full((1,), seed, device=device)
     seeds = seeds.reshape(-1, 1)
+    steps = step.reshape(-1, 1) if isinstance(step, Tensor) else torch.full((1, 1), step, device=device)
     counter = (
         block,
         index.reshape(-1, 1) & _MASK,
-        torch.full((1, 1), step & _MASK, device=device),
+        steps & _MASK,
         torch.full((1, 1), int(stream), device=device),
     )
     words = philox(counter, (seeds & _MASK, (seeds >> 32) & _MASK))
@@ -97,9 +100,11 @@ def epoch_order(seed: int, epoch: int, size: int) -> Tensor:
 
 def batch_indices(seed: int, step: int, batch: int, size: int) -> Tensor:
     """Which images (batch,) make the global batch of ``step``: batches cut from one epoch order after the other."""
-    positions = torch.arange(step * batch, (step + 1) * batch)
-    epochs = positions // size
-    pieces = [epoch_order(seed, int(epoch), size)[positions[epochs == epoch] % size] for epoch in torch.unique(epochs)]
+    start, stop = step * batch, (step + 1) * batch
+    pieces = [
+        epoch_order(seed, epoch, size)[max(start - epoch * size, 0) : stop - epoch * size]
+        for epoch in range(start // size, (stop - 1) // size + 1)
+    ]
     return torch.cat(pieces)
 
 

@@ -1,0 +1,113 @@
+"""One shard file: SFD's and LightningDiT's key names, its tensors mapped to memory, and all that its header tells.
+
+A file holds one tensor (N, C_g, H, W) per group and its mirrored twin, optionally the REPA features (N, D, h, w) and
+theirs, and ``labels`` (N,). Opening one reads its header only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lwd.errors import UserError
+from lwd.groups import Group, Layout
+
+LABELS = "labels"
+FEATURES = "feats_dino"
+FLIP = "_flip"
+SFD_KEYS = {"tex": "latents", "sem": "latents_sv"}
+
+Shard = Mapping[str, Tensor]
+"""The tensors of one file, by key."""
+
+
+def shard_key(group: Group) -> str:
+    """The tensor name of a group: `Group.key`, else SFD's name, else ``latents_<name>``."""
+    return group.key or SFD_KEYS.get(group.name, f"latents_{group.name}")
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """The shards of a folder, in order. Raises UserError where there is none."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise UserError(f"{folder}: no *.safetensors shards here; `lwd encode` makes them")
+    return files
+
+
+def open_shard(file: Path) -> Shard:
+    """All tensors of a file, mapped and not read. Raises UserError for a truncated or foreign file."""
+    try:
+        with safe_open(file, framework="pt") as handle:
+            return {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118 - the handle is no mapping
+    except (SafetensorError, OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{file}: not a readable safetensors file ({reason})") from error
+
+
+def shard_problems(file: Path, shard: Shard, layout: Layout, flip: bool, features: bool) -> Iterator[str]:
+    """What a shard's header shows to be wrong, one line each: keys, shapes, dtypes, lengths.
+
+    ``flip``: twins must be there; ``features``: features count where there are any.
+    """
+    keys = [shard_key(g) for g in layout.groups] + [FEATURES] * (features and FEATURES in shard)
+    needed = [*keys, *(key + FLIP for key in keys if flip), LABELS]
+    for key in needed:
+        if key not in shard:
+            yield f"{file}: missing key {key!r} (it has {', '.join(sorted(shard))})"
+    for group in layout.groups:
+        key = shard_key(group)
+        if key in shard and (shard[key].ndim != 4 or shard[key].shape[1] != group.channels):
+            yield (
+                f"{file}: {key!r} has shape {tuple(shard[key].shape)}, group {group.name!r} needs "
+                f"(N, {group.channels}, H, W)"
+            )
+    for key in keys if flip else ():
+        if key in shard and key + FLIP in shard and shard[key + FLIP].shape[1:] != shard[key].shape[1:]:
+            twin, shape = tuple(shard[key + FLIP].shape), tuple(shard[key].shape)
+            yield f"{file}: {key + FLIP!r} has shape {twin}, but {key!r} {shape}"
+    for key in needed:
+        if key in shard and key != LABELS and not shard[key].is_floating_point():
+            yield f"{file}: {key!r} must be floating-point numbers, got {shard[key].dtype}"
+    labels = shard.get(LABELS)
+    if labels is not None and (labels.ndim != 1 or labels.is_floating_point()):
+        yield f"{file}: {LABELS!r} must be integers (N,), got {labels.dtype} {tuple(labels.shape)}"
+    lengths = {key: shard[key].shape[0] for key in needed if key in shard and shard[key].ndim}
+    if len(set(lengths.values())) > 1:
+        yield f"{file}: tensors of unequal length {lengths}"
+
+
+def folder_problems(
+    path: Path, shards: Mapping[Path, Shard], layout: Layout, flip: bool, features: bool
+) -> Iterator[str]:
+    """Where the shards of a folder do not fit together, one line each: grids, features, dtypes."""
+    keys = [shard_key(g) for g in layout.groups]
+    grids = {tuple(shard[key].shape[2:]) for shard in shards.values() for key in keys if key in shard}
+    if len(grids) > 1:
+        yield f"{path}: groups or shards lie on different grids {sorted(grids)}; they must share one"
+    without = [file for file, shard in shards.items() if FEATURES not in shard]
+    if features and 0 < len(without) < len(shards):
+        yield f"{without[0]}: missing key {FEATURES!r}, which other shards have"
+    widths = {tuple(shard[FEATURES].shape[1:]) for shard in shards.values() if FEATURES in shard}
+    if features and len(widths) > 1:
+        yield f"{path}: {FEATURES!r} differs in shape between shards {sorted(widths)}"
+    if not any(len(shard[LABELS]) for shard in shards.values() if LABELS in shard and shard[LABELS].ndim):
+        yield f"{path}: the shards hold no images"
+    for key in [*keys, *[FEATURES] * features]:
+        names = [key, key + FLIP] if flip else [key]
+        dtypes = sorted({str(shard[name].dtype) for shard in shards.values() for name in names if name in shard})
+        if len(dtypes) > 1:
+            yield f"{path}: {key!r} differs in dtype between shards or twins {dtypes}"
+
+
+def raise_first(problems: Iterator[str]) -> None:
+    """Raise UserError for the first problem, if there is any."""
+    for problem in problems:
+        raise UserError(problem)
+
+
+def of_key(shards: Sequence[Shard], key: str, flip: bool) -> list[Tensor]:
+    """The tensors under a key in every shard: (plain, twin) pairs end to end, the plain one twice without twins."""
+    return [shard[name] for shard in shards for name in (key, key + FLIP if flip else key)]

@@ -18,6 +18,7 @@ LAYOUT = Layout([Group("tex", 32, 1.0), Group("sem", 16, 2.0)])
 """ImageNet-256's composite latent, on a 16x16 grid."""
 GRID = 16
 CLASSES = 1000
+PRODUCTS = 5
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -37,6 +38,21 @@ def synchronise() -> None:
     """Wait for the device."""
     if DEVICE == "cuda":
         torch.cuda.synchronize()
+
+
+def against_matmul(run: Callable[[], object], dtype: torch.dtype, repeats: int) -> tuple[float, float]:
+    """Median seconds of ``run`` and median FLOP/s of the plain product, measured in turns: machines drift."""
+    n = 8192 if DEVICE == "cuda" else 2048
+    a, b = torch.randn(n, n, device=DEVICE, dtype=dtype), torch.randn(n, n, device=DEVICE, dtype=dtype)
+
+    def products() -> None:
+        for _ in range(PRODUCTS):
+            a @ b
+
+    run()
+    times = [(median_seconds(products, 1, 0), median_seconds(run, 1, 0)) for _ in range(repeats)]
+    products_s, run_s = (statistics.median(column) for column in zip(*times, strict=True))
+    return run_s, PRODUCTS * 2 * n**3 / products_s
 
 
 def matmul_rate(dtype: torch.dtype) -> float:

@@ -16,6 +16,7 @@ import torch
 from common import CLASSES, DEVICE, GRID, LAYOUT, autocast, machine, matmul_rate, median_seconds, synchronise
 
 from lwd.models import create, forward_flops
+from lwd.runtime.memory import keep_freed_memory
 
 BATCHES = {"cuda": [1, 4, 16, 64, 256, 512], "cpu": [1, 8]}
 
@@ -29,6 +30,8 @@ def main() -> None:
     parser.add_argument("--tf32", action="store_true")
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
+    if DEVICE == "cpu":
+        keep_freed_memory()  # as the engine does
     torch.set_float32_matmul_precision("high" if arguments.tf32 else "highest")
     ceiling = matmul_rate(torch.bfloat16 if arguments.precision == "bf16" else torch.float32)
     print(machine())

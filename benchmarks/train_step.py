@@ -5,7 +5,7 @@
 
 One row per variant of the step: seconds (median), images/s, TFLOP/s from the analytic count (`lwd.models.flops`: three
 times the forward pass's matrix products; `tests/models/test_flops.py` holds it against PyTorch's counter), its share of
-the matrix product's rate, measured before and after the row, peak memory, and the first step, which compiles. Then what
+the matrix product's rate, measured in turns with the step, peak memory, and the first step, which compiles. Then what
 the EMA, the REPA head and the probe's gradients towards the times and rho cost, as differences between rows.
 """
 
@@ -17,13 +17,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from common import CLASSES, DEVICE, GRID, LAYOUT, autocast, machine, matmul_rate, median_seconds
+from common import CLASSES, DEVICE, GRID, LAYOUT, against_matmul, autocast, machine, median_seconds
 
 from lwd.data.batches import StepBatch
 from lwd.data.shards import Batch
 from lwd.models import create, training_flops
 from lwd.probe.loop import ProbeObjective, ProbeSettings
 from lwd.runtime.ema import EMA
+from lwd.runtime.memory import keep_freed_memory
 from lwd.runtime.optim import adamw
 from lwd.schedules import Schedule
 from lwd.train.loop import DenoiserObjective, TrainSettings
@@ -105,8 +106,10 @@ def main() -> None:
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=DEVICE == "cuda")
     parser.add_argument("--checkpointing", action="store_true", help="recompute the blocks in the backward pass")
     parser.add_argument("--tf32", action="store_true")
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=9)
     arguments = parser.parse_args()
+    if DEVICE == "cpu":
+        keep_freed_memory()  # as the engine does
     torch.set_float32_matmul_precision("high" if arguments.tf32 else "highest")
     dtype = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
     print(machine())
@@ -118,13 +121,12 @@ def main() -> None:
         if DEVICE == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        before = matmul_rate(dtype)
         step, flops = build(variant, arguments)
         first = median_seconds(step, 1, warm_up=0)
-        seconds[variant.title] = s = median_seconds(step, arguments.repeats, warm_up=1)
+        s, ceiling = against_matmul(step, dtype, arguments.repeats)
+        seconds[variant.title] = s
         memory = peak_gib()
         del step
-        ceiling = (before + matmul_rate(dtype)) / 2
         print(
             f"{variant.title:26s} {s:8.4f} {arguments.batch / s:9.1f} {flops / s / 1e12:8.3f} {ceiling / 1e12:8.3f} "
             f"{flops / s / ceiling:7.1%} {memory:9.2f} {first:8.1f}",

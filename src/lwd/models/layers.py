@@ -9,9 +9,13 @@ from torch.nn import functional as F
 NORM_EPS = 1e-6
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """adaLN: x (B, L, D), shift and scale (B, D) -> x (1 + scale) + shift."""
-    return torch.addcmul(shift[:, None], x, 1 + scale[:, None])
+def modulate(norm: nn.RMSNorm, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """adaLN: norm(x) (1 + scale) + shift, for x (B, L, D), shift and scale (B, D).
+
+    The norm's weight and the scale make one gain (B, D), which saves a pass over x.
+    """
+    normalised = F.rms_norm(x, norm.normalized_shape, eps=norm.eps)
+    return torch.addcmul(shift[:, None], normalised, (norm.weight * (1 + scale))[:, None])
 
 
 def rotary_table(head_width: int, grid: int) -> tuple[Tensor, Tensor]:
@@ -85,8 +89,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor, condition: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """x (B, L, D), condition (B, D), cos and sin (L, D / heads)."""
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(condition).chunk(6, dim=-1)
-        x = torch.addcmul(x, gate_a[:, None], self.attn(modulate(self.norm1(x), shift_a, scale_a), cos, sin))
-        return torch.addcmul(x, gate_m[:, None], self.mlp(modulate(self.norm2(x), shift_m, scale_m)))
+        x = torch.addcmul(x, gate_a[:, None], self.attn(modulate(self.norm1, x, shift_a, scale_a), cos, sin))
+        return torch.addcmul(x, gate_m[:, None], self.mlp(modulate(self.norm2, x, shift_m, scale_m)))
 
 
 class FinalLayer(nn.Module):
@@ -101,4 +105,4 @@ class FinalLayer(nn.Module):
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """x (B, L, D), condition (B, D)."""
         shift, scale = self.adaLN_modulation(condition).chunk(2, dim=-1)
-        return self.linear(modulate(self.norm_final(x), shift, scale))  # type: ignore[no-any-return]
+        return self.linear(modulate(self.norm_final, x, shift, scale))  # type: ignore[no-any-return]

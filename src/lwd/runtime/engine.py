@@ -20,6 +20,7 @@ from lwd.files import discard
 from lwd.models import LightningDiT
 from lwd.runtime.checkpoint import Checkpointable, checkpoint_path, find_checkpoints, load_checkpoint, save_checkpoint
 from lwd.runtime.logging import MetricLog
+from lwd.runtime.memory import keep_freed_memory
 from lwd.runtime.progress import progress_bar, say
 
 S = TypeVar("S", bound=tuple[Any, ...])
@@ -80,6 +81,8 @@ class Engine:
         self.is_main: bool = self._accelerator.is_main_process
         self.dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
         """For networks that are only evaluated, such as encoders."""
+        if self.device.type == "cpu":
+            keep_freed_memory()
         torch.set_float32_matmul_precision("high" if compute.tf32 else "highest")
 
     def place(self, model: LightningDiT) -> LightningDiT:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -37,10 +36,6 @@ from lwd.groups import Layout
 from lwd.runtime.seeding import Stream, uniform
 
 __all__ = ["FEATURES", "FLIP", "LABELS", "Batch", "Items", "LatentShards", "shard_key", "write_shard", "write_stats"]
-
-
-CHUNK_BYTES = 2**21
-"""How much of a batch's latents is standardised at once: what a core's cache holds."""
 
 
 class Batch(NamedTuple):
@@ -178,21 +173,15 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         return Batch(x1, self._labels[indices], features)
 
     def _standardised(self, places: Sequence[Tensor]) -> Tensor:
-        """Latents at each group's places (B,) -> x1 (B, C, H, W), in chunks that stay in the processor's cache."""
-        count, shape = len(places[0]), (self.layout.channels, *self._grid)
-        x1 = self._buffers.empty((count, *shape), torch.float32)
-        rows = max(1, min(count, CHUNK_BYTES // (4 * math.prod(shape))))
-        raw = self._buffers.empty((rows, *shape), torch.float32)
-        parts = [part.flatten(1) for part in self.layout.split(raw).values()]
-        # A batch norm of mean 0 and variance 1 is gain * x + bias in one pass, with one load per value.
-        stats = (self._gain, self._bias, torch.zeros_like(self._bias), torch.ones_like(self._gain))
-        unused = torch.empty(0)
-        for out, *chunk in zip(*(torch.split(t, rows) for t in (x1, *places)), strict=True):
-            if len(out) < len(raw):
-                raw, parts = raw[: len(out)], [part[: len(out)] for part in parts]
-            for latents, here, part in zip(self._latents, chunk, parts, strict=True):
-                latents.gather(here, part)
-            torch.native_batch_norm(raw, *stats, False, 0.0, 0.0, out=(out, unused, unused))
+        """Latents at each group's places (B,) -> x1 (B, C, H, W)."""
+        x1 = self._buffers.empty((len(places[0]), self.layout.channels, *self._grid), torch.float32)
+        for latents, here, part in zip(self._latents, places, self.layout.split(x1).values(), strict=True):
+            latents.gather(here, part.flatten(1))
+        # In inference a batch norm of mean 0 and variance 1 is gain * x + bias in one pass, with one load per value,
+        # which no pointwise operation with broadcasting reaches.
+        zeros, ones, unused = torch.zeros_like(self._bias), torch.ones_like(self._gain), torch.empty(0)
+        out = (x1, unused, unused)
+        torch.native_batch_norm(x1, self._gain, self._bias, zeros, ones, False, 0.0, 0.0, out=out)
         return x1
 
     def _epoch_flips(self) -> Tensor:

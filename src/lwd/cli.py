@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lwd import __version__
-from lwd.errors import UserError
+from lwd.errors import Preempted, UserError
 
 if TYPE_CHECKING:
     from lwd.experiment import Experiment
 
 USER_ERROR = 2
+PREEMPTED = 75
+"""EX_TEMPFAIL of sysexits.h: run the same command again."""
 INTERRUPTED = 130
 SEVERAL_PROCESSES = ("encode", "semvae", "probe", "sweep", "train")
 
@@ -59,12 +61,15 @@ def _one_process_only(name: str) -> None:
 
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
-    """One line and exit code 2 for what the user can mend, 130 for Ctrl-C."""
+    """One line and exit code 2 for what the user can mend, 75 for a run that was asked to stop, 130 for Ctrl-C."""
     try:
         yield
     except UserError as error:
         sys.stderr.write(f"lwd: {error}\n")
         raise typer.Exit(USER_ERROR) from None
+    except Preempted as error:
+        sys.stderr.write(f"lwd: {error}\n")
+        raise typer.Exit(PREEMPTED) from None
     except OSError as error:
         sys.stderr.write(f"lwd: {error.filename or 'file system'}: {error.strerror or error}\n")
         raise typer.Exit(USER_ERROR) from None

@@ -1,5 +1,9 @@
-"""The one exception that means "the user can mend this": the command line prints it and exits with code 2."""
+"""What the command line prints in one line: what the user can mend (exit code 2), and a run that was stopped (75)."""
 
 
 class UserError(Exception):
     """Bad input, in one line: what is wrong, where (file, key, index), what to do."""
+
+
+class Preempted(Exception):  # noqa: N818 - no error
+    """A run was asked to stop, and has saved where it was; one line that says so."""

@@ -56,7 +56,12 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, data: Any) -> None:
     """Write indented JSON atomically; NaN and infinity are refused."""
-    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+    write_text(path, to_json(data))
+
+
+def to_json(data: Any) -> str:
+    """Indented JSON; raises ValueError for NaN and infinity."""
+    return json.dumps(data, indent=2, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> Any:

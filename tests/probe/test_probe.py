@@ -15,7 +15,8 @@ from lwd.data.stats import save_stats, stats_path
 from lwd.flow import group_factors
 from lwd.groups import Group, Layout
 from lwd.probe.loop import ProbeObjective, ProbeSettings, ProbeTask
-from lwd.runtime.engine import ComputeConfig, Engine
+from lwd.runtime.compute import ComputeConfig
+from lwd.runtime.engine import Engine
 from lwd.schedules import PolynomialCurve, Schedule
 
 LAYOUT = Layout([Group("texture", 4, 1.0), Group("semantic", 2, 2.0)])

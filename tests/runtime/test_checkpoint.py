@@ -1,5 +1,6 @@
 """Checkpoints: whole or absent, refused under another recipe, and continued as if never interrupted."""
 
+import hashlib
 import json
 
 import pytest
@@ -51,7 +52,8 @@ def test_save_and_load(tmp_path):
     task = Note()
     assert load_checkpoint(path, task, RECIPE) == 1200 and task.text == "hello"
     state = json.loads((path / "state.json").read_text())
-    assert state == {"step": 1200, "recipe": RECIPE, "versions": versions()}
+    sums = {"note.txt": hashlib.sha256(b"hello").hexdigest()}
+    assert state == {"step": 1200, "recipe": RECIPE, "versions": versions(), "sha256": sums}
     assert state["versions"]["torch"] == torch.__version__
 
 

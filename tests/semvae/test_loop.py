@@ -21,7 +21,8 @@ from lwd.data.features import FeatureBatch, FeatureBatches, FeatureShards
 from lwd.encoders.semvae import SemVAE, load_semvae
 from lwd.errors import UserError
 from lwd.experiment import Experiment
-from lwd.runtime.engine import ComputeConfig, Engine
+from lwd.runtime.compute import ComputeConfig
+from lwd.runtime.engine import Engine
 from lwd.runtime.logging import read_log
 from lwd.runtime.optim import warm_cosine
 from lwd.runtime.seeding import Stream, normal

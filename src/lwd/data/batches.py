@@ -56,9 +56,13 @@ class StepBatches(Dataset[StepBatch]):
         self._flips: tuple[int, Tensor] | None = None
 
     def __getitem__(self, step: int) -> StepBatch:
-        images = batch_indices(self.seed, step, self.batch, len(self.shards))[self.mine]
+        images = self.images(step)[self.mine]
         flips = self._step_flips(step) if self.shards.flip else None
         return StepBatch(self.shards.read(images, flips), self.mine)
+
+    def images(self, step: int) -> Tensor:
+        """The images of the whole step, over all processes: (batch,) int64."""
+        return batch_indices(self.seed, step, self.batch, len(self.shards))
 
     def _step_flips(self, step: int) -> Tensor:
         """Whose twin (B,) is taken; drawn for `STEPS_DRAWN` steps at once, since drawing for one costs as much."""

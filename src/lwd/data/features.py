@@ -95,9 +95,13 @@ class FeatureBatches(Dataset[FeatureBatch]):
         self.mine = share(batch, rank, world)
 
     def __getitem__(self, step: int) -> FeatureBatch:
-        images = batch_indices(self.seed, step, self.batch, len(self.shards))[self.mine]
+        images = self.images(step)[self.mine]
         flips = uniform(Stream.FLIP, self.seed, step, self.mine) < 0.5 if self.shards.flip else None
         return FeatureBatch(self.shards.read(images, flips), self.mine)
+
+    def images(self, step: int) -> Tensor:
+        """The images of the whole step, over all processes: (batch,) int64."""
+        return batch_indices(self.seed, step, self.batch, len(self.shards))
 
 
 def _open(file: Path, keys: tuple[str, ...]) -> Mapping[str, Tensor]:

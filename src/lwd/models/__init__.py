@@ -2,7 +2,7 @@
 
 from lwd.models.flops import forward_flops, training_flops
 from lwd.models.lightningdit import LightningDiT
-from lwd.models.pretrained import WEIGHTS, load_model, load_weights, save_model
+from lwd.models.pretrained import WEIGHTS, load_model, load_weights, model_files, save_model
 from lwd.models.sfd import load_sfd_checkpoint, save_sfd_checkpoint
 from lwd.models.sizes import SIZES, ModelConfig, create
 
@@ -16,6 +16,7 @@ __all__ = [
     "load_model",
     "load_sfd_checkpoint",
     "load_weights",
+    "model_files",
     "save_model",
     "save_sfd_checkpoint",
     "training_flops",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+
+from huggingface_hub import PyTorchModelHubMixin
+from torch import nn
 
 from lwd.errors import UserError
 from lwd.files import read_json
 from lwd.groups import Layout
 from lwd.models.lightningdit import LightningDiT
-from lwd.runtime.checkpoint import load_module
+from lwd.runtime.checkpoint import Content, load_module
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -16,6 +20,13 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 def save_model(model: LightningDiT, folder: Path) -> None:
     """Write what `LightningDiT.from_pretrained` and `load_model` read."""
     model.save_pretrained(folder)
+
+
+def model_files(model: PyTorchModelHubMixin, folder: str) -> dict[str, Content]:
+    """The same files by name, for a checkpoint that is written later; ``model`` is any network of the Hub mixin."""
+    config = json.dumps(model._hub_mixin_config, indent=2, sort_keys=True)
+    assert isinstance(model, nn.Module)
+    return {f"{folder}/{CONFIG}": config, f"{folder}/{WEIGHTS}": model.state_dict()}
 
 
 def load_model(folder: Path) -> LightningDiT:

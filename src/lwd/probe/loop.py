@@ -16,7 +16,7 @@ from lwd.data.batches import StepBatch, StepBatches, draw
 from lwd.flow import Jacobian, Reduction, interpolate, schedule_objective
 from lwd.models import LightningDiT
 from lwd.probe.collapse import distance_from_collapse
-from lwd.runtime.checkpoint import load_module, load_optimizer, load_tensors, optimizer_tensors, save_tensors
+from lwd.runtime.checkpoint import Content, load_module, load_optimizer, load_tensors, optimizer_tensors
 from lwd.runtime.engine import Engine
 from lwd.runtime.optim import adamw
 from lwd.runtime.run import RunConfig, write_run_files
@@ -110,15 +110,17 @@ class ProbeTask:
         """The mean of rho over the steps after burn-in, by group."""
         return {name: self._sum[name] / self._count for name in self._names}
 
-    def save(self, folder: Path) -> None:
+    def files(self) -> dict[str, Content]:
         """Denoiser, schedule, optimiser and the rho buffer."""
-        buffer = {f"sum/{name}": value for name, value in self._sum.items()} | {"count": torch.tensor(self._count)}
-        save_tensors(folder / "probe.safetensors", self.module.state_dict())
-        save_tensors(folder / "optimizer.safetensors", optimizer_tensors(self.module, self.optimizer))
-        save_tensors(folder / "buffer.safetensors", buffer)
+        return {
+            "probe.safetensors": self.module.state_dict(),
+            "optimizer.safetensors": optimizer_tensors(self.module, self.optimizer),
+            "buffer.safetensors": {f"sum/{name}": value for name, value in self._sum.items()}
+            | {"count": torch.tensor(self._count)},
+        }
 
     def load(self, folder: Path) -> None:
-        """What `save` wrote."""
+        """What `files` holds."""
         load_module(self.module, folder / "probe.safetensors")
         load_optimizer(self.module, self.optimizer, load_tensors(folder / "optimizer.safetensors"))
         buffer = load_tensors(folder / "buffer.safetensors")

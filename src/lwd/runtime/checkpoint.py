@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,19 +17,55 @@ from torch.optim import Optimizer
 
 import lwd
 from lwd.errors import UserError
-from lwd.files import atomic_path, read_json, write_json
+from lwd.files import atomic_path, checksum, read_json, write_json
 
 STATE = "state.json"
 
 
-class Checkpointable(Protocol):
-    """What can write itself into a folder and read itself back."""
+class Saveable(Protocol):
+    """What can write itself into a folder."""
 
     def save(self, folder: Path) -> None:
         """Write everything needed to go on."""
 
+
+class Loadable(Protocol):
+    """What can read itself back."""
+
     def load(self, folder: Path) -> None:
-        """Read what `save` wrote."""
+        """Read what was saved."""
+
+
+Content = Mapping[str, Tensor] | str
+"""Of one file: tensors (safetensors) or text."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files by relative name, with what goes into them."""
+
+    contents: Mapping[str, Content]
+
+    def copied(self) -> Files:
+        """The same on the CPU and in memory of its own, so that training may go on while it is written."""
+        return Files(
+            {
+                name: content
+                if isinstance(content, str)
+                else {key: tensor.detach().to("cpu", copy=True) for key, tensor in content.items()}
+                for name, content in self.contents.items()
+            }
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write all of them."""
+        for name, content in self.contents.items():
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if isinstance(content, str):
+                path.write_text(content)
+            else:
+                save_tensors(path, content)
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -42,18 +79,24 @@ def find_checkpoints(folder: Path) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def save_checkpoint(folder: Path, step: int, task: Checkpointable, recipe: Mapping[str, Any]) -> Path:
+def save_checkpoint(folder: Path, step: int, content: Saveable, recipe: Mapping[str, Any]) -> Path:
     """Write the checkpoint after ``step`` steps atomically; ``recipe`` is what must be equal for a resume."""
     path = checkpoint_path(folder, step)
     with atomic_path(path) as temporary:
         temporary.mkdir()
-        task.save(temporary)
-        write_json(temporary / STATE, {"step": step, "recipe": dict(recipe), "versions": versions()})
+        content.save(temporary)
+        files = sorted(file for file in temporary.rglob("*") if file.is_file())
+        sums = {str(file.relative_to(temporary)): checksum(file) for file in files}
+        state = {"step": step, "recipe": dict(recipe), "versions": versions(), "sha256": sums}
+        write_json(temporary / STATE, state)
     return path
 
 
-def load_checkpoint(path: Path, task: Checkpointable, recipe: Mapping[str, Any]) -> int:
-    """Read a checkpoint into ``task``; returns its step. Raises UserError where it was made under another recipe."""
+def load_checkpoint(path: Path, task: Loadable, recipe: Mapping[str, Any]) -> int:
+    """Read a checkpoint into ``task``; returns its step.
+
+    Raises UserError where it was made under another recipe, or a file is missing or not what was written.
+    """
     state = read_json(path / STATE)
     if not isinstance(state, dict) or not isinstance(state.get("recipe"), dict) or "step" not in state:
         raise UserError(f"{path / STATE}: not the state of a checkpoint")
@@ -62,6 +105,9 @@ def load_checkpoint(path: Path, task: Checkpointable, recipe: Mapping[str, Any])
             f"{path}: checkpoint of another config: {difference}; "
             "restore the setting, choose another output, or start afresh with compute.resume=false, which removes it"
         )
+    for name, digest in state.get("sha256", {}).items():
+        if not (path / name).is_file() or checksum(path / name) != digest:
+            raise UserError(f"{path / name}: damaged or missing; remove {path} to go on from the checkpoint before it")
     task.load(path)
     return int(state["step"])
 

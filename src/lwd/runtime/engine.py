@@ -2,54 +2,61 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
-from lwd.config import Config
-from lwd.errors import UserError
-from lwd.files import discard
+from lwd.errors import Preempted, UserError
+from lwd.files import discard, write_json
 from lwd.models import LightningDiT
-from lwd.runtime.checkpoint import Checkpointable, checkpoint_path, find_checkpoints, load_checkpoint, save_checkpoint
-from lwd.runtime.logging import MetricLog
+from lwd.runtime.checkpoint import (
+    Content,
+    Files,
+    Loadable,
+    checkpoint_path,
+    find_checkpoints,
+    load_checkpoint,
+    load_tensors,
+)
+from lwd.runtime.compute import ComputeConfig
+from lwd.runtime.guard import Guard
+from lwd.runtime.logging import MetricLog, read_log
 from lwd.runtime.memory import keep_freed_memory
+from lwd.runtime.preemption import Preemption
 from lwd.runtime.progress import progress_bar, say
+from lwd.runtime.writer import CheckpointWriter
 
 S = TypeVar("S", bound=tuple[Any, ...])
+S_co = TypeVar("S_co", bound=tuple[Any, ...], covariant=True)
+
+GUARD = "guard.safetensors"
 
 
-class ComputeConfig(Config):
-    """Where and how a stage runs; nothing here changes what is computed beyond rounding."""
+class StepData(Protocol[S_co]):
+    """What each step is made of, for this process; pure functions of the step."""
 
-    device: Literal["auto", "cpu"] = "auto"
-    precision: Literal["no", "bf16"] = "no"
-    """bf16: matrix products under autocast; weights, their updates, norms and losses stay in float32."""
-    tf32: bool = False
-    """Let float32 matrix products on the GPU round their inputs to TF32."""
-    compile: bool | Literal["auto"] = "auto"
-    """torch.compile, block by block; auto: on a GPU."""
-    activation_checkpointing: bool = False
-    """Keep only the blocks' inputs for the backward pass: a third more work, a fraction of the memory."""
-    workers: NonNegativeInt = 0
-    log_every: PositiveInt = 50
-    checkpoint_every: NonNegativeInt = 1000
-    """0: only where a stage asks for one, and at the end."""
-    keep_checkpoints: NonNegativeInt = 2
-    """How many periodic checkpoints are kept; 0: all."""
-    resume: bool = True
-    progress: bool = True
+    def __getitem__(self, step: int) -> S_co:
+        """A NamedTuple of tensors, Nones and such tuples, samples first."""
+
+    def images(self, step: int) -> Tensor:
+        """Which images of the data make the whole step, over all processes: (batch,) int64."""
 
 
-class Task(Checkpointable, Protocol):
+class Task(Loadable, Protocol):
     """What a stage hands to the loop."""
+
+    def files(self) -> Mapping[str, Content]:
+        """What a checkpoint must hold to go on."""
 
     @property
     def module(self) -> nn.Module:
@@ -109,7 +116,7 @@ class Engine:
     def fit(
         self,
         task: Task,
-        batches: Dataset[S],
+        batches: StepData[S],
         *,
         steps: int,
         folder: Path,
@@ -120,36 +127,69 @@ class Engine:
     ) -> Path:
         """Train ``task`` for ``steps`` steps, logging to ``folder/trace.jsonl``.
 
-        ``batches[step]``, a NamedTuple of tensors, Nones and such tuples, is this process's share of the step; it must
-        be a pure function of the step. ``before_step(step)`` is the place to set a scheduled learning rate.
+        ``batches[step]`` is this process's share of the step. ``before_step(step)`` is the place to set a scheduled
+        learning rate.
 
         Goes on from the newest checkpoint in ``folder``; with ``compute.resume`` off it removes what is there and
         starts afresh. ``on_start`` is called on the main process once nothing stands in the way. Returns the last
-        checkpoint's folder. Raises UserError where a checkpoint is of another recipe or past ``steps``.
+        checkpoint's folder. Raises UserError where a checkpoint is of another recipe or past ``steps``, or too many
+        steps in a row had to be skipped (`Guard`); Preempted, after a checkpoint, where the process was asked to stop.
         """
         module, optimizer = self._accelerator.prepare(task.module, task.optimizer)
-        first = self._resume(task, folder, recipe, steps)
+        guard = Guard(task.module.parameters(), task.optimizer, self.compute.clip_norm, self.compute.spike)
+        guarded = _Guarded(task, guard)
+        first = self._resume(guarded, folder, recipe, steps)
         if self.is_main:
             on_start()
         log = MetricLog(folder / "trace.jsonl", self.mean, self.is_main, first)
         loader = self._loader(batches, range(first, steps))
         module.train()
-        with progress_bar(title, steps, first, self.is_main and self.compute.progress) as advance:
+        with (
+            Preemption(self.mean if self.world > 1 else None, self.device) as preemption,
+            CheckpointWriter(folder, recipe) as writer,
+            progress_bar(title, steps, first, self.is_main and self.compute.progress) as advance,
+        ):
             for step, step_batch in enumerate(loader, start=first):
                 before_step(step)
-                loss, metrics = module(self._to_device(step_batch), step)
-                self._accelerator.backward(loss)
+                metrics = self._forward_backward(module, self._to_device(step_batch), step)
+                metrics |= guard.inspect()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-                log.add(step, {"loss": loss, **metrics, **task.after_step(step + 1)})
+                log.add(step, {**metrics, **task.after_step(step + 1)})
                 advance(1)
-                if (step + 1) % self.compute.log_every == 0 or step + 1 == steps or self._due(task, step + 1):
-                    self._check_finite(log.flush(), folder)
-                if self._due(task, step + 1) or step + 1 == steps:
-                    self._checkpoint(task, folder, step + 1, recipe)
+                stopping = preemption.requested(step + 1)
+                due = self._due(task, step + 1) or step + 1 == steps or stopping
+                if due or (step + 1) % self.compute.log_every == 0:
+                    log.flush()
+                    self._check_skipped(guard, folder, batches, range(first, step + 1))
+                if due:
+                    self._checkpoint(writer, guarded, folder, step + 1)
+                if stopping and step + 1 < steps:
+                    writer.wait()
+                    raise Preempted(f"{folder}: asked to stop, saved after step {step + 1}; the same command goes on")
+        self.barrier()
         return checkpoint_path(folder, steps)
 
-    def _resume(self, task: Task, folder: Path, recipe: Mapping[str, Any], steps: int) -> int:
+    def _forward_backward(self, module: nn.Module, batch: S, step: int) -> dict[str, Tensor]:
+        """Gradients of the step's mean loss, accumulated over micro-batches; the metrics' means."""
+        count = _samples(batch)
+        size = self.compute.micro_batch or count
+        totals: dict[str, Tensor] = {}
+        for start in range(0, count, size):
+            part = batch if size >= count else _rows(batch, slice(start, start + size))
+            share = _samples(part) / count
+            last = start + size >= count
+            with nullcontext() if last else self._accelerator.no_sync(module):
+                loss, metrics = module(part, step)
+                self._accelerator.backward(loss if share == 1 else loss * share)
+            for name, value in {"loss": loss, **metrics}.items():
+                part_of_mean = value.detach() if share == 1 else value.detach() * share
+                totals[name] = totals[name] + part_of_mean if name in totals else part_of_mean
+        return totals
+
+    def _resume(self, task: _Guarded, folder: Path, recipe: Mapping[str, Any], steps: int) -> int:
+        for leftover in (*folder.glob(".step-*.tmp"), *folder.glob(".step-*.old")) if self.is_main else ():
+            shutil.rmtree(leftover)  # of a run that was killed while it wrote
         found = find_checkpoints(folder)
         if not self.compute.resume:
             self.barrier()
@@ -164,9 +204,9 @@ class Engine:
         self.say(f"resuming from {newest}")
         return load_checkpoint(newest, task, recipe)
 
-    def _loader(self, batches: Dataset[S], steps: range) -> DataLoader[S]:
+    def _loader(self, batches: StepData[S], steps: range) -> DataLoader[S]:
         return DataLoader(
-            batches,
+            cast(Dataset[S], batches),
             batch_size=None,
             sampler=steps,
             num_workers=self.compute.workers,
@@ -187,11 +227,9 @@ class Engine:
         every = self.compute.checkpoint_every
         return step in task.checkpoint_steps or (every > 0 and step % every == 0)
 
-    def _checkpoint(self, task: Task, folder: Path, step: int, recipe: Mapping[str, Any]) -> None:
+    def _checkpoint(self, writer: CheckpointWriter, guarded: _Guarded, folder: Path, step: int) -> None:
         if self.is_main:
-            save_checkpoint(folder, step, task, recipe)
-            self._prune(task, folder, step)
-        self.barrier()
+            writer.put(step, Files(guarded.files()), lambda: self._prune(guarded.task, folder, step))
 
     def _prune(self, task: Task, folder: Path, step: int) -> None:
         """Keep the last ``keep_checkpoints`` periodic ones (0: all) and those that the task wants for good."""
@@ -200,6 +238,45 @@ class Engine:
         for old in periodic[:-keep] if keep else []:
             discard(checkpoint_path(folder, old))
 
-    def _check_finite(self, line: Mapping[str, Any], folder: Path) -> None:
-        if line and not torch.isfinite(torch.tensor(line["loss"])):
-            raise UserError(f"{folder}: the loss is {line['loss']} at step {line['step']}; lower the learning rate")
+    def _check_skipped(self, guard: Guard, folder: Path, batches: StepData[S], done: range) -> None:
+        """Raise UserError, leaving a list of skipped steps and their images, where too many were skipped in a row."""
+        longest = guard.longest_run()
+        if longest < self.compute.skip_limit:
+            return
+        report = folder / "skipped.json"
+        if self.is_main:
+            steps = [int(line["step"]) for line in read_log(folder / "trace.jsonl") if line.get("skipped")]
+            write_json(report, [{"step": s, "images": batches.images(s).tolist()} for s in steps if s in done])
+        raise UserError(
+            f"{folder}: {longest} steps in a row were skipped, their gradients not finite or far beyond the usual "
+            f"({report} lists their images); the weights are good: lower the learning rate or set compute.clip_norm"
+        )
+
+
+@dataclass(frozen=True)
+class _Guarded:
+    """A task and its guard, as one thing to save and load."""
+
+    task: Task
+    guard: Guard
+
+    def files(self) -> dict[str, Content]:
+        return {**self.task.files(), GUARD: self.guard.state()}
+
+    def load(self, folder: Path) -> None:
+        self.task.load(folder)
+        self.guard.load(load_tensors(folder / GUARD))
+
+
+def _samples(batch: tuple[Any, ...]) -> int:
+    """How many samples a (nested) NamedTuple of tensors holds."""
+    first = batch[0]
+    return _samples(first) if isinstance(first, tuple) else len(first)
+
+
+def _rows(batch: S, rows: slice) -> S:
+    """Some samples of a (nested) NamedTuple of tensors."""
+    make: Any = type(batch)
+    parts = (_rows(x, rows) if isinstance(x, tuple) else None if x is None else x[rows] for x in batch)
+    chosen: S = make(*parts)
+    return chosen

@@ -15,7 +15,7 @@ from lwd.files import write_json, write_text
 from lwd.groups import Group, Layout
 from lwd.models import ModelConfig
 from lwd.runtime.checkpoint import versions
-from lwd.runtime.engine import ComputeConfig
+from lwd.runtime.compute import ComputeConfig
 
 
 class DataConfig(Config):

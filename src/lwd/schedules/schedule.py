@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lwd.errors import UserError
-from lwd.files import read_json, write_json
+from lwd.files import read_json, to_json, write_text
 from lwd.groups import Layout
 from lwd.schedules.curve import Curve
 from lwd.schedules.fixed import IdentityCurve, OffsetCurve
@@ -102,7 +102,11 @@ class Schedule(nn.Module):
 
     def save(self, path: str | Path) -> None:
         """Write schedule.json atomically."""
-        write_json(Path(path), self.to_dict())
+        write_text(Path(path), self.to_json())
+
+    def to_json(self) -> str:
+        """The text of schedule.json."""
+        return to_json(self.to_dict())
 
     @classmethod
     def load(cls, path: str | Path) -> Schedule:

@@ -14,8 +14,8 @@ from lwd.data.features import FeatureBatch, FeatureBatches, FeatureShards
 from lwd.encoders.semvae import HEADS, SemVAE
 from lwd.errors import UserError
 from lwd.files import atomic_path
-from lwd.models.pretrained import WEIGHTS
-from lwd.runtime.checkpoint import load_module, load_optimizer, load_tensors, optimizer_tensors, save_tensors
+from lwd.models.pretrained import WEIGHTS, model_files
+from lwd.runtime.checkpoint import Content, load_module, load_optimizer, load_tensors, optimizer_tensors
 from lwd.runtime.ema import EMA
 from lwd.runtime.engine import Engine
 from lwd.runtime.optim import adamw, warm_cosine
@@ -110,14 +110,16 @@ class SemVAETask:
             self._heldout.measure(self.ema.model, step)
         return {}
 
-    def save(self, folder: Path) -> None:
+    def files(self) -> dict[str, Content]:
         """Weights and average, each a folder that `load_semvae` reads, and the optimiser."""
-        self.module.model.save_pretrained(folder / "model")
-        self.ema.model.save_pretrained(folder / "ema")
-        save_tensors(folder / "optimizer.safetensors", optimizer_tensors(self.module, self.optimizer))
+        return {
+            **model_files(self.module.model, "model"),
+            **model_files(self.ema.model, "ema"),
+            "optimizer.safetensors": optimizer_tensors(self.module, self.optimizer),
+        }
 
     def load(self, folder: Path) -> None:
-        """What `save` wrote."""
+        """What `files` holds."""
         load_module(self.module.model, folder / "model" / WEIGHTS)
         load_module(self.ema.model, folder / "ema" / WEIGHTS)
         load_optimizer(self.module, self.optimizer, load_tensors(folder / "optimizer.safetensors"))

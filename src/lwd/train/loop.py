@@ -22,8 +22,8 @@ from lwd.flow import (
     interpolate,
     repa_loss,
 )
-from lwd.models import LightningDiT, load_weights, save_model
-from lwd.runtime.checkpoint import load_optimizer, load_tensors, optimizer_tensors, save_tensors
+from lwd.models import LightningDiT, load_weights, model_files
+from lwd.runtime.checkpoint import Content, load_optimizer, load_tensors, optimizer_tensors
 from lwd.runtime.ema import EMA
 from lwd.runtime.engine import Engine
 from lwd.runtime.optim import adamw
@@ -115,15 +115,17 @@ class TrainTask:
         self.ema.update()
         return {}
 
-    def save(self, folder: Path) -> None:
+    def files(self) -> dict[str, Content]:
         """Weights and average, each a folder that `LightningDiT.from_pretrained` reads, optimiser and schedule."""
-        save_model(self.module.model, folder / "model")
-        save_model(self.ema.model, folder / "ema")
-        save_tensors(folder / "optimizer.safetensors", optimizer_tensors(self.module, self.optimizer))
-        self.module.schedule.save(folder / "schedule.json")
+        return {
+            **model_files(self.module.model, "model"),
+            **model_files(self.ema.model, "ema"),
+            "optimizer.safetensors": optimizer_tensors(self.module, self.optimizer),
+            "schedule.json": self.module.schedule.to_json(),
+        }
 
     def load(self, folder: Path) -> None:
-        """What `save` wrote."""
+        """What `files` holds."""
         load_weights(self.module.model, folder / "model")
         load_weights(self.ema.model, folder / "ema")
         load_optimizer(self.module, self.optimizer, load_tensors(folder / "optimizer.safetensors"))

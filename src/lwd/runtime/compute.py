@@ -1,0 +1,39 @@
+"""The settings of the machine side: where and how a stage runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+
+from lwd.config import Config
+
+
+class ComputeConfig(Config):
+    """Where and how a stage runs; nothing here changes what is computed beyond rounding."""
+
+    device: Literal["auto", "cpu"] = "auto"
+    precision: Literal["no", "bf16"] = "no"
+    """bf16: matrix products under autocast; weights, their updates, norms and losses stay in float32."""
+    tf32: bool = False
+    """Let float32 matrix products on the GPU round their inputs to TF32."""
+    compile: bool | Literal["auto"] = "auto"
+    """torch.compile, block by block; auto: on a GPU."""
+    activation_checkpointing: bool = False
+    """Keep only the blocks' inputs for the backward pass: a third more work, a fraction of the memory."""
+    micro_batch: PositiveInt | None = None
+    """The most images that a process takes at once; larger shares of a batch are accumulated. None: all."""
+    clip_norm: PositiveFloat | None = None
+    """The largest gradient norm; None, the paper's: any."""
+    spike: PositiveFloat | None = 20.0
+    """A step whose gradient norm is so many times the usual is skipped; None: only where it is not finite."""
+    skip_limit: PositiveInt = 5
+    """After so many skipped steps in a row the run stops."""
+    workers: NonNegativeInt = 0
+    log_every: PositiveInt = 50
+    checkpoint_every: NonNegativeInt = 1000
+    """0: only where a stage asks for one, and at the end."""
+    keep_checkpoints: NonNegativeInt = 2
+    """How many periodic checkpoints are kept; 0: all."""
+    resume: bool = True
+    progress: bool = True

@@ -1,0 +1,66 @@
+"""Steps that would spoil the weights are skipped: on the device, without waiting for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+WARM_UP = 200
+"""Steps before the usual gradient norm is known."""
+MEMORY = 100
+"""Over about how many steps it is averaged."""
+
+
+class Guard:
+    """Looks at the gradient before every update; clips it, or has the update skipped.
+
+    A step is skipped where the gradient's norm is not finite, or more than ``spike`` times the usual (None: never for
+    that). ``clip``: the largest norm that is let through, None for any. Fused AdamW reads both answers, ``found_inf``
+    and ``grad_scale``, on the device, as it does for `torch.amp.GradScaler`; a skipped step leaves weights, moments and
+    step count as they were.
+    """
+
+    def __init__(
+        self, parameters: Iterable[nn.Parameter], optimizer: Optimizer, clip: float | None, spike: float | None
+    ) -> None:
+        self._parameters = [p for p in parameters if p.requires_grad]
+        self._optimizer, self._clip, self._spike = optimizer, clip, spike
+        device = self._parameters[0].device
+        self.usual, self.seen, self.in_a_row, self.longest = (torch.zeros((), device=device) for _ in range(4))
+
+    @torch.no_grad()
+    def inspect(self) -> dict[str, Tensor]:
+        """Call between backward and the optimiser's step; returns ``grad_norm`` and ``skipped`` (0 or 1) to log."""
+        gradients = [p.grad for p in self._parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients).float()
+        skip = ~torch.isfinite(norm)
+        if self._spike is not None:
+            skip = skip | ((self.seen >= WARM_UP) & (norm > self._spike * self.usual))
+        skipped = skip.float()
+        weight = (1 - skipped) / (self.seen + 1).clamp(max=MEMORY)
+        self.usual = self.usual + weight * torch.where(skip, self.usual, norm - self.usual)
+        self.seen = self.seen + 1 - skipped
+        self.in_a_row = (self.in_a_row + 1) * skipped
+        self.longest = torch.maximum(self.longest, self.in_a_row)
+        self._optimizer.found_inf = skipped  # type: ignore[attr-defined]
+        if self._clip is not None:
+            self._optimizer.grad_scale = (norm / self._clip).clamp(min=1).nan_to_num(1)  # type: ignore[attr-defined]
+        return {"grad_norm": norm, "skipped": skipped}
+
+    def longest_run(self) -> int:
+        """The most steps skipped in a row since this was last asked; waits for the device."""
+        longest, self.longest = int(self.longest), self.in_a_row.clone()
+        return longest
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold."""
+        return {"usual": self.usual, "seen": self.seen, "in_a_row": self.in_a_row}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """What `state` returned."""
+        self.usual, self.seen, self.in_a_row = (
+            state[name].to(self.usual.device) for name in ("usual", "seen", "in_a_row")
+        )

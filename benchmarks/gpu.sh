@@ -32,4 +32,5 @@ measure train-xl 150 python3 benchmarks/train_step.py --size XL --batch 256 --pr
 measure attention 60 python3 benchmarks/attention.py
 measure train-xl-eager 90 python3 benchmarks/train_step.py --size XL --batch 256 --precision bf16 --no-compile --repeats 3
 measure train-b 60 python3 benchmarks/train_step.py --size B --batch 256 --precision bf16
+measure checkpoint-xl 120 python3 benchmarks/checkpoint.py --size XL --batch 256 --precision bf16
 measure forward-xl 120 python3 benchmarks/forward.py --size XL --precision bf16

@@ -123,12 +123,31 @@ def test_asked_to_stop_it_saves_and_says_so(experiment, overrides, tmp_path, num
     assert_same_files(train.run(mended), train.run(whole))
 
 
+def test_a_dead_rank_ends_all_and_the_cause_can_be_read(overrides, tmp_path):
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    config = ["-c", str(ROOT / "configs" / "digits.yaml"), *overrides]
+    more = ["train.steps=100000", "train.schedule={kind: synchronous}", "compute.log_every=2"]
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen(
+            [*start, "-m", "lwd", "train", *config, *more], env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=said
+        )
+        trace, deadline = tmp_path / "run" / "train" / "learned" / "trace.jsonl", time.monotonic() + 120
+        while not (trace.exists() and trace.stat().st_size):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        ranks = subprocess.run(["pgrep", "-P", str(process.pid)], check=True, capture_output=True, text=True).stdout
+        os.kill(int(ranks.split()[1]), signal.SIGKILL)
+        assert process.wait(timeout=60) != 0
+    assert "rank      : 1" in (text := (tmp_path / "said").read_text()) and "Signal 9 (SIGKILL)" in text
+    gone = subprocess.run(["pgrep", "-P", str(process.pid)], check=False, capture_output=True, text=True).stdout
+    assert not gone.split()
+
+
 def test_a_full_disk_leaves_the_checkpoints_before_it_whole(experiment, tmp_path):
     small = tmp_path / "small"
     small.mkdir()
-    if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(small)], capture_output=True
-    ).returncode:
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1500k", "tmpfs", str(small)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
         pytest.skip("needs the right to mount a small file system")
     try:
         config = changed(experiment, small, 40, checkpoint_every=2, keep_checkpoints=0)

@@ -75,9 +75,7 @@ def main() -> None:
     print(machine())
     print(f"LightningDiT-{arguments.size}/1, batch {arguments.batch}, checkpoint {size / 2**30:.2f} GiB")
     print(f"step {median:.3f} s; copy {copy:.3f} s = {copy / median:.2f} steps")
-    print(
-        f"steps during the writing: median {statistics.median(beside) / median:.2f}, worst {max(beside) / median:.2f}"
-    )
+    print(f"steps while writing: median {statistics.median(beside) / median:.2f}, worst {max(beside) / median:.2f}")
     print(f"writing took {write:.2f} s, {size / 2**30 / write:.2f} GiB/s")
 
 

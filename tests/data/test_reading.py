@@ -256,7 +256,8 @@ def test_batches_that_are_kept_stay_as_they_were(folder):
 
 def test_rows_of_no_tensor_at_all():
     rows = MappedRows([torch.empty(0, 3)])
-    rows.gather(torch.empty(0, dtype=torch.int64), torch.empty(0, 3))
+    none = torch.empty(0, dtype=torch.int64)
+    rows.gather(none, none, torch.empty(0, 3))
 
 
 # Statistics

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from lwd.data.batches import share
-from lwd.data.shards import FEATURES, FLIP
+from lwd.data.gather import Buffers, Index, MappedRows
+from lwd.data.shardfile import FEATURES, FLIP, Shard, of_key, open_shard, shard_files
+from lwd.data.stats import first_not_finite
 from lwd.errors import UserError
 from lwd.runtime.seeding import Stream, batch_indices, uniform
 
@@ -33,51 +31,44 @@ class FeatureShards:
 
     def __init__(self, path: Path, flip: bool = False) -> None:
         self.path, self.flip = path, flip
-        self.files = sorted(path.glob("*.safetensors"))
-        if not self.files:
-            raise UserError(f"{path}: no *.safetensors shards here; `lwd encode` makes them")
+        self.files = shard_files(path)
         self._open()
 
     def _open(self) -> None:
-        self._shards = [_open(file, (FEATURES, FEATURES + FLIP) if self.flip else (FEATURES,)) for file in self.files]
-        shapes = [tuple(tensor.shape[1:]) for shard in self._shards for tensor in shard.values()]
-        if len({*shapes}) > 1:
-            raise UserError(f"{self.path}: {FEATURES!r} differs in shape between shards {sorted({*shapes})}")
-        self.shape: tuple[int, ...] = shapes[0]
-        self._ends = torch.tensor(list(accumulate(len(shard[FEATURES]) for shard in self._shards)))
+        keys = (FEATURES, FEATURES + FLIP) if self.flip else (FEATURES,)
+        shards = [_checked(file, open_shard(file), keys) for file in self.files]
+        shapes = {tuple(shard[key].shape[1:]) for shard in shards for key in keys}
+        dtypes = {shard[key].dtype for shard in shards for key in keys}
+        if len(shapes) > 1 or len(dtypes) > 1:
+            kinds = sorted(map(str, shapes if len(shapes) > 1 else dtypes))
+            raise UserError(f"{self.path}: {FEATURES!r} differs between shards or twins: {', '.join(kinds)}")
+        self._features = MappedRows(of_key(shards, FEATURES, self.flip))
+        self._index = Index(len(shard[FEATURES]) for shard in shards)
+        self._buffers = Buffers()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(D, h, w) of one image."""
+        return tuple(self._features.shape)
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return len(self._index)
 
     def read(self, indices: Tensor, flips: Tensor | None = None) -> Tensor:
         """Features of images ``indices`` (B,), of the mirrored twin where ``flips`` (B,) holds: (B, D, h, w) as stored.
 
         Raises UserError for values that are not finite.
         """
-        flips = torch.zeros_like(indices, dtype=torch.bool) if flips is None else flips
-        out = self._shards[0][FEATURES].new_empty(len(indices), *self.shape)
-        numbers = torch.bucketize(indices, self._ends, right=True)
-        for number in torch.unique(numbers).tolist():
-            shard = self._shards[number]
-            start = int(self._ends[number]) - len(shard[FEATURES])
-            for key, wanted in ((FEATURES, ~flips), (FEATURES + FLIP, flips)):
-                where = (wanted & (numbers == number)).nonzero()[:, 0]
-                if len(where):
-                    out[where] = shard[key][indices[where] - start]
-        if not bool(torch.isfinite(out.sum(dtype=torch.float32))):  # one pass; a term that is not finite makes it so
-            self._check_finite(out, indices)
+        shards, rows = self._index.find(indices)
+        out = self._buffers.empty((len(indices), *self.shape), self._features.dtype)
+        self._features.gather(2 * shards + (0 if flips is None else flips.long()), rows, out.flatten(1))
+        if (bad := first_not_finite(out)) is not None:
+            where = self._index.name(self.files, indices[bad[0]])
+            raise UserError(f"{where}, channel {bad[1]} of {FEATURES!r} is not finite; encode it again")
         return out
 
-    def _check_finite(self, out: Tensor, indices: Tensor) -> None:
-        bad = (~torch.isfinite(out)).flatten(1).any(1).nonzero()
-        if len(bad):
-            index = int(indices[int(bad[0])])
-            number = int(torch.bucketize(torch.tensor(index), self._ends, right=True))
-            row = index - (int(self._ends[number]) - len(self._shards[number][FEATURES]))
-            raise UserError(f"{self.files[number]}: {FEATURES!r} of image {row} is not finite; encode it again")
-
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_shards"}
+        return {"path": self.path, "flip": self.flip, "files": self.files}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -104,18 +95,14 @@ class FeatureBatches(Dataset[FeatureBatch]):
         return batch_indices(self.seed, step, self.batch, len(self.shards))
 
 
-def _open(file: Path, keys: tuple[str, ...]) -> Mapping[str, Tensor]:
-    try:
-        with safe_open(file, framework="pt") as handle:
-            present = set(handle.keys())
-            if missing := [key for key in keys if key not in present]:
-                raise UserError(f"{file}: missing key {missing[0]!r} (it has {', '.join(sorted(present))})")
-            shard = {key: handle.get_tensor(key) for key in keys}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file}: not a readable safetensors file ({error})") from error
-    for key, tensor in shard.items():
-        if tensor.ndim != 4 or not tensor.is_floating_point():
-            raise UserError(f"{file}: {key!r} must be features (N, D, h, w), got {tensor.dtype} {tuple(tensor.shape)}")
-        if len(tensor) != len(shard[keys[0]]):
-            raise UserError(f"{file}: {len(shard[keys[0]])} rows of {keys[0]!r}, {len(tensor)} of {key!r}")
+def _checked(file: Path, shard: Shard, keys: tuple[str, ...]) -> Shard:
+    """The shard; raises UserError where features are missing, of another kind, or of unequal number."""
+    for key in keys:
+        if key not in shard:
+            raise UserError(f"{file}: missing key {key!r} (it has {', '.join(sorted(shard))})")
+        if shard[key].ndim != 4 or not shard[key].is_floating_point():
+            what = f"{shard[key].dtype} {tuple(shard[key].shape)}"
+            raise UserError(f"{file}: {key!r} must be features (N, D, h, w), got {what}")
+        if len(shard[key]) != len(shard[keys[0]]):
+            raise UserError(f"{file}: {len(shard[keys[0]])} rows of {keys[0]!r}, {len(shard[key])} of {key!r}")
     return shard

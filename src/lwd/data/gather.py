@@ -5,7 +5,9 @@ from __future__ import annotations
 import ctypes
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -32,28 +34,50 @@ class MappedRows:
         aligned = all(address % first.element_size() == 0 for address in addresses)
         self._unit = first.dtype if aligned else torch.uint8
         unit = self._unit.itemsize
-        self.step = row_bytes // unit
-        """Distance of neighbouring rows, in the unit of `starts`."""
-        self.starts = torch.tensor([(t.data_ptr() - lowest) // unit if t.numel() else 0 for t in tensors])
-        """Where each tensor begins."""
+        self._step = row_bytes // unit
+        self._starts = torch.tensor([(t.data_ptr() - lowest) // unit if t.numel() else 0 for t in tensors])
         if addresses:
             memory = (ctypes.c_byte * span).from_address(lowest)
             units = torch.frombuffer(memory, dtype=self._unit, count=span // unit)
-            self._table = units.as_strided((len(units) - self.step + 1, self.step), (1, 1))
+            self._table = units.as_strided((len(units) - self._step + 1, self._step), (1, 1))
 
-    def gather(self, places: Tensor, out: Tensor) -> None:
-        """Copy the rows at ``places`` (B,), each ``starts[tensor] + row * step``, to ``out`` (B, n) of any dtype.
+    def gather(self, tensors: Tensor, rows: Tensor, out: Tensor) -> None:
+        """Copy row ``rows[i]`` of tensor ``tensors[i]`` to ``out[i]``: (B,) each, out (B, n) of any dtype.
 
-        Each row of ``out`` is contiguous; there may be gaps between them. ``places`` are trusted to be rows.
+        Each row of ``out`` is contiguous; there may be gaps between them. The rows are trusted to be there.
         """
-        if not len(places):
+        if not len(rows):
             return
         if out.dtype == self.dtype:
+            places = self._starts[tensors] + rows * self._step
             torch.index_select(self._table, 0, places, out=out.view(self._unit))
         else:
-            rows = torch.empty(out.shape, dtype=self.dtype)
-            self.gather(places, rows)
-            out.copy_(rows)
+            own = torch.empty(out.shape, dtype=self.dtype)
+            self.gather(tensors, rows, own)
+            out.copy_(own)
+
+
+class Index:
+    """Which shard and row an image is, for shards of ``lengths`` images end to end; twins are tensors of their own."""
+
+    def __init__(self, lengths: Iterable[int]) -> None:
+        self.ends = torch.tensor(list(accumulate(lengths)))
+        self._starts = torch.cat([torch.zeros(1, dtype=torch.int64), self.ends[:-1]])
+
+    def __len__(self) -> int:
+        return int(self.ends[-1])
+
+    def find(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (B,) -> shards and rows (B,) each. Raises IndexError for images that are not there."""
+        if len(images) and not 0 <= int(images.min()) <= int(images.max()) < len(self):
+            raise IndexError(f"index out of range for {len(self)} images")
+        shards = torch.searchsorted(self.ends, images, right=True)
+        return shards, images - self._starts[shards]
+
+    def name(self, files: Sequence[Path], image: Tensor) -> str:
+        """Where one image lies, for people: the file and the row in it."""
+        shard, row = self.find(image.reshape(1))
+        return f"{files[int(shard)]}: image {int(row)}"
 
 
 class Buffers:

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -16,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from lwd.data.gather import Buffers, MappedRows
+from lwd.data.gather import Buffers, Index, MappedRows
 from lwd.data.shardfile import (
     FEATURES,
     FLIP,
@@ -113,8 +112,7 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         self._latents = [MappedRows(of_key(tensors, key, self.flip)) for key in keys]
         self._features = MappedRows(of_key(tensors, FEATURES, self.flip)) if self.has_features else None
         self._labels = torch.cat([shard[LABELS] for shard in tensors]).long()
-        self._ends = torch.tensor(list(accumulate(len(shard[LABELS]) for shard in tensors)))
-        self._starts = torch.cat([torch.zeros(1, dtype=torch.int64), self._ends[:-1]])
+        self._index = Index(len(shard[LABELS]) for shard in tensors)
         self._grid = tuple(tensors[0][keys[0]].shape[2:])
         self._unseen = torch.ones(len(self), 2, dtype=torch.bool)
         self._buffers = Buffers()
@@ -151,32 +149,29 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
     def __getitems__(self, indices: Sequence[int]) -> Items:
         """The items of a batch: what torch's DataLoader calls."""
         rows = torch.as_tensor(indices)
-        self._check_range(rows)
+        self._index.find(rows)
         return Items(self.read(rows, self._epoch_flips()[rows] if self.flip else None))
 
     def read(self, indices: Tensor, flips: Tensor | None = None) -> Batch:
         """Images ``indices`` (B,), the mirrored twin where ``flips`` (B,) holds."""
-        self._check_range(indices)
-        shards = torch.searchsorted(self._ends, indices, right=True)
-        rows = indices - self._starts[shards]
+        shards, rows = self._index.find(indices)
         twins = torch.zeros_like(indices) if flips is None else flips.long()
         sources = 2 * shards + twins
-        places = [latents.starts[sources] + rows * latents.step for latents in self._latents]
-        x1 = self._standardised(places)
+        x1 = self._standardised(sources, rows)
         if bool(self._unseen[indices, twins].any()):
             self._check_finite(x1, indices)
             self._unseen[indices, twins] = False
         features = None
         if self._features is not None:
             features = self._buffers.empty((len(indices), *self._features.shape), self._features.dtype)
-            self._features.gather(self._features.starts[sources] + rows * self._features.step, features.flatten(1))
+            self._features.gather(sources, rows, features.flatten(1))
         return Batch(x1, self._labels[indices], features)
 
-    def _standardised(self, places: Sequence[Tensor]) -> Tensor:
-        """Latents at each group's places (B,) -> x1 (B, C, H, W)."""
-        x1 = self._buffers.empty((len(places[0]), self.layout.channels, *self._grid), torch.float32)
-        for latents, here, part in zip(self._latents, places, self.layout.split(x1).values(), strict=True):
-            latents.gather(here, part.flatten(1))
+    def _standardised(self, sources: Tensor, rows: Tensor) -> Tensor:
+        """Rows (B,) of the tensors ``sources`` (B,) -> x1 (B, C, H, W)."""
+        x1 = self._buffers.empty((len(rows), self.layout.channels, *self._grid), torch.float32)
+        for latents, part in zip(self._latents, self.layout.split(x1).values(), strict=True):
+            latents.gather(sources, rows, part.flatten(1))
         # In inference a batch norm of mean 0 and variance 1 is gain * x + bias in one pass, with one load per value,
         # which no pointwise operation with broadcasting reaches.
         zeros, ones, unused = torch.zeros_like(self._bias), torch.ones_like(self._gain), torch.empty(0)
@@ -193,18 +188,13 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
             self._flips = drawn_for, torch.cat(flips)
         return self._flips[1]
 
-    def _check_range(self, indices: Tensor) -> None:
-        if len(indices) and not 0 <= int(indices.min()) <= int(indices.max()) < len(self):
-            raise IndexError(f"index out of range for {len(self)} images")
-
     def _check_finite(self, x1: Tensor, indices: Tensor) -> None:
         bad = first_not_finite(x1)
         if bad is None:
             return
         position, channel = bad
-        shard = int(torch.searchsorted(self._ends, indices[position], right=True))
-        row = int(indices[position] - self._starts[shard])
-        raise UserError(f"{self.files[shard]}: image {row}, channel {channel} of {self.layout} is not finite")
+        where = self._index.name(self.files, indices[position])
+        raise UserError(f"{where}, channel {channel} of {self.layout} is not finite")
 
     def __getstate__(self) -> dict[str, Any]:
         recipe = (

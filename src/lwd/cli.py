@@ -59,19 +59,25 @@ def _one_process_only(name: str) -> None:
         raise UserError(f"{name}: runs on one process; start it without torchrun or accelerate launch")
 
 
+def _complain(message: str) -> None:
+    """One line on stderr, whatever a file's content or name put into it."""
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
+    sys.stderr.write(f"lwd: {line}\n")
+
+
 @contextmanager
 def _one_line_errors() -> Iterator[None]:
     """One line and exit code 2 for what the user can mend, 75 for a run that was asked to stop, 130 for Ctrl-C."""
     try:
         yield
     except UserError as error:
-        sys.stderr.write(f"lwd: {error}\n")
+        _complain(str(error))
         raise typer.Exit(USER_ERROR) from None
     except Preempted as error:
         sys.stderr.write(f"lwd: {error}\n")
         raise typer.Exit(PREEMPTED) from None
     except OSError as error:
-        sys.stderr.write(f"lwd: {error.filename or 'file system'}: {error.strerror or error}\n")
+        _complain(f"{error.filename or 'file system'}: {error.strerror or error}")
         raise typer.Exit(USER_ERROR) from None
     except KeyboardInterrupt:
         sys.stderr.write("lwd: interrupted; what is finished is kept, run the same command again to go on\n")

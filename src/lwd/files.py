@@ -44,6 +44,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         else:
             temporary.replace(path)
         _fsync(path.parent)
+    except OSError as error:
+        if str(error.filename).startswith(str(temporary)):  # people know the file by its own name
+            error.filename = str(path) + str(error.filename)[len(str(temporary)) :]
+        raise
     finally:
         _remove(temporary)
 

@@ -4,13 +4,18 @@
 stops at. It was written by `write_with_omegaconf` below, under torch 2.13 and omegaconf 2.4.0.
 """
 
+import io
 import os
+import pickle
+import struct
 import subprocess
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.serialization import MAGIC_NUMBER, PROTOCOL_VERSION
 from typer.testing import CliRunner
 
 from lwd.cli import app
@@ -198,6 +203,17 @@ def test_a_pickled_omegaconf_config_does_not_stop_the_reader():
     assert not vars(config), "an inert placeholder keeps nothing"
 
 
+def test_half_precision_checkpoints_are_read(tmp_path):
+    state = {k: v.bfloat16() for k, v in released_state(sfd_shapes(**TINY)).items()}
+    model = load_sfd_checkpoint(write(tmp_path / "a.pt", state))
+    assert all(
+        torch.equal(t, state_value.float())
+        for t, state_value in zip(
+            model.state_dict().values(), (without_rotary(state)[n] for n in model.state_dict()), strict=True
+        )
+    )
+
+
 def test_a_model_trained_here_runs_in_sfds_code(tmp_path):
     """Ours concatenates the times in layout order; SFD's form of it must be the same function, semantics first."""
     layout = Layout([Group("tex", 32), Group("sem", 16)])
@@ -265,6 +281,45 @@ def test_a_malicious_pickle_is_refused_and_nothing_runs(tmp_path, kind, place, z
     assert not mark.exists() and path.exists()
 
 
+def test_a_pickle_cannot_change_what_it_calls(tmp_path):
+    """The older format's reader writes a file beside a "module" whose source changed, under the name that the pickle
+    gave it. Here the module is a function of PyTorch's, renamed with BUILD: found by a reviewer, refused since."""
+
+    def text(x):
+        return b"X" + struct.pack("<I", len(x)) + x.encode()
+
+    def function(module, name):
+        return text(module) + text(name) + b"\x93"
+
+    mark = tmp_path / "mark"
+    rename = b"(N}(" + text("__name__") + text(str(mark)) + text("dump_patches") + b"\x88utb"
+    renamed = function("torch._utils", "_rebuild_tensor_v2") + rename
+    body = b"\x80\x04(" + text("module") + renamed + text("header") + text("line") + b"tQ."
+    legacy = io.BytesIO()
+    for part in (MAGIC_NUMBER, PROTOCOL_VERSION, {"little_endian": True}):
+        pickle.dump(part, legacy, protocol=2)
+    legacy.write(body)
+    pickle.dump([], legacy, protocol=2)
+    (tmp_path / "old.pt").write_bytes(legacy.getvalue())
+    torch.save({"ema": Attack(len, "x")}, tmp_path / "new.pt")
+    with zipfile.ZipFile(tmp_path / "new.pt") as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(tmp_path / "new.pt", "w", zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, b"\x80\x04" + renamed + b"." if name.endswith("data.pkl") else content)
+    for file in ("old.pt", "new.pt"):
+        with pytest.raises(UserError, match="refused, its pickle asks for"):
+            load_foreign(tmp_path / file)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["new.pt", "old.pt"]
+    assert torch._utils._rebuild_tensor_v2.__name__ == "_rebuild_tensor_v2"
+
+
+def test_names_in_a_file_cannot_forge_lines(tmp_path):
+    torch.save({"ema": 1, "a\nlwd: wrote everything\x1b[2J": 2}, tmp_path / "a.pt")
+    result = CliRunner().invoke(app, ["convert", str(tmp_path / "a.pt"), str(tmp_path / "out")])
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1 and "\x1b" not in result.stderr
+
+
 def test_the_attacks_would_work(tmp_path):
     """Without the restricted reader the file above does run: else the test could not fail."""
     torch.save(Attack(os.system, f"touch {tmp_path / 'ran'}"), tmp_path / "a.pt")
@@ -287,8 +342,8 @@ def _rewrite(change):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (_cut, "not a readable PyTorch file, it may be cut short or damaged"),
-        (lambda path, state: path.write_bytes(b""), "not a readable PyTorch file"),
+        (_cut, "a.pt: cut short, damaged, or no PyTorch file"),
+        (lambda path, state: path.write_bytes(b""), "cut short, damaged, or no PyTorch file"),
         (lambda path, state: path.unlink(), "no such file"),
         (lambda path, state: torch.save(torch.ones(3), path), "holds no state dict 'ema' .it has Tensor"),
         (lambda path, state: torch.save({"model": state, "opt": {}}, path), "no state dict 'ema' .it has model, opt"),
@@ -305,6 +360,13 @@ def _rewrite(change):
         (_rewrite(lambda s: {k: v for k, v in s.items() if "rope" not in k}), "'feat_rope.freqs_cos' is missing"),
         (_rewrite(lambda s: s | {"feat_rope.freqs_sin": torch.ones(4, 16)}), "another rotary embedding"),
         (_rewrite(lambda s: {k: v for k, v in s.items() if "t_emb" not in k}), "no time embedder"),
+        (_rewrite(lambda s: s | {"feat_rope.freqs_sin": torch.full((4, 16), torch.nan)}), "not finite"),
+        (_rewrite(lambda s: s | {"pos_embed": torch.ones(1, 4, 16, dtype=torch.int64)}), "not a plain tensor of real"),
+        (_rewrite(lambda s: s | {"pos_embed": torch.ones(1, 1, 1).expand(1, 4, 10**9)}), "not a plain tensor of real"),
+        (
+            _rewrite(lambda s: s | {"blocks.9999999999.norm1.weight": torch.ones(16)}),
+            "'blocks.1.norm1.weight' is missing",
+        ),
         (
             _rewrite(lambda s: {"t_embedder_sem.a": torch.ones(1), "t_embedder_tex.a": torch.ones(1)}),
             "size cannot be read",

@@ -16,6 +16,7 @@ from lwd.data.shardfile import FLIP
 from lwd.files import atomic_path
 
 COLUMNS = 8
+MOST_CHANNELS = 64
 _INK, _MUTED, _RULE = "#1c2127", "#646b75", "#c9c6c0"
 _COLOURS = ("#1a66a8", "#d47a22", "#3b8b5c", "#ab4390")
 _STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "text.color": _INK, "axes.edgecolor": _RULE}
@@ -38,19 +39,23 @@ def table(reports: list[FolderCheck]) -> str:
 
 
 def save_histograms(reports: list[FolderCheck], path: Path) -> None:
-    """Write a PNG: one panel per channel of each group, one line per folder, a normal curve to compare with."""
+    """Write a PNG: one panel per channel of each group, one line per folder, a normal curve to compare with.
+
+    Of a group with many channels, the first `MOST_CHANNELS` are drawn.
+    """
     keys = [key for key in dict.fromkeys(k for r in reports for k in r.channels) if not key.endswith(FLIP)]
     widths = [max(len(r.channels[key].mean) for r in reports if key in r.channels) for key in keys]
-    rows = [-(-width // COLUMNS) for width in widths]
+    rows = [-(-min(width, MOST_CHANNELS) // COLUMNS) for width in widths]
     with matplotlib.rc_context(_STYLE):
         height = sum(rows) + 0.55 * len(rows) + 0.5
         figure = Figure(figsize=(11, height), facecolor="white", layout="constrained")
         parts = figure.subfigures(len(keys), 1, squeeze=False, height_ratios=[n + 0.55 for n in rows])[:, 0]
         for part, key, width, count in zip(parts, keys, widths, rows, strict=True):
-            part.suptitle(f"{key}: {width} channels", x=0.012, ha="left", fontsize=11, fontweight="bold")
+            shown = f", the first {MOST_CHANNELS}" if width > MOST_CHANNELS else ""
+            part.suptitle(f"{key}: {width} channels{shown}", x=0.012, ha="left", fontsize=11, fontweight="bold")
             panels = part.subplots(count, COLUMNS, squeeze=False, sharex=True).flatten()
             for channel, axes in enumerate(panels):
-                if channel < width:
+                if channel < min(width, MOST_CHANNELS):
                     _panel(axes, [(r.path.name, r.channels[key]) for r in reports if key in r.channels], channel)
                 else:
                     axes.set_axis_off()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from lwd.config import Config
 from lwd.encoders.vae import RELEASED
@@ -54,7 +54,7 @@ class EncodeSettings(Config):
     """digits, fashion-mnist, or images on disk: class subfolders, a folder with labels.csv, or .tar files."""
     heldout: str | None = None
     """Held-out images on disk; the built-in data sets have their own."""
-    size: PositiveInt = 256
+    size: int = Field(default=256, ge=8, le=4096)
     """Images on disk are cropped to so many pixels, as ADM does."""
     texture: TextureSettings = TextureSettings()
     semantic: SemanticSettings = SemanticSettings()
@@ -62,7 +62,7 @@ class EncodeSettings(Config):
     batch: PositiveInt = 64
     shard_images: PositiveInt = 1000
     """Source images of one shard; images that are skipped leave it shorter."""
-    decoders: NonNegativeInt | None = None
+    decoders: int | None = Field(default=None, ge=0, le=256)
     """Processes that decode images on disk, for each process that encodes; null: its share of the cores, up to 8."""
     on_error: Literal["stop", "skip"] = "stop"
     """What becomes of images that cannot be read; either way unreadable.csv lists them."""

@@ -12,7 +12,7 @@ from torch import Tensor
 from lwd.data.builtin import DATASETS, Split, load
 from lwd.data.crop import CropBatch, CroppedImages
 from lwd.data.encode_settings import EncodeSettings
-from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, to_unit
+from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, image_shape, to_unit
 from lwd.data.manifest import UNREADABLE, finish, write_unreadable
 from lwd.data.prepare import prepare
 from lwd.data.sources import open_source
@@ -104,8 +104,10 @@ def encode_split(
             if shard.skipped and settings.on_error == "stop":
                 report = folder.parent / UNREADABLE
                 write_unreadable(report, [(folder.name, *entry) for entry in shard.skipped])
+                name, error = shard.skipped[0]
+                name, error = shard.skipped[0]
                 raise UserError(
-                    f"{folder.name}: {shard.skipped[0][1]}; listed, with {len(shard.skipped) - 1} more so far, in "
+                    f"{folder.name}: {name}: {error}; listed, with {len(shard.skipped) - 1} more so far, in "
                     f"{report}; encode.on_error=skip leaves such images out"
                 )
             advance(len(batch.labels))
@@ -128,7 +130,8 @@ class _Shard:
         good = torch.tensor([error is None for error in batch.errors])
         for position, error in zip(batch.positions.tolist(), batch.errors, strict=True):
             if error is not None:
-                self.skipped.append((name_of(images, position), error))
+                name = name_of(images, position)
+                self.skipped.append((name, error.removeprefix(f"{name}: ")))
         self.labels.append(batch.labels[good])
         if not bool(good.any()):
             return
@@ -158,16 +161,13 @@ def _check_groups(config: EncodeConfig) -> None:
 
 def _check_shapes(config: EncodeConfig, encoders: CompositeEncoder, images: ImagesOrFiles, engine: Engine) -> None:
     """Raise UserError unless the encoders' outputs are the groups', on one grid."""
-    shape = images.images.shape[1:] if isinstance(images, TensorImages) else (3, images.size, images.size)
-    try:
-        encoded = encoders.encode(torch.zeros(1, *shape, device=engine.device)).groups
-    except ValueError as error:
-        raise UserError(f"encode: the encoders do not take images of shape {tuple(shape)} ({error})") from error
+    shape = image_shape(images)
+    encoded = encoders.encode(torch.zeros(1, *shape, device=engine.device)).groups
     for group in config.layout.groups:
         if encoded[group.name].shape[1] != group.channels:
             raise UserError(
                 f"groups: {group.name!r} has {group.channels} channels, its encoder makes "
-                f"{encoded[group.name].shape[1]} of images of shape {tuple(shape)}"
+                f"{encoded[group.name].shape[1]} of images of shape {shape}"
             )
     grids = {name: tuple(latents.shape[2:]) for name, latents in encoded.items()}
     if len(set(grids.values())) > 1:

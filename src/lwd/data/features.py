@@ -61,7 +61,7 @@ class FeatureShards:
         """
         shards, rows = self._index.find(indices)
         out = self._buffers.empty((len(indices), *self.shape), self._features.dtype)
-        self._features.gather(2 * shards + (0 if flips is None else flips.long()), rows, out.flatten(1))
+        self._features.gather(2 * shards + (0 if flips is None else flips.bool().long()), rows, out.flatten(1))
         if (bad := first_not_finite(out)) is not None:
             where = self._index.name(self.files, indices[bad[0]])
             raise UserError(f"{where}, channel {bad[1]} of {FEATURES!r} is not finite; encode it again")

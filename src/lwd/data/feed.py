@@ -30,6 +30,11 @@ class TensorImages(Dataset[Crop]):
 ImagesOrFiles = TensorImages | CroppedImages
 
 
+def image_shape(images: ImagesOrFiles) -> tuple[int, ...]:
+    """(c, H, W) of every image."""
+    return tuple(images.images.shape[1:]) if isinstance(images, TensorImages) else (3, images.size, images.size)
+
+
 def image_loader(images: ImagesOrFiles, batches: list[list[int]], decoders: int | None) -> DataLoader[CropBatch]:
     """Batches of images by index; files are decoded in ``decoders`` processes (None: as many as fit), ahead of use."""
     share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -68,7 +68,9 @@ class Index:
         return int(self.ends[-1])
 
     def find(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (B,) -> shards and rows (B,) each. Raises IndexError for images that are not there."""
+        """Images (B,) int64 -> shards and rows (B,) each. Raises IndexError for images that are not there."""
+        if images.dtype != torch.int64 or images.ndim != 1:
+            raise IndexError(f"images must be numbers (B,) int64, got {images.dtype} {tuple(images.shape)}")
         if len(images) and not 0 <= int(images.min()) <= int(images.max()) < len(self):
             raise IndexError(f"index out of range for {len(self)} images")
         shards = torch.searchsorted(self.ends, images, right=True)

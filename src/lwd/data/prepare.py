@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lwd.data.encode_settings import NONE, SAME, SMALL_VIT, EncodeSettings, SemanticSettings, TextureSettings
-from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, to_unit
+from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, image_shape, to_unit
 from lwd.encoders.composite import CompositeEncoder, Compressor, PatchFeatures
 from lwd.encoders.features import SmallCNN, SmallViT, train_classifier
 from lwd.encoders.pca import PatchPCA
@@ -44,6 +44,7 @@ def prepare(
         _train_small(settings, seed, folder, train, engine.compute.progress)
     engine.barrier()
     semantic = _features(settings.semantic.encoder, settings.semantic.path, folder, train, engine)
+    _check_takes(train, texture, semantic, engine)
     repa: PatchFeatures | None = semantic
     if settings.repa.encoder != SAME:
         none = settings.repa.encoder == NONE
@@ -54,6 +55,17 @@ def prepare(
     engine.barrier()
     compressor = _compressor(settings.semantic, folder, engine)
     return CompositeEncoder(settings.texture.group, texture, settings.semantic.group, semantic, compressor, repa)
+
+
+def _check_takes(images: ImagesOrFiles, texture: TextureEncoder, semantic: PatchFeatures, engine: Engine) -> None:
+    """Raise UserError unless the encoders take images of this size, before any has been decoded."""
+    blank = torch.zeros(1, *image_shape(images), device=engine.device)
+    try:
+        with torch.inference_mode():
+            texture.encode(blank)
+            semantic.patch_features(blank)
+    except ValueError as error:
+        raise UserError(f"encode: the encoders do not take images of {tuple(blank.shape[1:])} ({error})") from error
 
 
 def _texture(settings: TextureSettings, engine: Engine) -> TextureEncoder:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data._utils.collate import default_collate_fn_map
@@ -32,6 +31,7 @@ from lwd.data.stats import channel_stats, first_not_finite, load_stats, save_sta
 from lwd.errors import UserError
 from lwd.files import atomic_path
 from lwd.groups import Layout
+from lwd.runtime.checkpoint import save_tensors
 from lwd.runtime.seeding import Stream, uniform
 
 __all__ = ["FEATURES", "FLIP", "LABELS", "Batch", "Items", "LatentShards", "shard_key", "write_shard", "write_stats"]
@@ -155,7 +155,9 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
     def read(self, indices: Tensor, flips: Tensor | None = None) -> Batch:
         """Images ``indices`` (B,), the mirrored twin where ``flips`` (B,) holds."""
         shards, rows = self._index.find(indices)
-        twins = torch.zeros_like(indices) if flips is None else flips.long()
+        if flips is not None and flips.shape != indices.shape:
+            raise ValueError(f"{len(indices)} images, but flips of shape {tuple(flips.shape)}")
+        twins = torch.zeros_like(indices) if flips is None else flips.bool().long()
         sources = 2 * shards + twins
         x1 = self._standardised(sources, rows)
         if bool(self._unseen[indices, twins].any()):
@@ -253,7 +255,7 @@ def write_shard(
             raise UserError(f"{path}: {key!r} of image {row} is not finite; nothing was written")
     tensors[LABELS] = labels.long()
     with atomic_path(path) as temporary:
-        save_file({k: t.contiguous() for k, t in tensors.items()}, temporary)
+        save_tensors(temporary, tensors)
 
 
 def write_stats(folder: str | Path, layout: Layout) -> None:

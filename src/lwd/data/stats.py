@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.files import atomic_path
+from lwd.runtime.foreign import save_foreign
 
 
 def channel_stats(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
@@ -52,8 +52,7 @@ def stats_path(folder: Path, key: str) -> Path:
 
 def save_stats(path: Path, mean: Tensor, std: Tensor) -> None:
     """Write one statistics file atomically."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:  # given a path, torch.save writes its name too
-        torch.save({"mean": mean, "std": std}, file)
+    save_foreign(path, {"mean": mean, "std": std})
 
 
 def load_stats(path: Path, channels: int) -> tuple[Tensor, Tensor]:

@@ -12,14 +12,14 @@ from lwd.errors import UserError
 from lwd.files import read_json
 from lwd.groups import Layout
 from lwd.models.lightningdit import LightningDiT
-from lwd.runtime.checkpoint import Content, load_module
+from lwd.runtime.checkpoint import Content, Files, load_module
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
 def save_model(model: LightningDiT, folder: Path) -> None:
     """Write what `LightningDiT.from_pretrained` and `load_model` read."""
-    model.save_pretrained(folder)
+    Files(model_files(model, ".")).save(folder)
 
 
 def model_files(model: PyTorchModelHubMixin, folder: str) -> dict[str, Content]:

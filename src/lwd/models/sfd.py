@@ -16,11 +16,10 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.files import atomic_path
 from lwd.groups import Group, Layout
 from lwd.models.lightningdit import LightningDiT
 from lwd.runtime.checkpoint import check_tensors
-from lwd.runtime.foreign import load_foreign
+from lwd.runtime.foreign import load_foreign, save_foreign
 
 SFD_LAYOUT = Layout([Group("tex", 32, 1.0), Group("sem", 16, 2.0)])
 SFD_LEADER = "sem"
@@ -52,13 +51,14 @@ def load_sfd_checkpoint(path: str | Path, which: Weights = "ema", layout: Layout
     _check_groups(state, layout, path)
     try:
         model = LightningDiT(layout, time_order=SFD_TIME_ORDER, **_sizes(state))
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{path}: not an SFD checkpoint, the network's size cannot be read off it ({error})") from error
     names = {name: _sfd_name(name) for name in model.state_dict()}
     wanted = {**{names[name]: tensor for name, tensor in model.state_dict().items()}, **_rotary(model)}
     check_tensors(state, wanted, str(path))
     for key, table in _rotary(model).items():
-        if float((state[key].float() - table).abs().max()) > ROTARY_TOLERANCE:
+        tolerance = max(ROTARY_TOLERANCE, torch.finfo(state[key].dtype).eps)
+        if not float((state[key].float() - table).abs().max()) <= tolerance:
             raise UserError(f"{path}: {key!r} is another rotary embedding than LightningDiT's")
     model.load_state_dict({name: state[key] for name, key in names.items()})
     return model.eval()
@@ -76,19 +76,24 @@ def save_sfd_checkpoint(model: LightningDiT, path: str | Path) -> None:
     if tuple(model.t_embedder.by_group) != SFD_TIME_ORDER:
         state = {name: _swap_condition(name, tensor) for name, tensor in state.items()}
     renamed = {**{_sfd_name(name): tensor for name, tensor in state.items()}, **_rotary(model)}
-    with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
-        torch.save({"model": renamed, "ema": renamed}, file)
+    save_foreign(Path(path), {"model": renamed, "ema": renamed})
 
 
 def _state_dict(payload: Any, which: str, path: Path) -> dict[str, Tensor]:
     """One state dict of the file, without the prefixes that DDP and torch.compile leave."""
     if not isinstance(payload, Mapping) or not isinstance(payload.get(which), Mapping):
-        held = ", ".join(map(str, payload)) if isinstance(payload, Mapping) else type(payload).__name__
+        names = [key for key in payload if isinstance(key, str)] if isinstance(payload, Mapping) else []
+        held = ", ".join(names) or type(payload).__name__
         raise UserError(f"{path}: holds no state dict {which!r} (it has {held[:200]})")
     state = {re.sub(r"^(module\.|_orig_mod\.)+", "", str(key)): value for key, value in payload[which].items()}
     for key, value in state.items():
         if not isinstance(value, Tensor):
             raise UserError(f"{path}: {which}[{key!r}] is not a tensor but a {type(value).__name__}")
+        plain = value.layout == torch.strided and value.device.type == "cpu" and value.is_floating_point()
+        if not plain or value.untyped_storage().nbytes() < value.numel() * value.element_size():
+            raise UserError(f"{path}: {which}[{key!r}] is not a plain tensor of real numbers")
+        if not bool(torch.isfinite(value).all()):
+            raise UserError(f"{path}: {which}[{key!r}] holds values that are not finite")
     return state
 
 
@@ -110,7 +115,7 @@ def _check_groups(state: Mapping[str, Tensor], layout: Layout, path: Path) -> No
 def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """The constructor's arguments that shapes tell."""
     width, _, patch, _ = state["x_embedder.proj.weight"].shape
-    depth = 1 + max(int(m[1]) for key in state if (m := re.match(r"blocks\.(\d+)\.", key)))
+    depth = len({m[1] for key in state if (m := re.match(r"blocks\.(\d+)\.", key))})
     repa = "repa_projector.0.weight" in state
     return {
         "input_size": math.isqrt(state["pos_embed"].shape[1]) * patch,

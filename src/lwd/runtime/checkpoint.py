@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import platform
 import re
 from collections.abc import Mapping
@@ -118,8 +119,11 @@ def versions() -> dict[str, str]:
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """One safetensors file."""
-    save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    """One safetensors file; raises OSError where it cannot be written."""
+    try:
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+    except SafetensorError as error:
+        raise OSError(errno.EIO, " ".join(str(error).split()), str(path)) from error
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:

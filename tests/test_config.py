@@ -183,7 +183,8 @@ def test_a_file_changes_its_base_section_by_section(layers):
         {
             "shared/base.yaml": "steps: 7\nlabel: base\noptimiser: {lr: 0.5, betas: [0.1, 0.2]}\nparts: [{}, {}]",
             "middle.yaml": "base: shared/base.yaml\nlabel: middle\noptimiser: {name: sgd}\nweak: {lr: 2}\n",
-            "deep/top.yaml": "base: ../middle.yaml\nsteps: 9\noptimiser: {betas: [0.3, 0.4]}\nparts: [{channels: 3}]\nweak: null",
+            "deep/top.yaml": "base: ../middle.yaml\nsteps: 9\noptimiser: {betas: [0.3, 0.4]}\n"
+            "parts: [{channels: 3}]\nweak: null\n",
         },
         "optimiser.lr=0.25",
     )

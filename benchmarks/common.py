@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import platform
 import statistics
@@ -95,20 +96,25 @@ def step_batch(batch: int, features: bool) -> StepBatch:
     return StepBatch(Batch(x1, labels, feats), torch.arange(batch, device=DEVICE))
 
 
-def training_step(
-    variant: Variant,
-    size: str,
-    batch: int,
-    *,
-    precision: str = "no",
-    compiled: bool = False,
-    checkpointing: bool = False,
-) -> tuple[Callable[[], None], int]:
+def step_parser(description: str | None) -> argparse.ArgumentParser:
+    """What the benchmarks of training steps take."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="S")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--precision", choices=["no", "bf16"], default="no")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=DEVICE == "cuda")
+    parser.add_argument("--checkpointing", action="store_true", help="recompute the blocks in the backward pass")
+    parser.add_argument("--tf32", action="store_true")
+    parser.add_argument("--repeats", type=int, default=9)
+    return parser
+
+
+def training_step(variant: Variant, arguments: argparse.Namespace) -> tuple[Callable[[], None], int]:
     """The step as a function, and its operations by count."""
     torch.manual_seed(0)
     feature_dim = FEATURE_DIM if variant.repa else None
-    model = create(f"LightningDiT-{size}/1", LAYOUT, GRID, CLASSES, feature_dim).to(DEVICE)
-    model.checkpoint_blocks = checkpointing
+    model = create(f"LightningDiT-{arguments.size}/1", LAYOUT, GRID, CLASSES, feature_dim).to(DEVICE)
+    model.checkpoint_blocks = arguments.checkpointing
     schedule = Schedule.learnable(LAYOUT.names, "sem").to(DEVICE)
     objective: DenoiserObjective | ProbeObjective
     if variant.probe:
@@ -118,12 +124,12 @@ def training_step(
         objective = DenoiserObjective(model, schedule, TrainSettings(), 0)
         optimizer = adamw((model, 1e-4))
     average = EMA(model, 0.9999) if variant.ema else None
-    if compiled:
+    if arguments.compile:
         model.compile_blocks()
-    data = step_batch(batch, variant.repa)
+    data = step_batch(arguments.batch, variant.repa)
 
     def step() -> None:
-        with autocast(precision):
+        with autocast(arguments.precision):
             loss, _ = objective(data, 0)
         loss.backward()
         optimizer.step()
@@ -131,7 +137,7 @@ def training_step(
         if average is not None:
             average.update()
 
-    return step, batch * training_flops(model, variant.repa)
+    return step, arguments.batch * training_flops(model, variant.repa)
 
 
 def machine() -> str:

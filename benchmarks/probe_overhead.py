@@ -16,7 +16,18 @@ import math
 import statistics
 
 import torch
-from common import CLASSES, DEVICE, FEATURE_DIM, GRID, LAYOUT, Variant, machine, median_seconds, training_step
+from common import (
+    CLASSES,
+    DEVICE,
+    FEATURE_DIM,
+    GRID,
+    LAYOUT,
+    Variant,
+    machine,
+    median_seconds,
+    step_parser,
+    training_step,
+)
 
 from lwd.models import create, training_flops
 from lwd.probe.loop import ProbeSettings
@@ -34,12 +45,7 @@ TARGET = 0.01
 
 def measured(arguments: argparse.Namespace) -> tuple[float, float]:
     """Median seconds of a probe step and of a training step, measured in turns: machines drift."""
-    probe, training = (
-        training_step(
-            variant, arguments.size, arguments.batch, precision=arguments.precision, compiled=arguments.compile
-        )[0]
-        for variant in (PROBE, TRAINING)
-    )
+    probe, training = (training_step(variant, arguments)[0] for variant in (PROBE, TRAINING))
     for step in (probe, training):
         median_seconds(step, 1, warm_up=1)
     pairs = [(median_seconds(probe, 1, 0), median_seconds(training, 1, 0)) for _ in range(arguments.repeats)]
@@ -78,15 +84,10 @@ def rule(ratio: float) -> str:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="S")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--precision", choices=["no", "bf16"], default="no")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=DEVICE == "cuda")
-    parser.add_argument("--repeats", type=int, default=9)
-    arguments = parser.parse_args()
+    arguments = step_parser(__doc__).parse_args()
     if DEVICE == "cpu":
         keep_freed_memory()  # as the engine does
+    torch.set_float32_matmul_precision("high" if arguments.tf32 else "highest")
     if ProbeSettings().batch != TrainSettings().batch:
         raise SystemExit("the two stages have different batches: shares by steps would mean nothing")
     print(machine())

@@ -11,11 +11,10 @@ the EMA, the REPA head and the probe's gradients towards the times and rho cost,
 
 from __future__ import annotations
 
-import argparse
 import resource
 
 import torch
-from common import DEVICE, Variant, against_matmul, machine, median_seconds, training_step
+from common import DEVICE, Variant, against_matmul, machine, median_seconds, step_parser, training_step
 
 from lwd.runtime.memory import keep_freed_memory
 
@@ -37,15 +36,7 @@ def peak_gib() -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="S")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--precision", choices=["no", "bf16"], default="no")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=DEVICE == "cuda")
-    parser.add_argument("--checkpointing", action="store_true", help="recompute the blocks in the backward pass")
-    parser.add_argument("--tf32", action="store_true")
-    parser.add_argument("--repeats", type=int, default=9)
-    arguments = parser.parse_args()
+    arguments = step_parser(__doc__).parse_args()
     if DEVICE == "cpu":
         keep_freed_memory()  # as the engine does
     torch.set_float32_matmul_precision("high" if arguments.tf32 else "highest")
@@ -59,14 +50,7 @@ def main() -> None:
         if DEVICE == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        step, flops = training_step(
-            variant,
-            arguments.size,
-            arguments.batch,
-            precision=arguments.precision,
-            compiled=arguments.compile,
-            checkpointing=arguments.checkpointing,
-        )
+        step, flops = training_step(variant, arguments)
         first = median_seconds(step, 1, warm_up=0)
         s, ceiling = against_matmul(step, dtype, arguments.repeats)
         seconds[variant.title] = s

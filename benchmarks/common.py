@@ -1,23 +1,34 @@
-"""What the benchmarks share: timing, the ceiling (a large plain matrix product), and who is measuring."""
+"""What the benchmarks share: timing, the ceiling (a large plain matrix product), a training step, who is measuring."""
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import platform
 import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from lwd.data.batches import StepBatch
+from lwd.data.shards import Batch
 from lwd.groups import Group, Layout
+from lwd.models import create, training_flops
+from lwd.probe.loop import ProbeObjective, ProbeSettings
+from lwd.runtime.ema import EMA
+from lwd.runtime.optim import adamw
+from lwd.schedules import Schedule
+from lwd.train.loop import DenoiserObjective, TrainSettings
 
 LAYOUT = Layout([Group("tex", 32, 1.0), Group("sem", 16, 2.0)])
 """ImageNet-256's composite latent, on a 16x16 grid."""
 GRID = 16
 CLASSES = 1000
+FEATURE_DIM = 768
 PRODUCTS = 5
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -65,6 +76,68 @@ def matmul_rate(dtype: torch.dtype) -> float:
 def autocast(precision: str) -> AbstractContextManager[object]:
     """bf16 autocast, or nothing."""
     return torch.autocast(DEVICE, torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What a step does beside forward, backward and AdamW."""
+
+    title: str
+    ema: bool = False
+    repa: bool = False
+    probe: bool = False
+
+
+def step_batch(batch: int, features: bool) -> StepBatch:
+    """Random latents of ImageNet-256's shapes."""
+    x1 = torch.randn(batch, LAYOUT.channels, GRID, GRID, device=DEVICE)
+    labels = torch.randint(0, CLASSES, (batch,), device=DEVICE)
+    feats = torch.randn(batch, FEATURE_DIM, GRID, GRID, device=DEVICE).half() if features else None
+    return StepBatch(Batch(x1, labels, feats), torch.arange(batch, device=DEVICE))
+
+
+def step_parser(description: str | None) -> argparse.ArgumentParser:
+    """What the benchmarks of training steps take."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="S")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--precision", choices=["no", "bf16"], default="no")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=DEVICE == "cuda")
+    parser.add_argument("--checkpointing", action="store_true", help="recompute the blocks in the backward pass")
+    parser.add_argument("--tf32", action="store_true")
+    parser.add_argument("--repeats", type=int, default=9)
+    return parser
+
+
+def training_step(variant: Variant, arguments: argparse.Namespace) -> tuple[Callable[[], None], int]:
+    """The step as a function, and its operations by count."""
+    torch.manual_seed(0)
+    feature_dim = FEATURE_DIM if variant.repa else None
+    model = create(f"LightningDiT-{arguments.size}/1", LAYOUT, GRID, CLASSES, feature_dim).to(DEVICE)
+    model.checkpoint_blocks = arguments.checkpointing
+    schedule = Schedule.learnable(LAYOUT.names, "sem").to(DEVICE)
+    objective: DenoiserObjective | ProbeObjective
+    if variant.probe:
+        objective = ProbeObjective(model, schedule, ProbeSettings(), 0)
+        optimizer = adamw((model, 1e-4), (schedule, 1e-2))
+    else:
+        objective = DenoiserObjective(model, schedule, TrainSettings(), 0)
+        optimizer = adamw((model, 1e-4))
+    average = EMA(model, 0.9999) if variant.ema else None
+    if arguments.compile:
+        model.compile_blocks()
+    data = step_batch(arguments.batch, variant.repa)
+
+    def step() -> None:
+        with autocast(arguments.precision):
+            loss, _ = objective(data, 0)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if average is not None:
+            average.update()
+
+    return step, arguments.batch * training_flops(model, variant.repa)
 
 
 def machine() -> str:

@@ -34,3 +34,4 @@ measure train-xl-eager 90 python3 benchmarks/train_step.py --size XL --batch 256
 measure train-b 60 python3 benchmarks/train_step.py --size B --batch 256 --precision bf16
 measure checkpoint-xl 120 python3 benchmarks/checkpoint.py --size XL --batch 256 --precision bf16
 measure forward-xl 120 python3 benchmarks/forward.py --size XL --precision bf16
+measure probe-overhead 120 python3 benchmarks/probe_overhead.py --size XL --batch 256 --precision bf16

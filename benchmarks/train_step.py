@@ -11,36 +11,12 @@ the EMA, the REPA head and the probe's gradients towards the times and rho cost,
 
 from __future__ import annotations
 
-import argparse
 import resource
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
-from common import CLASSES, DEVICE, GRID, LAYOUT, against_matmul, autocast, machine, median_seconds
+from common import DEVICE, Variant, against_matmul, machine, median_seconds, step_parser, training_step
 
-from lwd.data.batches import StepBatch
-from lwd.data.shards import Batch
-from lwd.models import create, training_flops
-from lwd.probe.loop import ProbeObjective, ProbeSettings
-from lwd.runtime.ema import EMA
 from lwd.runtime.memory import keep_freed_memory
-from lwd.runtime.optim import adamw
-from lwd.schedules import Schedule
-from lwd.train.loop import DenoiserObjective, TrainSettings
-
-FEATURE_DIM = 768
-
-
-@dataclass(frozen=True)
-class Variant:
-    """What a step does beside forward, backward and AdamW."""
-
-    title: str
-    ema: bool = False
-    repa: bool = False
-    probe: bool = False
-
 
 PLAIN = Variant("forward, backward, AdamW")
 VARIANTS = (
@@ -49,45 +25,6 @@ VARIANTS = (
     Variant("+ EMA, REPA", ema=True, repa=True),
     Variant("probe step", probe=True),
 )
-
-
-def step_batch(batch: int, features: bool) -> StepBatch:
-    """Random latents of ImageNet-256's shapes."""
-    x1 = torch.randn(batch, LAYOUT.channels, GRID, GRID, device=DEVICE)
-    labels = torch.randint(0, CLASSES, (batch,), device=DEVICE)
-    feats = torch.randn(batch, FEATURE_DIM, GRID, GRID, device=DEVICE).half() if features else None
-    return StepBatch(Batch(x1, labels, feats), torch.arange(batch, device=DEVICE))
-
-
-def build(variant: Variant, arguments: argparse.Namespace) -> tuple[Callable[[], None], int]:
-    """The step as a function, and its operations by count."""
-    torch.manual_seed(0)
-    feature_dim = FEATURE_DIM if variant.repa else None
-    model = create(f"LightningDiT-{arguments.size}/1", LAYOUT, GRID, CLASSES, feature_dim).to(DEVICE)
-    model.checkpoint_blocks = arguments.checkpointing
-    schedule = Schedule.learnable(LAYOUT.names, "sem").to(DEVICE)
-    objective: DenoiserObjective | ProbeObjective
-    if variant.probe:
-        objective = ProbeObjective(model, schedule, ProbeSettings(), 0)
-        optimizer = adamw((model, 1e-4), (schedule, 1e-2))
-    else:
-        objective = DenoiserObjective(model, schedule, TrainSettings(), 0)
-        optimizer = adamw((model, 1e-4))
-    average = EMA(model, 0.9999) if variant.ema else None
-    if arguments.compile:
-        model.compile_blocks()
-    batch = step_batch(arguments.batch, variant.repa)
-
-    def step() -> None:
-        with autocast(arguments.precision):
-            loss, _ = objective(batch, 0)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if average is not None:
-            average.update()
-
-    return step, arguments.batch * training_flops(model, variant.repa)
 
 
 def peak_gib() -> float:
@@ -99,15 +36,7 @@ def peak_gib() -> float:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="S")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--precision", choices=["no", "bf16"], default="no")
-    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=DEVICE == "cuda")
-    parser.add_argument("--checkpointing", action="store_true", help="recompute the blocks in the backward pass")
-    parser.add_argument("--tf32", action="store_true")
-    parser.add_argument("--repeats", type=int, default=9)
-    arguments = parser.parse_args()
+    arguments = step_parser(__doc__).parse_args()
     if DEVICE == "cpu":
         keep_freed_memory()  # as the engine does
     torch.set_float32_matmul_precision("high" if arguments.tf32 else "highest")
@@ -121,7 +50,7 @@ def main() -> None:
         if DEVICE == "cuda":
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        step, flops = build(variant, arguments)
+        step, flops = training_step(variant, arguments)
         first = median_seconds(step, 1, warm_up=0)
         s, ceiling = against_matmul(step, dtype, arguments.repeats)
         seconds[variant.title] = s

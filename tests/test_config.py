@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError, field_validator
 
-from lwd.config import Config, dump, load, parse
+from lwd.config import Config, dump, load, merge, parse
 from lwd.errors import UserError
 
 
@@ -148,6 +148,102 @@ def test_defaults_are_checked_too():
     assert "steps" in refusal(load, Wrong, None)
 
 
+@pytest.mark.parametrize("text", ["no", "No", "yes", "on", "OFF", "y"])
+def test_only_true_and_false_are_booleans(read, text):
+    """PyYAML makes False of `precision: no`, which is one of that setting's values."""
+    assert read(f"label: {text}").label == text == load(Settings, None, [f"label={text}"]).label
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("True", True), ("false", False), ("FALSE", False)])
+def test_true_and_false_are_booleans(read, text, value):
+    class Loose(Config):
+        value: bool | str
+
+    assert read(f"value: {text}", kind=Loose).value is value
+
+
+# one file on top of another
+
+
+@pytest.fixture
+def layers(tmp_path):
+    """layers({path: text, ...}, *overrides) -> the config of the last one."""
+
+    def layers(files, *overrides):
+        for name, text in files.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_text(text)
+        return load(Settings, tmp_path / list(files)[-1], overrides)
+
+    return layers
+
+
+def test_a_file_changes_its_base_section_by_section(layers):
+    config = layers(
+        {
+            "shared/base.yaml": "steps: 7\nlabel: base\noptimiser: {lr: 0.5, betas: [0.1, 0.2]}\nparts: [{}, {}]",
+            "middle.yaml": "base: shared/base.yaml\nlabel: middle\noptimiser: {name: sgd}\nweak: {lr: 2}\n",
+            "deep/top.yaml": "base: ../middle.yaml\nsteps: 9\noptimiser: {betas: [0.3, 0.4]}\n"
+            "parts: [{channels: 3}]\nweak: null\n",
+        },
+        "optimiser.lr=0.25",
+    )
+    by_hand = Optimiser(lr=0.25, betas=(0.3, 0.4), name="sgd")
+    assert config == Settings(steps=9, label="middle", optimiser=by_hand, parts=[Part(channels=3)], weak=None)
+    assert "base" not in dump(config)
+
+
+def test_an_empty_file_on_a_base_is_the_base(layers):
+    assert layers({"a.yaml": "steps: 7", "b.yaml": "base: a.yaml"}) == Settings(steps=7)
+
+
+def test_merge_leaves_its_arguments_alone():
+    base, changes = {"a": {"x": 1, "y": 2}, "b": [1]}, {"a": {"x": 3}, "b": [], "c": {}}
+    assert merge(base, changes) == {"a": {"x": 3, "y": 2}, "b": [], "c": {}}
+    assert base == {"a": {"x": 1, "y": 2}, "b": [1]} and changes == {"a": {"x": 3}, "b": [], "c": {}}
+
+
+@pytest.mark.parametrize(
+    ("files", "start", "words"),
+    [
+        ({"a.yaml": "base: b.yaml"}, "a.yaml: base: ", ["b.yaml", "relative to the file"]),
+        ({"a.yaml": "base: ."}, "a.yaml: base: ", ["no config file"]),
+        ({"a.yaml": "base: 3"}, "a.yaml: base: ", ["path of another config file", "got 3"]),
+        ({"a.yaml": "base:"}, "a.yaml: base: ", ["path of another config file", "got None"]),
+        ({"a.yaml": "base: [b.yaml]"}, "a.yaml: base: ", ["path of another config file"]),
+        ({"a.yaml": "base: a.yaml"}, "a.yaml: base: ", ["circle", "a.yaml -> "]),
+        (
+            {"x/b.yaml": "base: ../a.yaml", "a.yaml": "base: x/b.yaml"},
+            "a.yaml: base: ",
+            ["circle", "a.yaml -> ", "b.yaml -> "],
+        ),
+        ({"a.yaml": "steps: [", "b.yaml": "base: a.yaml"}, "a.yaml: ", ["not valid YAML"]),
+        ({"a.yaml": "- 1", "b.yaml": "base: a.yaml"}, "a.yaml: ", ["a mapping"]),
+        ({"a.yaml": "steps: x", "b.yaml": "base: a.yaml\nlabel: fine"}, "a.yaml: steps: ", ["integer", "'x'"]),
+        ({"a.yaml": "steps: x", "b.yaml": "base: a.yaml\nsteps: y"}, "b.yaml: steps: ", ["integer", "'y'"]),
+        ({"a.yaml": "label: fine", "b.yaml": "base: a.yaml\nstpes: 1"}, "b.yaml: ", ["did you mean 'steps'?"]),
+        ({"a.yaml": "optimiser: {lrr: 1}", "b.yaml": "base: a.yaml\noptimiser: {lr: 1}"}, "a.yaml: ", ["'lr'?"]),
+        ({"a.yaml": "parts: [{chanels: 1}]", "b.yaml": "base: a.yaml"}, "a.yaml: ", ["did you mean 'channels'?"]),
+        ({"a.yaml": "steps: 1", "b.yaml": "base: a.yaml\nbase: a.yaml"}, "b.yaml: ", ["'base' is given twice"]),
+    ],
+)
+def test_what_is_wrong_with_a_layer_is_said_of_that_file(layers, tmp_path, files, start, words):
+    message = refusal(layers, files)
+    assert message.startswith(f"{tmp_path}/{start}") or message.startswith(f"{tmp_path}/x/../{start}"), message
+    assert all(word in message for word in words), message
+
+
+def test_a_value_in_a_list_is_the_fault_of_the_override_that_set_it(layers):
+    assert refusal(layers, {"a.yaml": "parts: []"}, "parts=[{chanels: 1}]").startswith(
+        "override 'parts=[{chanels: 1}]': "
+    )
+
+
+def test_an_override_of_a_section_takes_the_blame_for_all_of_it(layers):
+    message = refusal(layers, {"a.yaml": "optimiser: {lr: 1}"}, "optimiser={lr: x}")
+    assert message.startswith("override 'optimiser={lr: x}': optimiser.lr: ")
+
+
 # refusals
 
 
@@ -262,7 +358,7 @@ def test_dump_and_load_give_the_config_back(tmp_path_factory, optimiser):
 
 
 @pytest.mark.parametrize(
-    "label", ["plain", "", "null", "true", "3", "0x1", "1.5", "a: b", "- a", "#", "'", "ü", "2020-01-01"]
+    "label", ["plain", "", "null", "true", "no", "On", "3", "0x1", "1.5", "a: b", "- a", "#", "'", "ü", "2020-01-01"]
 )
 def test_text_survives_dump_and_load(read, label):
     config = Settings(label=label.replace(" ", "_"))

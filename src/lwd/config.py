@@ -1,14 +1,14 @@
 """Strict YAML <-> typed config. Each stage declares its settings, with their defaults, beside the code that uses them.
 
-`Config` refuses unknown keys and wrong types; `load` reads a file, applies ``key.sub=value`` overrides and turns every
-complaint into one line that says where and what to do.
+`Config` refuses unknown keys and wrong types; `load` reads a file and those that it builds on, applies
+``key.sub=value`` overrides and turns every complaint into one line that says where and what to do.
 """
 
 from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -26,9 +26,18 @@ class Config(BaseModel):
 
 C = TypeVar("C", bound=Config)
 
+BASE = "base"
+"""The key by which a file names another one, relative to itself, that it changes section by section."""
+
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, reading 1e-4 as the number it is (YAML 1.2), and refusing a key that is given twice."""
+    """PyYAML's safe loader, refusing a key that is given twice, and with two things of YAML 1.2: 1e-4 is a number, and
+    no, yes, on and off are text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own class attribute
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping node -> a dict."""
@@ -49,6 +58,9 @@ _FLOAT = (
     ),
     list("-+0123456789."),
 )
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
 _Loader.add_implicit_resolver(*_FLOAT)
 _Dumper.add_implicit_resolver(*_FLOAT)
 
@@ -56,27 +68,31 @@ _Dumper.add_implicit_resolver(*_FLOAT)
 def load(kind: type[C], file: Path | None, overrides: Iterable[str] = ()) -> C:
     """A ``kind`` from a YAML file (None: all defaults) and ``key.sub=value`` overrides, values in YAML syntax.
 
-    Raises UserError for a missing or malformed file, an unknown key (naming the nearest one) or a wrong value.
+    A file with a key ``base: OTHER.yaml`` is a list of changes to that file, whose path is relative to the first; see
+    `merge`. Raises UserError for a missing, malformed or circular file, an unknown key (naming the nearest one) or a
+    wrong value, and names the file, of several, that the value is in.
     """
-    data = _read_yaml(file) if file is not None else {}
-    sources = {}
+    data, sources = _read_layers(file) if file is not None else ({}, {})
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:
             raise UserError(f"{override!r}: an override reads key.sub=value")
         _set(data, key.split("."), _parse(text, f"override {override!r}"), override)
+        sources = {name: source for name, source in sources.items() if not name.startswith(f"{key}.")}
         sources[key] = f"override {override!r}"
     return parse(kind, data, str(file) if file is not None else "command line", sources)
 
 
 def parse(kind: type[C], data: Mapping[str, Any], where: str, sources: Mapping[str, str] | None = None) -> C:
-    """Validate plain data; raises UserError with one line that starts with ``where``."""
+    """Validate plain data; raises UserError with one line that starts with ``where``, or with what ``sources`` has for
+    the key or the nearest one above it."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
-        place = (sources or {}).get(key, where)
+        above = [".".join(map(str, first["loc"][:depth])) for depth in range(len(first["loc"]), 0, -1)]
+        place = next((sources[name] for name in above if name in sources), where) if sources else where
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise UserError(f"{place}: {_explain(kind, first, key)}{more}") from error
 
@@ -86,6 +102,41 @@ def dump(config: Config) -> str:
     return yaml.dump(
         config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120
     )
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``, section by section; a list is replaced whole."""
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _read_layers(file: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, Any], dict[str, str]]:
+    """A file on top of its base: the data, and by dotted key the file that each value is from."""
+    chain = (*above, file)
+    if file.resolve() in [path.resolve() for path in above]:
+        raise UserError(f"{file}: {BASE}: goes in a circle: {' -> '.join(map(str, chain))}")
+    if above and not file.is_file():
+        raise UserError(f"{above[-1]}: {BASE}: no config file {file} (a path relative to the file that names it)")
+    data = _read_yaml(file)
+    if BASE not in data:
+        return data, dict.fromkeys(_leaves(data), str(file))
+    name = data.pop(BASE)
+    if not isinstance(name, str):
+        raise UserError(f"{file}: {BASE}: must be the path of another config file, got {name!r}")
+    lower, sources = _read_layers(file.parent / name, chain)
+    return merge(lower, data), sources | dict.fromkeys(_leaves(data), str(file))
+
+
+def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted keys of all values that are not sections."""
+    for key, value in data.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def _read_yaml(file: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from lwd.config import Config, parse
+from lwd.config import Config, merge, parse
 from lwd.data.extract import EncodeConfig
 from lwd.evaluate import EvaluateConfig
 from lwd.probe import SweepConfig
@@ -42,13 +42,4 @@ class Experiment(EncodeConfig, SemVAEConfig, SweepConfig, TrainConfig, SampleCon
     def variant(self, name: str) -> TrainSettings:
         """The ``train`` section of one variant, before seed and budget."""
         base = self.train.model_dump() | {"name": name}
-        return parse(TrainSettings, _merge(base, self.compare.variants[name]), f"compare.variants.{name}")
-
-
-def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """``base`` with ``changes``, section by section."""
-    merged = dict(base)
-    for key, value in changes.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-    return merged
+        return parse(TrainSettings, merge(base, self.compare.variants[name]), f"compare.variants.{name}")

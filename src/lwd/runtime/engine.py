@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -19,9 +20,11 @@ from lwd.errors import UserError
 from lwd.files import discard
 from lwd.models import LightningDiT
 from lwd.runtime.checkpoint import Checkpointable, checkpoint_path, find_checkpoints, load_checkpoint, save_checkpoint
-from lwd.runtime.logging import MetricLog
+from lwd.runtime.logging import Metric, MetricLog
 from lwd.runtime.memory import keep_freed_memory
 from lwd.runtime.progress import progress_bar, say
+from lwd.runtime.trackers import TrackerName, Trackers
+from lwd.runtime.watch import Watch, Work, gradient_norm, summary
 
 S = TypeVar("S", bound=tuple[Any, ...])
 
@@ -46,6 +49,8 @@ class ComputeConfig(Config):
     """How many periodic checkpoints are kept; 0: all."""
     resume: bool = True
     progress: bool = True
+    trackers: tuple[TrackerName, ...] = ()
+    """Where the log goes, beside trace.jsonl."""
 
 
 class Task(Checkpointable, Protocol):
@@ -63,7 +68,7 @@ class Task(Checkpointable, Protocol):
     def checkpoint_steps(self) -> tuple[int, ...]:
         """Steps after which a checkpoint is kept for good, beside the periodic ones."""
 
-    def after_step(self, step: int) -> Mapping[str, Tensor]:
+    def after_step(self, step: int) -> Mapping[str, Metric]:
         """Called with the number of steps done; returns what else to log."""
 
 
@@ -117,11 +122,14 @@ class Engine:
         title: str,
         on_start: Callable[[], None] = lambda: None,
         before_step: Callable[[int], None] = lambda step: None,
+        work: Work | None = None,
+        at_block: Callable[[], Mapping[str, Tensor]] = dict,
     ) -> Path:
         """Train ``task`` for ``steps`` steps, logging to ``folder/trace.jsonl``.
 
         ``batches[step]``, a NamedTuple of tensors, Nones and such tuples, is this process's share of the step; it must
-        be a pure function of the step. ``before_step(step)`` is the place to set a scheduled learning rate.
+        be a pure function of the step. ``before_step(step)`` is the place to set a scheduled learning rate. ``work`` is
+        what a step does, for the throughput; ``at_block()`` gives scalars for the last line of each block of the log.
 
         Goes on from the newest checkpoint in ``folder``; with ``compute.resume`` off it removes what is there and
         starts afresh. ``on_start`` is called on the main process once nothing stands in the way. Returns the last
@@ -131,20 +139,27 @@ class Engine:
         first = self._resume(task, folder, recipe, steps)
         if self.is_main:
             on_start()
-        log = MetricLog(folder / "trace.jsonl", self.mean, self.is_main, first)
         loader = self._loader(batches, range(first, steps))
         module.train()
-        with progress_bar(title, steps, first, self.is_main and self.compute.progress) as advance:
-            for step, step_batch in enumerate(loader, start=first):
+        with (
+            closing(Trackers(self.compute.trackers, folder, recipe, first, self.is_main)) as trackers,
+            progress_bar(title, steps, first, self.is_main and self.compute.progress) as bar,
+        ):
+            log = MetricLog(folder / "trace.jsonl", self.mean, self.is_main, first, self.world, trackers.log)
+            watch = Watch(log, self.device, self.mean, self.world, work, at_block)
+            for step, step_batch in enumerate(watch.loading(loader), start=first):
                 before_step(step)
                 loss, metrics = module(self._to_device(step_batch), step)
                 self._accelerator.backward(loss)
+                norm = gradient_norm(module.parameters())
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-                log.add(step, {"loss": loss, **metrics, **task.after_step(step + 1)})
-                advance(1)
+                watch.add(step, {"loss": loss, "grad_norm": norm, **metrics, **task.after_step(step + 1)})
+                bar(1)
                 if (step + 1) % self.compute.log_every == 0 or step + 1 == steps or self._due(task, step + 1):
-                    self._check_finite(log.flush(), folder)
+                    line = watch.flush()
+                    bar.note(summary(line))
+                    self._check_finite(line, folder)
                 if self._due(task, step + 1) or step + 1 == steps:
                     self._checkpoint(task, folder, step + 1, recipe)
         return checkpoint_path(folder, steps)

@@ -119,6 +119,7 @@ def write_trace(path: Path, groups: list[str], learned: list[str]) -> None:
         | {f"curve_{name}": [0.1, 0.3, 0.6] for name in learned}
         for step in range(60)
     ]
+    lines[-1] |= {"images_per_s": 9.0, "loss_by_time_paint": [0.5, None], "loss_by_time_paint_count": [7, 0]}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 

@@ -80,7 +80,7 @@ def write_data(output: Path) -> None:
             "fingerprint": "0123456789ab",
             "recipe": {"dataset": "scribbles"},
             "splits": {"train": {"images": 1234}, "heldout": {"images": 40}},
-            "texture": {"group": "paint", "kind": "pixel_unshuffle", "factor": 2},
+            "texture": {"group": "paint", "encoder": "identity", "factor": 2},
             "semantic": {"group": "idea", "explained_variance_ratio": [0.5, 0.125], "accuracy_heldout": 0.875},
             "judge": {"accuracy_heldout": 0.9375},
         },

@@ -10,6 +10,7 @@ from lwd.models import create
 from lwd.probe.loop import ProbeObjective, ProbeSettings
 from lwd.runtime.ema import EMA
 from lwd.runtime.optim import adamw
+from lwd.runtime.watch import gradient_norm
 from lwd.schedules import Schedule
 from lwd.train.loop import DenoiserObjective, TrainSettings
 
@@ -40,6 +41,7 @@ def stage(probe, compiled=False):
         with torch.autocast("cuda", torch.bfloat16):
             loss, _ = objective(batch, number)
         loss.backward()
+        gradient_norm(model.parameters())
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update()

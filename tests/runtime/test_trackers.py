@@ -36,7 +36,7 @@ def scalars(folder):
 
 def track(folder, lines, first=0, main=True):
     pytest.importorskip("tensorboard", reason="not installed")
-    trackers = Trackers(["tensorboard", "tensorboard"], folder, RECIPE, first, main)
+    trackers = Trackers(["tensorboard"], folder, RECIPE, first, main)
     trackers.log(lines)
     trackers.close()
 
@@ -82,7 +82,7 @@ def test_wandb_gets_a_run_named_after_the_folder_its_config_and_every_step(tmp_p
     stand_in = SimpleNamespace(init=lambda **arguments: calls.append(arguments) or run, config=config)
     monkeypatch.setitem(sys.modules, "wandb", stand_in)
     monkeypatch.setattr(accelerate.tracking, "_available_trackers", [LoggerType.WANDB])
-    trackers = Trackers(["wandb"], tmp_path / "xl", RECIPE, 0, main=True)
+    trackers = Trackers(["wandb", "wandb"], tmp_path / "xl", RECIPE, 0, main=True)
     trackers.log(LINES[:1])
     trackers.close()
     assert calls == [

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from traces import computed
+
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 2e-5
 """Relative. Two half-batch means in float32 round otherwise than one whole one (1e-7 a step); AdamW's first steps
@@ -46,7 +48,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_two_processes_take_the_same_steps_as_one(stage: str, data: Path, tmp_path: Path) -> None:
     settings = {
         "probe": ["probe={steps: 12, burn_in: 6, batch: 16, lr: 1e-3}"],
-        "train": ["train={steps: 12, batch: 16, lr: 1e-3, schedule: {kind: offset}}"],
+        "train": ["train={steps: 12, batch: 16, lr: 1e-3, heldout_every: 5, schedule: {kind: offset}}"],
         "semvae": ["semvae={steps: 12, batch: 16, lr: 1e-3, warmup: 4, channels: 2, eval_every: 6}", "data.flip=true"],
     }[stage]
     traces = []
@@ -57,7 +59,7 @@ def test_two_processes_take_the_same_steps_as_one(stage: str, data: Path, tmp_pa
             "model={name: LightningDiT-Mini/1, num_classes: 10}", "compute.progress=false", *settings,
         )  # fmt: skip
         trace = output / {"train": "train/learned"}.get(stage, stage) / "trace.jsonl"
-        traces.append([json.loads(line) for line in trace.read_text().splitlines()])
+        traces.append(computed([json.loads(line) for line in trace.read_text().splitlines()]))
     one, two = traces
     assert len(one) == len(two) == 12
     for a, b in zip(one, two, strict=True):
@@ -65,3 +67,7 @@ def test_two_processes_take_the_same_steps_as_one(stage: str, data: Path, tmp_pa
         for key in a:
             assert b[key] == pytest.approx(a[key], rel=TOLERANCE, abs=1e-6), (key, a["step"])
     assert one[0]["loss"] != one[-1]["loss"]
+    if stage != "semvae":
+        assert sum(one[-1]["loss_by_time_tex_count"]) == 12 * 16
+    if stage == "train":
+        assert [line["step"] for line in one if "heldout_corrected" in line] == [4, 9, 11]

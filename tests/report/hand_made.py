@@ -80,7 +80,7 @@ def write_data(output: Path) -> None:
             "fingerprint": "0123456789ab",
             "recipe": {"dataset": "scribbles"},
             "splits": {"train": {"images": 1234}, "heldout": {"images": 40}},
-            "texture": {"group": "paint", "kind": "pixel_unshuffle", "factor": 2},
+            "texture": {"group": "paint", "encoder": "identity", "factor": 2},
             "semantic": {"group": "idea", "explained_variance_ratio": [0.5, 0.125], "accuracy_heldout": 0.875},
             "judge": {"accuracy_heldout": 0.9375},
         },
@@ -119,6 +119,7 @@ def write_trace(path: Path, groups: list[str], learned: list[str]) -> None:
         | {f"curve_{name}": [0.1, 0.3, 0.6] for name in learned}
         for step in range(60)
     ]
+    lines[-1] |= {"images_per_s": 9.0, "loss_by_time_paint": [0.5, None], "loss_by_time_paint_count": [7, 0]}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 

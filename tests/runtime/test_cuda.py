@@ -9,6 +9,7 @@ from lwd.groups import Group, Layout
 from lwd.models import create
 from lwd.probe.loop import ProbeObjective, ProbeSettings
 from lwd.runtime.ema import EMA
+from lwd.runtime.guard import Guard
 from lwd.runtime.optim import adamw
 from lwd.schedules import Schedule
 from lwd.train.loop import DenoiserObjective, TrainSettings
@@ -32,6 +33,7 @@ def stage(probe, compiled=False):
     else:
         objective, optimizer = DenoiserObjective(model, schedule, TrainSettings(), 0), adamw((model, 1e-3))
     average = EMA(model, 0.99)
+    guard = Guard(objective.parameters(), optimizer, 1.0, 20.0)
     x1 = torch.randn(16, LAYOUT.channels, 8, 8, device="cuda")
     features = None if probe else torch.randn(16, 16, 8, 8, device="cuda").half()
     batch = StepBatch(Batch(x1, torch.arange(16, device="cuda") % 10, features), torch.arange(16, device="cuda"))
@@ -40,6 +42,7 @@ def stage(probe, compiled=False):
         with torch.autocast("cuda", torch.bfloat16):
             loss, _ = objective(batch, number)
         loss.backward()
+        guard.inspect()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         average.update()

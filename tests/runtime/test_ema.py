@@ -1,5 +1,7 @@
 """The moving average of weights: its formula, and what it leaves alone."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -103,3 +105,16 @@ def test_in_single_precision_small_steps_are_not_lost():
         ema.update()
     # 1000 roundings of 2^-24 of a number below 2, in the worst case all one way: 1.2e-4.
     assert float(ema.model.weight) == pytest.approx(2 - 0.9999**1000, abs=1.2e-4)
+
+
+def test_the_drift_is_the_relative_distance_over_all_that_moves(model):
+    average = EMA(model, 0.5)
+    assert average.drift() == 0
+    with torch.no_grad():
+        model.scale += 1.0
+        model.linear.bias -= 2.0
+    moving = [p.flatten() for p in (model.linear.weight, model.linear.bias, model.scale)]
+    away = math.sqrt(1.0 + 3 * 2.0**2)
+    assert average.drift().item() == pytest.approx(away / torch.cat(moving).norm().item(), rel=1e-12)
+    average.update()
+    assert average.drift().item() == pytest.approx(away / 2 / torch.cat(moving).norm().item(), rel=1e-12)

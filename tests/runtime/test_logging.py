@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lwd.errors import UserError
-from lwd.runtime.logging import MetricLog, read_log
+from lwd.runtime.logging import MetricLog, Pooled, read_log
 
 
 def same(tensor):
@@ -120,3 +120,62 @@ def test_a_missing_log(tmp_path):
     with pytest.raises(UserError) as caught:
         read_log(tmp_path / "trace.jsonl")
     assert str(caught.value) == f"{tmp_path / 'trace.jsonl'}: no such log"
+
+
+def pooled(sums, counts):
+    return Pooled(torch.tensor(sums, requires_grad=True), torch.tensor(counts))
+
+
+def test_pooled_means_weigh_every_sample_of_a_block_alike(tmp_path):
+    log = MetricLog(tmp_path / "trace.jsonl", same, write=True)
+    log.add(0, {"loss": torch.tensor(1.0), "bins": pooled([6.0, 0.0, 1.0], [3.0, 0.0, 1.0])})
+    log.add(1, {"loss": torch.tensor(2.0), "bins": pooled([4.0, 0.0, 0.0], [1.0, 0.0, 0.0])})
+    last = {"step": 1, "loss": 2.0, "bins": [2.5, None, 1.0], "bins_count": [4, 0, 1]}
+    assert log.flush() == last
+    log.add(2, {"loss": torch.tensor(3.0), "bins": pooled([0.0, 8.0, 0.0], [0.0, 2.0, 0.0])})
+    log.flush()
+    assert read_log(log.path) == [
+        {"step": 0, "loss": 1.0},
+        last,
+        {"step": 2, "loss": 3.0, "bins": [None, 4.0, None], "bins_count": [0, 2, 0]},
+    ]
+
+
+def test_a_pooled_scalar(tmp_path):
+    log = MetricLog(tmp_path / "trace.jsonl", same, write=True)
+    log.add(0, {"error": pooled(3.0, 4.0), "none": pooled(0.0, 0.0)})
+    assert log.flush() == {"step": 0, "error": 0.75, "error_count": 4, "none": None, "none_count": 0}
+
+
+def test_pooled_means_over_processes_that_saw_different_numbers(tmp_path):
+    """Three processes, with 1, 2 and 3 samples of value 1, 2 and 3: 14 over 6 samples, not the mean of the means, 2."""
+    everyone = [torch.tensor([[n * n], [n]], dtype=torch.float64) for n in (1.0, 2.0, 3.0)]
+
+    def mean_over_processes(mine):
+        assert torch.equal(mine, everyone[1])
+        return torch.stack(everyone).mean(dim=0)
+
+    log = MetricLog(tmp_path / "trace.jsonl", mean_over_processes, write=True, processes=3)
+    log.add(0, {"bins": pooled([4.0], [2.0])})
+    assert log.flush() == {"step": 0, "bins": [pytest.approx(14 / 6, rel=1e-12)], "bins_count": [6]}
+
+
+def test_metrics_of_some_steps_stand_in_their_lines_alone(tmp_path):
+    log = MetricLog(tmp_path / "trace.jsonl", same, write=True)
+    for step in range(4):
+        log.add(step, {"loss": torch.tensor(0.5)} | ({"heldout": torch.tensor(float(step))} if step % 2 else {}))
+    log.flush()
+    assert [line.get("heldout") for line in read_log(log.path)] == [None, 1.0, None, 3.0]
+
+
+def test_the_block_stands_in_its_last_line_and_the_sink_gets_every_line(tmp_path):
+    seen = []
+    log = MetricLog(tmp_path / "trace.jsonl", same, write=True, sink=seen.extend)
+    log.add(0, {"loss": torch.tensor(0.5)})
+    log.add(1, {"loss": torch.tensor(0.25)})
+    assert log.flush({"images_per_s": 3.0}) == {"step": 1, "loss": 0.25, "images_per_s": 3.0}
+    assert seen == read_log(log.path) == [{"step": 0, "loss": 0.5}, {"step": 1, "loss": 0.25, "images_per_s": 3.0}]
+    other = MetricLog(tmp_path / "other.jsonl", same, write=False, sink=seen.extend)
+    other.add(0, {"loss": torch.tensor(0.5)})
+    other.flush()
+    assert len(seen) == 2

@@ -26,6 +26,7 @@ from lwd.runtime.optim import warm_cosine
 from lwd.runtime.seeding import Stream, normal
 from lwd.semvae.heldout import HeldOut
 from lwd.semvae.loop import SemVAEObjective, SemVAETask
+from traces import per_step
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
 STEPS, WARMUP, LR = 8, 3, 1e-3
@@ -48,9 +49,9 @@ def config(data: Path, tmp_path: Path) -> Config:
     return make
 
 
-def files(folder: Path) -> dict[str, bytes]:
-    """Contents by relative path; configs name their output, so they differ."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != "config.yaml")
+def files(folder: Path, *but: str) -> dict[str, bytes]:
+    """Contents by relative path, ``but`` for files of those names; configs name their output, so they differ."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.name not in ("config.yaml", *but))
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
@@ -111,7 +112,9 @@ def test_a_killed_run_resumes_bit_for_bit(config: Config, tmp_path: Path) -> Non
         folder = tmp_path / "halves/semvae"
         assert not (folder / "model").exists() and sorted(p.name for p in folder.glob("step-*")) == ["step-00000004"]
         semvae.run(config("halves", *keep))
-    assert files(folder) == files(tmp_path / "whole/semvae")
+    whole = tmp_path / "whole/semvae"
+    assert files(folder, "trace.jsonl") == files(whole, "trace.jsonl")
+    assert per_step(read_log(folder / "trace.jsonl")) == per_step(read_log(whole / "trace.jsonl"))
     expected = [LR * warm_cosine(step, STEPS, WARMUP) for step in range(STEPS)]
     assert rates == expected[:7] + expected[4:]
 

@@ -1,5 +1,6 @@
 """Asynchronous flow matching: interpolants, velocities, losses, time distributions."""
 
+from lwd.flow.bins import TIME_BINS, losses_by_time
 from lwd.flow.interpolant import interpolate
 from lwd.flow.losses import (
     Jacobian,
@@ -17,6 +18,7 @@ from lwd.flow.times import TIME_DISTRIBUTIONS, TimeDistribution, logit_normal, u
 from lwd.flow.velocity import global_velocity, score_to_velocity, velocity_to_score
 
 __all__ = [
+    "TIME_BINS",
     "TIME_DISTRIBUTIONS",
     "Jacobian",
     "Reduction",
@@ -30,6 +32,7 @@ __all__ = [
     "interpolate",
     "kinetic_energy",
     "logit_normal",
+    "losses_by_time",
     "repa_loss",
     "schedule_objective",
     "score_to_velocity",

@@ -14,13 +14,15 @@ import lwd
 from lwd.config import Config
 from lwd.data.batches import StepBatch, StepBatches, draw
 from lwd.flow import Jacobian, Reduction, interpolate, schedule_objective
-from lwd.models import LightningDiT
+from lwd.models import LightningDiT, training_flops
 from lwd.probe.collapse import distance_from_collapse
 from lwd.runtime.checkpoint import Content, load_module, load_optimizer, load_tensors, optimizer_tensors
 from lwd.runtime.engine import Engine
+from lwd.runtime.logging import Metric
 from lwd.runtime.optim import adamw
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
+from lwd.runtime.watch import Work, by_local_time
 from lwd.schedules import PolynomialCurve, Schedule
 
 CURVE_POINTS = (0.25, 0.5, 0.75)
@@ -64,7 +66,7 @@ class ProbeObjective(nn.Module):
         self.model, self.schedule = model, schedule
         self._settings, self._seed = settings, seed
 
-    def forward(self, step_batch: StepBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, step_batch: StepBatch, step: int) -> tuple[Tensor, dict[str, Metric]]:
         """A step's batch -> (L_rho, metrics)."""
         s, ((x1, labels, _), places) = self._settings, step_batch
         draws = draw(self._seed, step, places, x1.shape[1:], s.label_dropout)
@@ -73,7 +75,8 @@ class ProbeObjective(nn.Module):
         v = self.model(z, times, torch.where(draws.dropped, self.model.null_label, labels))
         terms = schedule_objective(v, u, rates, self.model.layout, s.kinetic_weight, s.jacobian, s.reduction)
         by_group = {f"flow_{name}": loss for name, loss in terms.by_group.items()}
-        return terms.total, {"flow": terms.flow, "kinetic": terms.kinetic, **by_group}
+        by_time = by_local_time(v, u, times, self.model.layout)
+        return terms.total, {"flow": terms.flow, "kinetic": terms.kinetic, **by_group, **by_time}
 
 
 class ProbeTask:
@@ -152,6 +155,7 @@ def run(config: ProbeConfig, folder: Path | None = None) -> Schedule:
         recipe=recipe,
         title=f"probe, lambda {settings.kinetic_weight:g}",
         on_start=lambda: write_run_files(config, folder),
+        work=Work(settings.batch, training_flops(model)),
     )
     learned = _freeze(schedule, task.averaged(), _provenance(config))
     if engine.is_main:

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from lwd.config import Config
+from lwd.runtime.trackers import TrackerName
 
 
 class ComputeConfig(Config):
@@ -37,3 +38,5 @@ class ComputeConfig(Config):
     """How many periodic checkpoints are kept; 0: all."""
     resume: bool = True
     progress: bool = True
+    trackers: tuple[TrackerName, ...] = ()
+    """Where the log goes, beside trace.jsonl."""

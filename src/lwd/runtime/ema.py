@@ -30,3 +30,12 @@ class EMA(Generic[M]):
     def update(self) -> None:
         """average <- decay * average + (1 - decay) * weights, in one fused call."""
         torch._foreach_lerp_(self._averages, self._live, 1.0 - self.decay)
+
+    @torch.no_grad()
+    def drift(self) -> Tensor:
+        """|average - weights| / |weights|, over all that moves, on the device."""
+        pairs = zip(self._averages, self._live, strict=True)
+        away = [torch.linalg.vector_norm(average - live) for average, live in pairs]
+        size = [torch.linalg.vector_norm(live) for live in self._live]
+        distance: Tensor = torch.linalg.vector_norm(torch.stack(away)) / torch.linalg.vector_norm(torch.stack(size))
+        return distance

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -30,10 +30,12 @@ from lwd.runtime.checkpoint import (
 )
 from lwd.runtime.compute import ComputeConfig
 from lwd.runtime.guard import Guard
-from lwd.runtime.logging import MetricLog, read_log
+from lwd.runtime.logging import Metric, MetricLog, Pooled, read_log
 from lwd.runtime.memory import keep_freed_memory
 from lwd.runtime.preemption import Preemption
 from lwd.runtime.progress import progress_bar, say
+from lwd.runtime.trackers import Trackers
+from lwd.runtime.watch import Watch, Work, summary
 from lwd.runtime.writer import CheckpointWriter
 
 S = TypeVar("S", bound=tuple[Any, ...])
@@ -70,7 +72,7 @@ class Task(Loadable, Protocol):
     def checkpoint_steps(self) -> tuple[int, ...]:
         """Steps after which a checkpoint is kept for good, beside the periodic ones."""
 
-    def after_step(self, step: int) -> Mapping[str, Tensor]:
+    def after_step(self, step: int) -> Mapping[str, Metric]:
         """Called with the number of steps done; returns what else to log."""
 
 
@@ -124,11 +126,14 @@ class Engine:
         title: str,
         on_start: Callable[[], None] = lambda: None,
         before_step: Callable[[int], None] = lambda step: None,
+        work: Work | None = None,
+        at_block: Callable[[], Mapping[str, Tensor]] = dict,
     ) -> Path:
         """Train ``task`` for ``steps`` steps, logging to ``folder/trace.jsonl``.
 
         ``batches[step]`` is this process's share of the step. ``before_step(step)`` is the place to set a scheduled
-        learning rate.
+        learning rate. ``work`` is what a step does, for the throughput; ``at_block()`` gives scalars for the last line
+        of each block of the log.
 
         Goes on from the newest checkpoint in ``folder``; with ``compute.resume`` off it removes what is there and
         starts afresh. ``on_start`` is called on the main process once nothing stands in the way. Returns the last
@@ -141,26 +146,28 @@ class Engine:
         first = self._resume(guarded, folder, recipe, steps)
         if self.is_main:
             on_start()
-        log = MetricLog(folder / "trace.jsonl", self.mean, self.is_main, first)
         loader = self._loader(batches, range(first, steps))
         module.train()
         with (
+            closing(Trackers(self.compute.trackers, folder, recipe, first, self.is_main)) as trackers,
             Preemption(self.mean if self.world > 1 else None, self.device) as preemption,
             CheckpointWriter(folder, recipe) as writer,
-            progress_bar(title, steps, first, self.is_main and self.compute.progress) as advance,
+            progress_bar(title, steps, first, self.is_main and self.compute.progress) as bar,
         ):
-            for step, step_batch in enumerate(loader, start=first):
+            log = MetricLog(folder / "trace.jsonl", self.mean, self.is_main, first, self.world, trackers.log)
+            watch = Watch(log, self.device, self.mean, self.world, work, at_block)
+            for step, step_batch in enumerate(watch.loading(loader), start=first):
                 before_step(step)
                 metrics = self._forward_backward(module, self._to_device(step_batch), step)
                 metrics |= guard.inspect()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-                log.add(step, {**metrics, **task.after_step(step + 1)})
-                advance(1)
+                watch.add(step, {**metrics, **task.after_step(step + 1)})
+                bar(1)
                 stopping = preemption.requested(step + 1)
                 due = self._due(task, step + 1) or step + 1 == steps or stopping
                 if due or (step + 1) % self.compute.log_every == 0:
-                    log.flush()
+                    bar.note(summary(watch.flush()))
                     self._check_skipped(guard, folder, batches, range(first, step + 1))
                 if due:
                     self._checkpoint(writer, guarded, folder, step + 1)
@@ -170,11 +177,11 @@ class Engine:
         self.barrier()
         return checkpoint_path(folder, steps)
 
-    def _forward_backward(self, module: nn.Module, batch: S, step: int) -> dict[str, Tensor]:
+    def _forward_backward(self, module: nn.Module, batch: S, step: int) -> dict[str, Metric]:
         """Gradients of the step's mean loss, accumulated over micro-batches; the metrics' means."""
         count = _samples(batch)
         size = self.compute.micro_batch or count
-        totals: dict[str, Tensor] = {}
+        totals: dict[str, Metric] = {}
         for start in range(0, count, size):
             part = batch if size >= count else _rows(batch, slice(start, start + size))
             share = _samples(part) / count
@@ -183,8 +190,7 @@ class Engine:
                 loss, metrics = module(part, step)
                 self._accelerator.backward(loss if share == 1 else loss * share)
             for name, value in {"loss": loss, **metrics}.items():
-                part_of_mean = value.detach() if share == 1 else value.detach() * share
-                totals[name] = totals[name] + part_of_mean if name in totals else part_of_mean
+                totals[name] = _add(totals.get(name), value, share)
         return totals
 
     def _resume(self, task: _Guarded, folder: Path, recipe: Mapping[str, Any], steps: int) -> int:
@@ -266,6 +272,14 @@ class _Guarded:
     def load(self, folder: Path) -> None:
         self.task.load(folder)
         self.guard.load(load_tensors(folder / GUARD))
+
+
+def _add(total: Metric | None, value: Metric, share: float) -> Metric:
+    """A micro-batch's metric, added to those before: means by its share of the samples, pooled ones as they are."""
+    if isinstance(value, Pooled):
+        return value if not isinstance(total, Pooled) else Pooled(total.sums + value.sums, total.counts + value.counts)
+    part = value.detach() if share == 1 else value.detach() * share
+    return total + part if isinstance(total, Tensor) else part
 
 
 def _samples(batch: tuple[Any, ...]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -15,20 +16,33 @@ Advance = Callable[[int], None]
 _sinks: list[Advance] = []
 
 
-@contextmanager
-def progress_bar(title: str, total: int, done: int = 0, show: bool = True) -> Iterator[Advance]:
-    """A bar over ``total`` things of which ``done`` are finished already; yields a function that advances it.
+@dataclass(frozen=True)
+class Bar:
+    """A bar that a call advances; ``note`` replaces the words at its end."""
 
-    Inside `forwarding` no bar is drawn: what it counts goes to the bar above.
+    advance: Advance
+    note: Callable[[str], None] = lambda words: None
+
+    def __call__(self, count: int) -> None:
+        """Advance by ``count``."""
+        self.advance(count)
+
+
+@contextmanager
+def progress_bar(title: str, total: int, done: int = 0, show: bool = True) -> Iterator[Bar]:
+    """A bar over ``total`` things of which ``done`` are finished already.
+
+    Inside `forwarding` no bar is drawn: what it counts goes to the bar above, and notes go nowhere.
     """
     if _sinks:
         _sinks[-1](done)
-        yield _sinks[-1]
+        yield Bar(_sinks[-1])
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not show, transient=True) as bars:
-        task = bars.add_task(title, total=total, completed=done)
-        yield lambda count: bars.advance(task, count)
+    counts = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (*counts, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=console, disable=not show, transient=True) as bars:
+        task = bars.add_task(title, total=total, completed=done, note="")
+        yield Bar(lambda count: bars.advance(task, count), lambda words: bars.update(task, note=words))
 
 
 @contextmanager

@@ -32,6 +32,7 @@ class Stream(IntEnum):
     SAMPLE_NOISE = 6
     ENCODER = 7
     POSTERIOR = 8
+    HELDOUT = 9
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:

@@ -21,6 +21,7 @@ from lwd.runtime.engine import Engine
 from lwd.runtime.optim import adamw, warm_cosine
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, normal, seeded
+from lwd.runtime.watch import Work
 from lwd.semvae.heldout import HeldOut
 from lwd.semvae.losses import semvae_loss
 
@@ -110,6 +111,10 @@ class SemVAETask:
             self._heldout.measure(self.ema.model, step)
         return {}
 
+    def at_block(self) -> Mapping[str, Tensor]:
+        """How far the average is from the weights."""
+        return {"ema_drift": self.ema.drift()}
+
     def files(self) -> dict[str, Content]:
         """Weights and average, each a folder that `load_semvae` reads, and the optimiser."""
         return {
@@ -160,6 +165,8 @@ def run(config: SemVAEConfig) -> Path:
         title="semvae",
         on_start=on_start,
         before_step=task.before_step,
+        work=Work(settings.batch),
+        at_block=task.at_block,
     )
     if engine.is_main:
         with atomic_path(folder / "model") as temporary:

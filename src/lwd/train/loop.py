@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from lwd.config import Config
@@ -22,14 +22,17 @@ from lwd.flow import (
     interpolate,
     repa_loss,
 )
-from lwd.models import LightningDiT, load_weights, model_files
+from lwd.models import LightningDiT, load_weights, model_files, training_flops
 from lwd.runtime.checkpoint import Content, load_optimizer, load_tensors, optimizer_tensors
 from lwd.runtime.ema import EMA
 from lwd.runtime.engine import Engine
+from lwd.runtime.logging import Metric
 from lwd.runtime.optim import adamw
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
+from lwd.runtime.watch import Work, by_local_time
 from lwd.schedules import Schedule
+from lwd.train.heldout import HeldOut
 
 
 class ScheduleChoice(Config):
@@ -61,6 +64,8 @@ class TrainSettings(Config):
     label_dropout: float = Field(default=0.1, ge=0, le=1)
     checkpoint_steps: tuple[PositiveInt, ...] = ()
     """Steps whose checkpoints are kept for good, beside the periodic ones of ``compute``."""
+    heldout_every: NonNegativeInt = 0
+    """Steps between two measurements of the average's loss on held-out images, and one at the end; 0: none."""
 
 
 class TrainConfig(RunConfig):
@@ -78,7 +83,7 @@ class DenoiserObjective(nn.Module):
         self.schedule = schedule.requires_grad_(False)
         self._settings, self._seed = settings, seed
 
-    def forward(self, step_batch: StepBatch, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, step_batch: StepBatch, step: int) -> tuple[Tensor, dict[str, Metric]]:
         """A step's batch -> (L_theta, metrics)."""
         s, ((x1, labels, features), places) = self._settings, step_batch
         draws = draw(self._seed, step, places, x1.shape[1:], s.label_dropout)
@@ -91,29 +96,38 @@ class DenoiserObjective(nn.Module):
             v = self.model(z, times, labels)
         omega = rates if s.corrected else torch.ones_like(rates)
         loss, by_group = flow_loss(v, u, omega, self.model.layout, s.reduction)
-        metrics = {"flow": loss, **{f"flow_{name}": value for name, value in by_group.items()}}
+        metrics: dict[str, Metric] = {"flow": loss, **{f"flow_{name}": value for name, value in by_group.items()}}
+        metrics |= by_local_time(v, u, times, self.model.layout)
         if s.cosine_weight:
-            metrics["cosine"] = cosine_direction_loss(v, u)
-            loss = loss + s.cosine_weight * metrics["cosine"]
+            metrics["cosine"] = cosine = cosine_direction_loss(v, u)
+            loss = loss + s.cosine_weight * cosine
         if features is not None:
-            metrics["repa"] = repa_loss(projected, features)
-            loss = loss + s.repa_weight * metrics["repa"]
+            metrics["repa"] = repa = repa_loss(projected, features)
+            loss = loss + s.repa_weight * repa
         return loss, metrics
 
 
 class TrainTask:
     """The denoiser, its average and its optimiser, as the engine sees them."""
 
-    def __init__(self, objective: DenoiserObjective, settings: TrainSettings) -> None:
+    def __init__(self, objective: DenoiserObjective, settings: TrainSettings, heldout: HeldOut | None = None) -> None:
         self.module = objective
         self.optimizer = adamw((objective.model, settings.lr), weight_decay=settings.weight_decay)
         self.checkpoint_steps = settings.checkpoint_steps
         self.ema = EMA(objective.model, settings.ema_decay)
+        self._settings, self._heldout = settings, heldout
 
     def after_step(self, step: int) -> Mapping[str, Tensor]:
-        """Move the average."""
+        """Move the average; measure it where that is due."""
         self.ema.update()
+        every, last = self._settings.heldout_every, self._settings.steps
+        if self._heldout is not None and (step % every == 0 or step == last):
+            return self._heldout.measure(self.ema.model)
         return {}
+
+    def at_block(self) -> Mapping[str, Tensor]:
+        """How far the average is from the weights."""
+        return {"ema_drift": self.ema.drift()}
 
     def files(self) -> dict[str, Content]:
         """Weights and average, each a folder that `LightningDiT.from_pretrained` reads, optimiser and schedule."""
@@ -146,8 +160,13 @@ def run(config: TrainConfig) -> Path:
         raise UserError(f"{shards.path}: no REPA features in these shards; encode them, or set train.repa_weight=0")
     with seeded(Stream.INITIALISE, config.seed):
         model = engine.place(config.model.build(layout, shards.input_size, shards.feature_dim))
-    task = TrainTask(DenoiserObjective(model, schedule, settings, config.seed), settings)
-    ignored = {"name", "steps", "checkpoint_steps", "schedule"}
+    heldout = None
+    if settings.heldout_every:
+        held = config.shards("heldout", features=False)
+        config.check_labels(held)
+        heldout = HeldOut(held, schedule, settings.reduction, settings.batch, config.seed, engine)
+    task = TrainTask(DenoiserObjective(model, schedule, settings, config.seed), settings, heldout)
+    ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every"}
     recipe = config.recipe(train=settings.model_dump(mode="json", exclude=ignored), schedule=schedule.hash())
     return engine.fit(
         task,
@@ -157,6 +176,8 @@ def run(config: TrainConfig) -> Path:
         recipe=recipe,
         title=f"train {settings.name}",
         on_start=lambda: write_run_files(config, folder),
+        work=Work(settings.batch, training_flops(model, project=shards.feature_dim is not None)),
+        at_block=task.at_block,
     )
 
 

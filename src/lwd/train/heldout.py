@@ -1,0 +1,56 @@
+"""The loss on held-out latents, under the corrected weighting and SFD's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lwd.data.shards import LatentShards
+from lwd.flow import Reduction, flow_loss, interpolate
+from lwd.models import LightningDiT
+from lwd.runtime.engine import Engine
+from lwd.runtime.seeding import Stream, normal, uniform
+from lwd.schedules import Schedule
+
+_TIME, _NOISE = 0, 1
+"""What stands in the place of the step in `Stream.HELDOUT`'s counter: the draws are the same at every step."""
+
+
+class HeldOut:
+    """Measures a denoiser on all images of ``shards``, unflipped and with their labels, shared out over the processes.
+
+    Each image always gets the same tau ~ U(0, 1) and the same noise, whatever the batch or the number of processes.
+    """
+
+    def __init__(
+        self, shards: LatentShards, schedule: Schedule, reduction: Reduction, batch: int, seed: int, engine: Engine
+    ) -> None:
+        self.shards, self.schedule = shards, schedule
+        self._reduction, self._batch, self._seed, self._engine = reduction, batch, seed, engine
+
+    @torch.no_grad()
+    def measure(self, model: LightningDiT) -> dict[str, Tensor]:
+        """Means over the images, the same on each process.
+
+        ``heldout_corrected``: E[sum_g c_g t_g' l_g] (Eq. 33), ``heldout_unweighted``: E[sum_g c_g l_g], with the
+        factors c_g of the reduction (`lwd.flow.group_factors`).
+        """
+        rows = torch.arange(self._engine.rank, len(self.shards), self._engine.world)
+        sums = torch.zeros(2, dtype=torch.float64, device=self._engine.device)
+        for part in torch.split(rows, self._batch) if len(rows) else ():
+            sums += self._sums(model, part)
+        corrected, unweighted = self._engine.mean(sums) * self._engine.world / len(self.shards)
+        return {"heldout_corrected": corrected, "heldout_unweighted": unweighted}
+
+    def _sums(self, model: LightningDiT, rows: Tensor) -> Tensor:
+        """Both losses summed over the images ``rows``, (2,) float64."""
+        device, layout = self._engine.device, model.layout
+        batch, index = self.shards.read(rows), rows.to(device)
+        x1, labels = batch.x1.to(device), batch.labels.to(device)
+        x0 = normal(Stream.HELDOUT, self._seed, _NOISE, index, tuple(x1.shape[1:]))
+        times, rates = self.schedule(uniform(Stream.HELDOUT, self._seed, _TIME, index))
+        z, u = interpolate(x0, x1, times, layout)
+        with torch.autocast(device.type, self._engine.dtype, enabled=self._engine.dtype != torch.float32):
+            v = model(z, times, labels)
+        losses = [flow_loss(v, u, omega, layout, self._reduction)[0] for omega in (rates, torch.ones_like(rates))]
+        return torch.stack(losses).double() * len(rows)

@@ -140,7 +140,7 @@ def test_what_is_there_is_left_alone(whole, tmp_path):
         ("groups=[{name: tex, channels: 5}, {name: sem, channels: 2}]", "'tex' has 5 channels, its encoder makes 4"),
         ("groups=[{name: tex, channels: 4}, {name: sem, channels: 65}]", "PCA to 65 channels"),
         ("encode.texture={group: tex, factor: 4}", "'tex' has 4 channels, its encoder makes 16"),
-        ("encode.texture={group: tex, factor: 3}", "do not take images of shape"),
+        ("encode.texture={group: tex, factor: 3}", "do not take images of"),
         ("encode.texture={group: image}", "texture.group 'image'"),
         ("encode.dataset=digit", "unknown data set 'digit'; did you mean 'digits'"),
         ("encode.heldout=/tmp", "digits has held-out images of its own"),

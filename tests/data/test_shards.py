@@ -418,7 +418,7 @@ def test_write_shard_is_atomic(tmp_path, monkeypatch):
 
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"before")
-    monkeypatch.setattr("lwd.data.shards.save_file", full_disk)
+    monkeypatch.setattr("lwd.runtime.checkpoint.save_file", full_disk)
     with pytest.raises(OSError, match="No space"):
         write_shard(path, SMALL, some_latents(), torch.arange(3))
     assert path.read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1

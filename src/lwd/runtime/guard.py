@@ -20,12 +20,14 @@ class Guard:
     A step is skipped where the gradient's norm is not finite, or more than ``spike`` times the usual (None: never for
     that). ``clip``: the largest norm that is let through, None for any. Fused AdamW reads both answers, ``found_inf``
     and ``grad_scale``, on the device, as it does for `torch.amp.GradScaler`; a skipped step leaves weights, moments and
-    step count as they were.
+    step count as they were. Raises ValueError for an optimiser that is not fused.
     """
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], optimizer: Optimizer, clip: float | None, spike: float | None
     ) -> None:
+        if not optimizer.defaults.get("fused"):
+            raise ValueError("only a fused optimiser can be told on the device to skip a step")
         self._parameters = [p for p in parameters if p.requires_grad]
         self._optimizer, self._clip, self._spike = optimizer, clip, spike
         device = self._parameters[0].device

@@ -21,6 +21,7 @@ from lwd.data.builtin import digits
 from lwd.data.extract import run
 from lwd.encoders.features import SmallViT
 from lwd.encoders.pca import PatchPCA
+from lwd.encoders.semvae import load_semvae
 from lwd.encoders.store import load_decoder, load_judge
 from lwd.encoders.vision import load_patch_encoder, random_patch_encoder
 from lwd.errors import UserError
@@ -246,3 +247,21 @@ def test_labels_csv_precision_and_no_features(photos, tmp_path):
     assert tensors["labels"].tolist() == [4, 5, 6] and not any("feats" in key for key in tensors)
     assert tensors["latents_sv"].dtype == torch.float32
     assert content(data / "train") == content(data / "heldout")
+
+
+def test_semantics_by_a_trained_semvae(whole, tmp_path):
+    """Encode, train a SemVAE on the features, encode again with it; its posterior means are what is stored."""
+    from lwd import semvae
+
+    tiny = "semvae={channels: 2, depth: 1, heads: 4, steps: 6, warmup: 2, batch: 32, eval_every: 6}"
+    trained = semvae.run(load(Experiment, DIGITS, [*QUICK, f"data.path={whole}", f"output={tmp_path}", tiny]))
+    override = f"encode.semantic={{group: sem, compress: semvae, semvae: {trained}}}"
+    again = encode(tmp_path / "again", override)
+    first = load_file(again / "train" / "latents_rank00_shard0000.safetensors")
+    model = load_semvae(trained)
+    with torch.no_grad():
+        expected = model.encode(first["feats_dino"].float())
+    # The pipeline encodes the features before they are rounded to float16 (2^-11) for the shards.
+    torch.testing.assert_close(first["latents_sv"], expected, rtol=1e-2, atol=1e-2)
+    assert first["latents_sv"].std() > 0.1
+    assert torch.equal(first["latents"], load_file(whole / "train" / "latents_rank00_shard0000.safetensors")["latents"])

@@ -81,7 +81,7 @@ def run(config: SampleConfig) -> Path:
     if model.layout.names != layout.names or model.layout.sizes != layout.sizes:
         raise UserError(f"{checkpoint}: model of layout {model.layout}, the config's layout is {layout}")
     check_data(checkpoint, config)
-    shards = config.shards("train", features=False)
+    shards, decoder = config.shards("train", features=False), load_decoder(config.data_path)
     labels = class_labels(settings, model)
     seeds = settings.seed * 2**32 + torch.arange(settings.num)
     guidance = _guidance(config, model, schedule, engine)
@@ -107,7 +107,7 @@ def run(config: SampleConfig) -> Path:
             advance(len(chunk))
     tensors = {"latents": torch.cat(latents), "labels": labels, "seeds": seeds, "nfe": torch.cat(nfe)}
     metadata = {"checkpoint": str(checkpoint), "schedule": schedule.hash()}
-    images = load_decoder(config.data_path).decode(tensors["latents"][:100], layout)
+    images = decoder.decode(tensors["latents"][:100], layout)
     with atomic_path(folder) as temporary:  # whole, so that nothing measured on older samples stays beside newer ones
         write_run_files(config, temporary)
         save_file(tensors, temporary / SAMPLES, metadata=metadata)

@@ -171,6 +171,22 @@ _stage("report", "Draw everything that OUTPUT holds into OUTPUT/report.html.", _
 
 
 @app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of lwd train, e.g. OUTPUT/train/NAME/step-00400000")],
+    target: Annotated[Path, typer.Argument(help="The folder to write")],
+    push_to: Annotated[str | None, typer.Option(help="Also upload it to this Hub repository, e.g. me/my-model")] = None,
+) -> None:
+    """What sampling needs of a checkpoint: the averaged weights, the schedule, and a model card."""
+    from lwd.train.export import export as write
+    from lwd.train.export import push
+
+    with _one_line_errors():
+        _print(write(checkpoint, target))
+        if push_to is not None:
+            _print(push(target, push_to))
+
+
+@app.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="SFD's checkpoint (.pt), or a model folder of this project")],
     target: Annotated[Path, typer.Argument(help="Where the model folder, or SFD's checkpoint, is written")],

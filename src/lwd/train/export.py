@@ -1,0 +1,101 @@
+"""`lwd export`: what sampling needs of a training checkpoint, as one folder with a model card, ready for the Hub."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, ModelCardData
+from huggingface_hub.errors import HfHubHTTPError
+
+from lwd.errors import UserError
+from lwd.files import atomic_path, read_json
+from lwd.models import load_model
+from lwd.models.pretrained import CONFIG, WEIGHTS
+from lwd.models.sizes import name_of
+from lwd.runtime.checkpoint import STATE
+from lwd.schedules import Schedule
+
+CARD = """---
+{metadata}
+---
+
+# {name}, {step:,} steps
+
+A diffusion transformer for composite latents, trained under {schedule} with
+[lwd](https://arxiv.org/abs/2606.19662) (Learning When to Denoise). These are the averaged (EMA) weights.
+
+| | |
+|---|---|
+| groups (channels) | {groups} |
+| latent grid | {grid} x {grid} |
+| classes | {classes}, and {classes} for none |
+| parameters | {parameters:.1f} M |
+| schedule | hash `{hash}`, in schedule.json |
+| data | {data} |
+| versions | {versions} |
+
+```python
+from lwd.models import LightningDiT
+from lwd.sample import generate
+from lwd.schedules import Schedule
+
+model, schedule = LightningDiT.from_pretrained("FOLDER").eval(), Schedule.load("FOLDER/schedule.json")
+samples = generate(model, schedule, model.layout, labels, seeds, input_size={grid})
+```
+
+`lwd sample sample.checkpoint=FOLDER` does the same and decodes.
+"""
+
+
+def export(checkpoint: Path, target: Path) -> str:
+    """Write config.json, model.safetensors (the average), schedule.json and README.md; returns a line about them.
+
+    Raises UserError for what is not a training checkpoint, and where ``target`` exists.
+    """
+    if target.exists():
+        raise UserError(f"{target}: exists already; remove it or choose another name")
+    state = read_json(checkpoint / STATE)
+    if not isinstance(state, dict) or not (checkpoint / "ema" / WEIGHTS).is_file():
+        raise UserError(f"{checkpoint}: not a checkpoint of lwd train, which holds ema/{WEIGHTS} and {STATE}")
+    schedule = Schedule.load(checkpoint / "schedule.json")
+    with atomic_path(target) as temporary:
+        temporary.mkdir()
+        for name in (CONFIG, WEIGHTS):
+            shutil.copyfile(checkpoint / "ema" / name, temporary / name)
+        schedule.save(temporary / "schedule.json")
+        (temporary / "README.md").write_text(_card(checkpoint, state, schedule))
+    return f"wrote {target}: the average after {state['step']} steps, its schedule and a model card"
+
+
+def push(folder: Path, repo: str) -> str:
+    """Upload an exported folder to the Hub; returns a line with its address. Raises UserError where that fails."""
+    api = HfApi()
+    try:
+        api.create_repo(repo, exist_ok=True)
+        return f"pushed to {api.upload_folder(repo_id=repo, folder_path=folder).commit_url}"
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        line = " ".join(str(error).split())[:200]
+        raise UserError(f"{repo}: not pushed ({line}); {folder} is written and can be uploaded later") from error
+
+
+def _card(checkpoint: Path, state: dict[str, Any], schedule: Schedule) -> str:
+    model = load_model(checkpoint / "ema")
+    parameters = sum(p.numel() for p in model.parameters()) / 1e6
+    metadata = ModelCardData(library_name="lwd", tags=["lwd", "latent-diffusion", "flow-matching"])
+    weight = schedule.provenance.get("lambda")
+    learned = "a fixed schedule" if weight is None else f"a schedule learned at lambda {weight:g}"
+    return CARD.format(
+        metadata=metadata.to_yaml(),
+        name=name_of(model),
+        step=state["step"],
+        schedule=learned,
+        groups=", ".join(f"{group.name} ({group.channels})" for group in model.layout.groups),
+        grid=model.input_size,
+        classes=model.num_classes,
+        parameters=parameters,
+        hash=schedule.hash(),
+        data=state.get("recipe", {}).get("data") or "no fingerprint",
+        versions=", ".join(f"{name} {version}" for name, version in state.get("versions", {}).items()),
+    )

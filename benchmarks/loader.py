@@ -28,10 +28,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from lwd.data import LatentShards, StepBatches, read_ahead, write_shard
+from lwd.data import LatentShards, StepBatches, write_shard
 from lwd.data.shardfile import open_shard
 from lwd.data.stats import save_stats, stats_path
 from lwd.groups import Group, Layout
+from lwd.runtime.reading import read_ahead
 
 LAYOUT = Layout([Group("tex", 32), Group("sem", 16)])
 KEYS, FEATURES = ("latents", "latents_sv"), "feats_dino"
@@ -148,7 +149,7 @@ def consume(folder: Path, features: bool, workers: int | None, steps: int) -> No
     """Feed a consumer that works for 1 / 4.6 s on 256 images: its steps/s, and the share of time spent waiting."""
     batches = StepBatches(LatentShards(folder, LAYOUT, features=features), BATCH, seed=0)
     if workers is None:
-        loader = read_ahead(batches, range(steps + 3))
+        loader = read_ahead(batches.__getitem__, range(steps + 3))
     else:
         loader = iter(DataLoader(batches, batch_size=None, sampler=range(steps + 3), num_workers=workers))
     for _ in range(3):

@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lwd.data.batches import StepBatches, draw, read_ahead
+from lwd.data.batches import StepBatches, draw
 from lwd.data.shards import LatentShards, write_shard
 from lwd.data.stats import save_stats, stats_path
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
+from lwd.runtime.reading import read_ahead
 
 LAYOUT = Layout([Group("tex", 2), Group("sem", 1)])
 
@@ -95,7 +96,7 @@ def test_a_loader_may_start_anywhere(path):
 @pytest.mark.parametrize("ahead", [0, 1, 5, 50])
 def test_reading_ahead_changes_nothing(path, ahead):
     batches = StepBatches(LatentShards(path, LAYOUT), 5, seed=3)
-    held = list(read_ahead(batches, range(3, 40), ahead))  # all kept: no memory may be used twice
+    held = list(read_ahead(batches.__getitem__, range(3, 40), ahead))  # all kept: no memory may be used twice
     assert len(held) == 37
     for step, step_batch in enumerate(held, start=3):
         assert torch.equal(images(step_batch), images(batches[step]))
@@ -104,7 +105,7 @@ def test_reading_ahead_changes_nothing(path, ahead):
 def test_reading_ahead_raises_at_the_step_and_may_be_left(path, monkeypatch):
     shards = LatentShards(path, LAYOUT)
     batches = StepBatches(shards, 5, seed=3)
-    for _ in zip(range(2), read_ahead(batches, range(10**9)), strict=False):
+    for _ in zip(range(2), read_ahead(batches.__getitem__, range(10**9)), strict=False):
         pass
     right, calls = shards.read, iter(range(9))
 
@@ -114,7 +115,7 @@ def test_reading_ahead_raises_at_the_step_and_may_be_left(path, monkeypatch):
         return right(*arguments)
 
     monkeypatch.setattr(shards, "read", read)
-    steps = read_ahead(batches, range(9))
+    steps = read_ahead(batches.__getitem__, range(9))
     assert [len(next(steps).places) for _ in range(2)] == [5, 5]
     with pytest.raises(UserError, match="the third"):
         next(steps)

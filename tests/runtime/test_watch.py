@@ -42,6 +42,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
+    monkeypatch.setattr("lwd.runtime.engine.read_ahead", map)  # one clock cannot tell two threads apart
     return Clock(monkeypatch)
 
 

@@ -1,6 +1,6 @@
 """Latent shards: writing, reading, statistics, and the training data as a function of the step."""
 
-from lwd.data.batches import Draws, StepBatch, StepBatches, draw, read_ahead
+from lwd.data.batches import Draws, StepBatch, StepBatches, draw
 from lwd.data.shards import Batch, LatentShards, write_shard, write_stats
 from lwd.data.stats import channel_stats
 
@@ -12,7 +12,6 @@ __all__ = [
     "StepBatches",
     "channel_stats",
     "draw",
-    "read_ahead",
     "write_shard",
     "write_stats",
 ]

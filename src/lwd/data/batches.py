@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -73,24 +70,6 @@ class StepBatches(Dataset[StepBatch]):
             numbers = uniform(Stream.FLIP, self.seed, steps.repeat_interleave(len(self.mine)), places)
             self._flips = block, numbers.view(STEPS_DRAWN, -1) < 0.5
         return self._flips[1][row]
-
-
-def read_ahead(batches: StepBatches, steps: Iterable[int], ahead: int = 2) -> Iterator[StepBatch]:
-    """``batches[step]`` for each step in turn, with up to ``ahead`` more being read by a thread meanwhile.
-
-    Reading lets go of Python's lock, and a thread, unlike a worker process, hands batches over without a copy. What
-    reading raises comes out of the iterator at its step.
-    """
-    pool, pending = ThreadPoolExecutor(1, "read-ahead"), deque[Future[StepBatch]]()
-    try:
-        for step in steps:
-            pending.append(pool.submit(batches.__getitem__, step))
-            if len(pending) > ahead:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 def draw(seed: int, step: int, places: Tensor, shape: tuple[int, ...], label_dropout: float) -> Draws:

@@ -31,6 +31,7 @@ class ComputeConfig(Config):
     skip_limit: PositiveInt = 5
     """After so many skipped steps in a row the run stops."""
     workers: NonNegativeInt = 0
+    """Processes that read data; 0: a thread, which hands batches over without a copy."""
     log_every: PositiveInt = 50
     checkpoint_every: NonNegativeInt = 1000
     """0: only where a stage asks for one, and at the end."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from lwd.runtime.logging import Metric, MetricLog, Pooled, read_log
 from lwd.runtime.memory import keep_freed_memory
 from lwd.runtime.preemption import Preemption
 from lwd.runtime.progress import progress_bar, say
+from lwd.runtime.reading import read_ahead
 from lwd.runtime.trackers import Trackers
 from lwd.runtime.watch import Watch, Work, summary
 from lwd.runtime.writer import CheckpointWriter
@@ -146,7 +147,7 @@ class Engine:
         first = self._resume(guarded, folder, recipe, steps)
         if self.is_main:
             on_start()
-        loader = self._loader(batches, range(first, steps))
+        loader = self._load(batches, range(first, steps))
         module.train()
         with (
             closing(Trackers(self.compute.trackers, folder, recipe, first, self.is_main)) as trackers,
@@ -210,24 +211,16 @@ class Engine:
         self.say(f"resuming from {newest}")
         return load_checkpoint(newest, task, recipe)
 
-    def _loader(self, batches: StepData[S], steps: range) -> DataLoader[S]:
-        return DataLoader(
-            cast(Dataset[S], batches),
-            batch_size=None,
-            sampler=steps,
-            num_workers=self.compute.workers,
-            pin_memory=self.device.type == "cuda",
-            persistent_workers=False,
-        )
+    def _load(self, batches: StepData[S], steps: range) -> Iterable[S]:
+        """The steps' data, read ahead: by worker processes if ``compute.workers`` asks for them, else by a thread."""
+        pin = self.device.type == "cuda"
+        if not self.compute.workers:
+            return read_ahead(lambda step: _each(batches[step], Tensor.pin_memory) if pin else batches[step], steps)
+        dataset = cast(Dataset[S], batches)
+        return DataLoader(dataset, batch_size=None, sampler=steps, num_workers=self.compute.workers, pin_memory=pin)
 
-    def _to_device(self, part: S) -> S:
-        """The same (nested) NamedTuple with its tensors on this process's device."""
-        make: Any = type(part)
-        moved: S = make(*(self._to_device(item) if isinstance(item, tuple) else self._move(item) for item in part))
-        return moved
-
-    def _move(self, item: Tensor | None) -> Tensor | None:
-        return None if item is None else item.to(self.device, non_blocking=True)
+    def _to_device(self, batch: S) -> S:
+        return _each(batch, lambda tensor: tensor.to(self.device, non_blocking=True))
 
     def _due(self, task: Task, step: int) -> bool:
         every = self.compute.checkpoint_every
@@ -290,7 +283,12 @@ def _samples(batch: tuple[Any, ...]) -> int:
 
 def _rows(batch: S, rows: slice) -> S:
     """Some samples of a (nested) NamedTuple of tensors."""
+    return _each(batch, lambda tensor: tensor[rows])
+
+
+def _each(batch: S, change: Callable[[Tensor], Tensor]) -> S:
+    """The same (nested) NamedTuple with every tensor changed; None stays None."""
     make: Any = type(batch)
-    parts = (_rows(x, rows) if isinstance(x, tuple) else None if x is None else x[rows] for x in batch)
-    chosen: S = make(*parts)
-    return chosen
+    parts = (_each(x, change) if isinstance(x, tuple) else None if x is None else change(x) for x in batch)
+    changed: S = make(*parts)
+    return changed

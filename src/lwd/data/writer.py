@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +13,7 @@ from lwd.data.shards import write_shard
 from lwd.encoders.composite import Encoded
 from lwd.files import checksum, read_json, write_json
 from lwd.groups import Layout
+from lwd.runtime.background import Background
 
 
 def shard_path(folder: Path, number: int) -> Path:
@@ -27,28 +26,18 @@ def record_path(folder: Path, number: int) -> Path:
     return shard_path(folder, number).with_suffix(".json")
 
 
-class ShardWriter:
-    """Writes finished shards in a thread, so that the encoders go on; at most one waits.
-
-    Use it as a context manager; an error in the thread is raised at the next `put`, or on leaving.
-    """
+class ShardWriter(Background):
+    """Writes finished shards in a thread, so that the encoders go on."""
 
     def __init__(self, folder: Path, layout: Layout) -> None:
+        super().__init__("shard-writer")
         self._folder, self._layout = folder, layout
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="shard-writer")
-        self._last: Future[None] | None = None
 
     def put(
         self, number: int, parts: Sequence[tuple[Encoded, Encoded]], labels: Tensor, skipped: Iterable[tuple[str, str]]
     ) -> None:
         """Hand over shard ``number``: batches of (images, mirrored images), labels (N,), and (name, error) pairs."""
-        self._wait()
-        self._last = self._pool.submit(self._write, number, list(parts), labels, list(skipped))
-
-    def _wait(self) -> None:
-        if self._last is not None:
-            self._last.result()
-            self._last = None
+        self.start(self._write, number, list(parts), labels, list(skipped))
 
     def _write(
         self, number: int, parts: list[tuple[Encoded, Encoded]], labels: Tensor, skipped: list[tuple[str, str]]
@@ -63,17 +52,6 @@ class ShardWriter:
         per_label = {str(value): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
         row = {"file": path.name, "images": len(labels), "labels": per_label, "sha256": checksum(path)}
         write_json(record, {**row, "skipped": skipped})
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._wait()
-        finally:
-            self._pool.shutdown()
 
 
 def shards_of(count: int, shard_images: int) -> list[range]:

@@ -5,9 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from lwd.errors import UserError
 from lwd.files import atomic_path, discard, read_json, write_json, write_text
+from lwd.runtime.checkpoint import save_tensors
 
 
 class WriterError(Exception):
@@ -180,3 +182,11 @@ def test_missing_json(tmp_path):
     for path in (tmp_path / "none.json", tmp_path):
         with pytest.raises(UserError, match="no such file"):
             read_json(path)
+
+
+def test_files_have_the_rights_of_any_new_file(tmp_path):
+    (tmp_path / "plain").write_text("")
+    with atomic_path(tmp_path / "folder") as temporary:
+        temporary.mkdir()
+        save_tensors(temporary / "a.safetensors", {"x": torch.ones(2)})
+    assert (tmp_path / "folder" / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

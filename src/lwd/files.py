@@ -14,6 +14,8 @@ from typing import Any
 from lwd.errors import UserError
 
 _CHUNK_BYTES = 2**24
+_UMASK = os.umask(0)
+os.umask(_UMASK)
 
 
 @contextmanager
@@ -30,6 +32,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         yield temporary
         for file in [temporary] if temporary.is_file() else sorted(temporary.rglob("*")):
             if file.is_file():
+                file.chmod(0o666 & ~_UMASK)  # safetensors keeps its files to their owner
                 _fsync(file)
         if not temporary.exists():
             raise FileNotFoundError(f"nothing was written for {path}")

@@ -72,7 +72,10 @@ def load(kind: type[C], file: Path | None, overrides: Iterable[str] = ()) -> C:
     `merge`. Raises UserError for a missing, malformed or circular file, an unknown key (naming the nearest one) or a
     wrong value, and names the file, of several, that the value is in.
     """
-    data, sources = _read_layers(file) if file is not None else ({}, {})
+    try:
+        data, sources = _read_layers(file) if file is not None else ({}, {})
+    except RecursionError:
+        raise UserError(f"{file}: its sections or bases are nested without end") from None
     for override in overrides:
         key, separator, text = override.partition("=")
         if not separator or not key:

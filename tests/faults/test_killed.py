@@ -15,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from lwd import probe, train
-from lwd.errors import UserError
+from lwd.errors import Preempted, UserError
 from lwd.runtime.checkpoint import checkpoint_path, find_checkpoints
+from lwd.runtime.ema import EMA
 from lwd.runtime.logging import read_log
 from traces import per_step
 
@@ -122,6 +123,90 @@ def test_asked_to_stop_it_saves_and_says_so(experiment, overrides, tmp_path, num
     mended = changed(experiment, tmp_path / "run", step + 3)
     whole = changed(experiment, tmp_path / "whole", step + 3)
     assert_same_files(train.run(mended), train.run(whole))
+
+
+def test_several_processes_save_before_any_ends(overrides, tmp_path):
+    """The main process writes slowly; had the other ended first, torchrun would have ended the writing."""
+    slow = tmp_path / "slow.py"
+    slow.write_text(
+        "import sys, time\n"
+        "import lwd.runtime.writer as w\n"
+        "save = w.save_checkpoint\n"
+        "def slowly(*a):\n    time.sleep(4)\n    return save(*a)\n"
+        "w.save_checkpoint = slowly\n"
+        "from lwd.cli import main\nmain()\n"
+    )
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(slow), "train"]
+    config = ["-c", str(ROOT / "configs" / "digits.yaml"), *overrides]
+    more = [
+        "train.steps=100000",
+        "train.schedule={kind: synchronous}",
+        "compute.log_every=2",
+        "compute.checkpoint_every=0",
+    ]
+    folder = tmp_path / "run" / "train" / "learned"
+    with (tmp_path / "said").open("w") as said:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen([*start, *config, *more], env=environment, stderr=said)
+        deadline = time.monotonic() + 120
+        while not ((folder / "trace.jsonl").exists() and (folder / "trace.jsonl").stat().st_size):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.1)
+        ranks = subprocess.run(["pgrep", "-P", str(process.pid)], check=True, capture_output=True, text=True).stdout
+        for rank in ranks.split():
+            os.kill(int(rank), signal.SIGUSR1)
+        assert process.wait(timeout=60) != 0
+    (step,) = find_checkpoints(folder)
+    assert f"saved after step {step}" in (tmp_path / "said").read_text()
+
+
+def test_a_signal_to_the_whole_group_with_loader_workers(experiment, overrides, tmp_path):
+    arguments = ["train.steps=4000", "train.schedule={kind: synchronous}", "compute.workers=2", "compute.log_every=5"]
+    config = str(ROOT / "configs" / "digits.yaml")
+    command = [sys.executable, "-m", "lwd", "train", "-c", config, *overrides, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    trace, deadline = tmp_path / "run" / "train" / "learned" / "trace.jsonl", time.monotonic() + 90
+    while not (trace.exists() and trace.stat().st_size):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75 and "Traceback" not in said
+    assert len(find_checkpoints(trace.parent)) == 1
+
+
+def test_a_sweep_side_by_side_saves_every_job(overrides, tmp_path):
+    settings = ["sweep.processes=2", "probe={steps: 4000, burn_in: 6, batch: 16, lr: 1e-3}", "compute.log_every=5"]
+    config = str(ROOT / "configs" / "digits.yaml")
+    command = [sys.executable, "-m", "lwd", "sweep", "-c", config, *overrides, *settings]
+    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+    folder, deadline = tmp_path / "run" / "sweep", time.monotonic() + 120
+    while sum(1 for trace in folder.glob("*/trace.jsonl") if trace.stat().st_size) < 2:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75 and "asked to stop" in said and "Traceback" not in said, said
+    assert len(list(folder.glob("*/step-*"))) == 2
+
+
+def test_asked_to_stop_in_the_last_step(experiment, tmp_path, monkeypatch):
+    """What follows the stage must not begin; the finished stage is found again."""
+    config = changed(experiment, tmp_path, 6)
+    update = EMA.update
+
+    def signal_at_the_end(self):
+        update(self)
+        signal_at_the_end.calls += 1
+        if signal_at_the_end.calls == 6:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    signal_at_the_end.calls = 0
+    monkeypatch.setattr(EMA, "update", signal_at_the_end)
+    with pytest.raises(Preempted, match="saved after step 6"):
+        train.run(config)
+    assert train.run(config) == checkpoint_path(tmp_path / "train" / "learned", 6)
 
 
 def test_a_dead_rank_ends_all_and_the_cause_can_be_read(overrides, tmp_path):

@@ -52,6 +52,19 @@ def test_what_cannot_be_exported(checkpoint, tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {"there", "run"}
 
 
+def test_a_damaged_checkpoint_is_not_exported(checkpoint, tmp_path):
+    file = checkpoint / "ema" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    result = CliRunner().invoke(app, ["export", str(checkpoint), str(tmp_path / "export")])
+    assert result.exit_code == 2 and "ema/model.safetensors: damaged" in result.stderr
+    (checkpoint / "state.json").write_text("{}")
+    result = CliRunner().invoke(app, ["export", str(checkpoint), str(tmp_path / "export")])
+    assert result.exit_code == 2 and "not the state of a checkpoint" in result.stderr
+    assert not (tmp_path / "export").exists()
+
+
 def test_a_push_that_fails_leaves_the_folder(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("lwd.train.export.HfApi.create_repo", lambda *a, **k: (_ for _ in ()).throw(OSError("offline")))

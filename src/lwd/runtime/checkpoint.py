@@ -98,19 +98,32 @@ def load_checkpoint(path: Path, task: Loadable, recipe: Mapping[str, Any]) -> in
 
     Raises UserError where it was made under another recipe, or a file is missing or not what was written.
     """
-    state = read_json(path / STATE)
-    if not isinstance(state, dict) or not isinstance(state.get("recipe"), dict) or "step" not in state:
-        raise UserError(f"{path / STATE}: not the state of a checkpoint")
+    state = read_state(path)
     if difference := _first_difference(state["recipe"], dict(recipe)):
         raise UserError(
             f"{path}: checkpoint of another config: {difference}; "
             "restore the setting, choose another output, or start afresh with compute.resume=false, which removes it"
         )
-    for name, digest in state.get("sha256", {}).items():
-        if not (path / name).is_file() or checksum(path / name) != digest:
-            raise UserError(f"{path / name}: damaged or missing; remove {path} to go on from the checkpoint before it")
+    verify(path, state)
     task.load(path)
     return int(state["step"])
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """The step, recipe, versions and checksums of a checkpoint; raises UserError where it is none."""
+    state = read_json(path / STATE)
+    kinds = {"step": int, "recipe": dict, "versions": dict}
+    if not isinstance(state, dict) or not all(isinstance(state.get(key), kind) for key, kind in kinds.items()):
+        raise UserError(f"{path / STATE}: not the state of a checkpoint")
+    return state
+
+
+def verify(path: Path, state: Mapping[str, Any]) -> None:
+    """Raise UserError where a file of the checkpoint is missing or not what was written."""
+    sums = state.get("sha256")
+    for name, digest in sums.items() if isinstance(sums, dict) else ():
+        if not (path / name).is_file() or checksum(path / name) != digest:
+            raise UserError(f"{path / name}: damaged or missing; remove {path} to go on from the checkpoint before it")
 
 
 def versions() -> dict[str, str]:

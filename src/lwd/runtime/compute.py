@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from lwd.config import Config
 from lwd.runtime.trackers import TrackerName
@@ -26,7 +26,7 @@ class ComputeConfig(Config):
     """The most images that a process takes at once; larger shares of a batch are accumulated. None: all."""
     clip_norm: PositiveFloat | None = None
     """The largest gradient norm; None, the paper's: any."""
-    spike: PositiveFloat | None = 20.0
+    spike: float | None = Field(default=20.0, gt=1)
     """A step whose gradient norm is so many times the usual is skipped; None: only where it is not finite."""
     skip_limit: PositiveInt = 5
     """After so many skipped steps in a row the run stops."""

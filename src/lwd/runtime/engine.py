@@ -32,7 +32,7 @@ from lwd.runtime.compute import ComputeConfig
 from lwd.runtime.guard import Guard
 from lwd.runtime.logging import Metric, MetricLog, Pooled, read_log
 from lwd.runtime.memory import keep_freed_memory
-from lwd.runtime.preemption import Preemption
+from lwd.runtime.preemption import Preemption, ignore_signals
 from lwd.runtime.progress import progress_bar, say
 from lwd.runtime.reading import read_ahead
 from lwd.runtime.trackers import Trackers
@@ -165,15 +165,16 @@ class Engine:
                 optimizer.zero_grad(set_to_none=True)
                 watch.add(step, {**metrics, **task.after_step(step + 1)})
                 bar(1)
-                stopping = preemption.requested(step + 1)
+                stopping = preemption.requested(step + 1, last=step + 1 == steps)
                 due = self._due(task, step + 1) or step + 1 == steps or stopping
                 if due or (step + 1) % self.compute.log_every == 0:
                     bar.note(summary(watch.flush()))
                     self._check_skipped(guard, folder, batches, range(first, step + 1))
                 if due:
                     self._checkpoint(writer, guarded, folder, step + 1)
-                if stopping and step + 1 < steps:
+                if stopping:
                     writer.wait()
+                    self.barrier()  # an end of the others would end the process that writes
                     raise Preempted(f"{folder}: asked to stop, saved after step {step + 1}; the same command goes on")
         self.barrier()
         return checkpoint_path(folder, steps)
@@ -217,7 +218,14 @@ class Engine:
         if not self.compute.workers:
             return read_ahead(lambda step: _each(batches[step], Tensor.pin_memory) if pin else batches[step], steps)
         dataset = cast(Dataset[S], batches)
-        return DataLoader(dataset, batch_size=None, sampler=steps, num_workers=self.compute.workers, pin_memory=pin)
+        return DataLoader(
+            dataset,
+            batch_size=None,
+            sampler=steps,
+            num_workers=self.compute.workers,
+            pin_memory=pin,
+            worker_init_fn=ignore_signals,
+        )
 
     def _to_device(self, batch: S) -> S:
         return _each(batch, lambda tensor: tensor.to(self.device, non_blocking=True))
@@ -248,7 +256,8 @@ class Engine:
             write_json(report, [{"step": s, "images": batches.images(s).tolist()} for s in steps if s in done])
         raise UserError(
             f"{folder}: {longest} steps in a row were skipped, their gradients not finite or far beyond the usual "
-            f"({report} lists their images); the weights are good: lower the learning rate or set compute.clip_norm"
+            f"({report} lists their images); they changed nothing, the steps before may have: lower the learning rate "
+            "or set compute.clip_norm, and go back to an earlier checkpoint or start in another output"
         )
 
 
@@ -264,7 +273,8 @@ class _Guarded:
 
     def load(self, folder: Path) -> None:
         self.task.load(folder)
-        self.guard.load(load_tensors(folder / GUARD))
+        if (folder / GUARD).is_file():  # checkpoints of before there was a guard have none
+            self.guard.load(load_tensors(folder / GUARD))
 
 
 def _add(total: Metric | None, value: Metric, share: float) -> Metric:

@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import torch
 
+from lwd.errors import Preempted
+from lwd.runtime.preemption import Preemption
 from lwd.runtime.progress import Advance, forwarding, progress_bar
 
 T = TypeVar("T")
@@ -28,7 +30,8 @@ def run_jobs(
 
     One progress bar counts what the jobs' own bars count, about ``units`` for each job. ``processes`` 0: one per core,
     up to 8, where there is no GPU; else one. Each process gets its share of the cores. The first exception is raised
-    again here, the other jobs being ended.
+    again here, the other jobs being ended. Asked to stop (`Preemption`), it passes that on and raises Preempted once
+    every job has saved or ended.
     """
     cores = os.cpu_count() or 1
     count = min(len(jobs), processes or (1 if torch.cuda.is_available() else min(cores, MAX_PROCESSES)))
@@ -40,18 +43,34 @@ def run_jobs(
         counts: SimpleQueue[int] = context.SimpleQueue()
         pool = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(cores // count, counts))
         try:
-            return _collect([pool.submit(_run_forwarding, function, job) for job in jobs], counts, advance)
+            with Preemption() as preemption:
+                futures = [pool.submit(_run_forwarding, function, job) for job in jobs]
+                return _collect(futures, counts, advance, lambda: _pass_on(preemption, pool, title))
         except BaseException:
-            for worker in list(pool._processes.values()):
+            for worker in list((pool._processes or {}).values()):  # None once the pool is shut down
                 worker.terminate()
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _collect(futures: Sequence[Future[R]], counts: SimpleQueue[int], advance: Advance) -> list[R]:
+def _pass_on(preemption: Preemption, pool: ProcessPoolExecutor, title: str) -> None:
+    """Where a signal came, send it to the jobs, wait for them, and raise Preempted."""
+    if preemption.signal is None:
+        return
+    for worker in list(pool._processes.values()):
+        if worker.pid is not None and worker.is_alive():
+            os.kill(worker.pid, preemption.signal)
+    pool.shutdown(wait=True, cancel_futures=True)
+    raise Preempted(f"{title}: asked to stop; what is finished or saved is kept, the same command goes on")
+
+
+def _collect(
+    futures: Sequence[Future[R]], counts: SimpleQueue[int], advance: Advance, look: Callable[[], None]
+) -> list[R]:
     pending = set(futures)
     while pending:
+        look()
         finished, pending = wait(pending, timeout=POLL_S)
         while not counts.empty():
             advance(counts.get())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections.abc import Callable
@@ -17,23 +16,32 @@ AGREE_EVERY = 10
 """With several processes, after how many steps they ask each other: a signal may reach only one of them."""
 
 
+def ignore_signals(worker: int = 0) -> None:
+    """For worker processes, which a scheduler signals together with their parent: the parent ends them in its time."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
 class Preemption:
-    """Within the block the signals only leave a note; `requested` tells. A second signal acts as it did before.
+    """Within the block the signals only leave a note; `requested` tells.
 
     ``mean`` averages a tensor over the processes; None where there is one.
     """
 
-    def __init__(self, mean: Callable[[Tensor], Tensor] | None, device: torch.device) -> None:
+    def __init__(
+        self,
+        mean: Callable[[Tensor], Tensor] | None = None,
+        device: torch.device = torch.device("cpu"),  # noqa: B008
+    ) -> None:
         self._mean, self._device = mean, device
-        self._owner = os.getpid()
         self._previous: dict[int, object] = {}
         self.signal: int | None = None
 
-    def requested(self, step: int) -> bool:
-        """Whether to stop after ``step`` steps; the same answer on every process."""
+    def requested(self, step: int, last: bool = False) -> bool:
+        """Whether to stop after ``step`` steps; the same answer on every process. ``last``: there is no other step."""
         if self._mean is None:
             return self.signal is not None
-        if step % AGREE_EVERY:
+        if step % AGREE_EVERY and not last:
             return False
         asked = torch.tensor(float(self.signal is not None), device=self._device)
         return bool(self._mean(asked) > 0)
@@ -46,17 +54,9 @@ class Preemption:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._previous = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._owner:  # a forked loader worker, which must die of it
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
         self.signal = number
-        self._restore()

@@ -10,11 +10,11 @@ from huggingface_hub import HfApi, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
 
 from lwd.errors import UserError
-from lwd.files import atomic_path, read_json
+from lwd.files import atomic_path
 from lwd.models import load_model
 from lwd.models.pretrained import CONFIG, WEIGHTS
 from lwd.models.sizes import name_of
-from lwd.runtime.checkpoint import STATE
+from lwd.runtime.checkpoint import read_state, verify
 from lwd.schedules import Schedule
 
 CARD = """---
@@ -56,9 +56,10 @@ def export(checkpoint: Path, target: Path) -> str:
     """
     if target.exists():
         raise UserError(f"{target}: exists already; remove it or choose another name")
-    state = read_json(checkpoint / STATE)
-    if not isinstance(state, dict) or not (checkpoint / "ema" / WEIGHTS).is_file():
-        raise UserError(f"{checkpoint}: not a checkpoint of lwd train, which holds ema/{WEIGHTS} and {STATE}")
+    state = read_state(checkpoint)
+    verify(checkpoint, state)
+    if not (checkpoint / "ema" / WEIGHTS).is_file():
+        raise UserError(f"{checkpoint}: not a checkpoint of lwd train, which holds ema/{WEIGHTS}")
     schedule = Schedule.load(checkpoint / "schedule.json")
     with atomic_path(target) as temporary:
         temporary.mkdir()

@@ -16,8 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-from common import CLASSES, DEVICE, GRID, LAYOUT, autocast, machine, synchronise
-from train_step import step_batch
+from common import CLASSES, DEVICE, GRID, LAYOUT, autocast, machine, step_batch, synchronise
 
 from lwd.models import create
 from lwd.runtime.checkpoint import Files, find_checkpoints

@@ -74,13 +74,13 @@ def _one_line_errors() -> Iterator[None]:
         _complain(str(error))
         raise typer.Exit(USER_ERROR) from None
     except Preempted as error:
-        sys.stderr.write(f"lwd: {error}\n")
+        _complain(str(error))
         raise typer.Exit(PREEMPTED) from None
     except OSError as error:
         _complain(f"{error.filename or 'file system'}: {error.strerror or error}")
         raise typer.Exit(USER_ERROR) from None
     except KeyboardInterrupt:
-        sys.stderr.write("lwd: interrupted; what is finished is kept, run the same command again to go on\n")
+        _complain("interrupted; what is finished is kept, run the same command again to go on")
         raise typer.Exit(INTERRUPTED) from None
 
 
@@ -250,7 +250,7 @@ def data_check(
             _print(f"histograms: {target}")
         problems = [problem for report in reports for problem in report.problems]
         for problem in problems:
-            sys.stderr.write(f"lwd: {problem}\n")
+            _complain(problem)
         if problems:
             raise typer.Exit(USER_ERROR)
 

@@ -44,22 +44,25 @@ class Draws:
     dropped: Tensor
 
 
-class StepBatches(Dataset[StepBatch]):
-    """``ds[step]``, a pure function of (seed, step); process ``rank`` of ``world`` gets its part."""
+class StepOrder:
+    """Which of ``size`` images make each step, and which of them are mirrored: pure functions of (seed, step).
 
-    def __init__(self, shards: LatentShards, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.shards, self.batch, self.seed = shards, batch, seed
+    ``mine``: the places in the global batch of process ``rank`` of ``world``. Raises UserError for a batch that does
+    not divide over the processes.
+    """
+
+    def __init__(self, size: int, flip: bool, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        self.size, self.flip, self.batch, self.seed = size, flip, batch, seed
         self.mine = share(batch, rank, world)
         self._flips: tuple[int, Tensor] | None = None
 
-    def __getitem__(self, step: int) -> StepBatch:
-        images = self.images(step)[self.mine]
-        flips = self._step_flips(step) if self.shards.flip else None
-        return StepBatch(self.shards.read(images, flips), self.mine)
-
     def images(self, step: int) -> Tensor:
         """The images of the whole step, over all processes: (batch,) int64."""
-        return batch_indices(self.seed, step, self.batch, len(self.shards))
+        return batch_indices(self.seed, step, self.batch, self.size)
+
+    def own(self, step: int) -> tuple[Tensor, Tensor | None]:
+        """This process's images (B,), and whose twin (B,) is taken; None without flips."""
+        return self.images(step)[self.mine], self._step_flips(step) if self.flip else None
 
     def _step_flips(self, step: int) -> Tensor:
         """Whose twin (B,) is taken; drawn for `STEPS_DRAWN` steps at once, since drawing for one costs as much."""
@@ -70,6 +73,17 @@ class StepBatches(Dataset[StepBatch]):
             numbers = uniform(Stream.FLIP, self.seed, steps.repeat_interleave(len(self.mine)), places)
             self._flips = block, numbers.view(STEPS_DRAWN, -1) < 0.5
         return self._flips[1][row]
+
+
+class StepBatches(StepOrder, Dataset[StepBatch]):
+    """``ds[step]``, a pure function of (seed, step); process ``rank`` of ``world`` gets its part."""
+
+    def __init__(self, shards: LatentShards, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        super().__init__(len(shards), shards.flip, batch, seed, rank, world)
+        self.shards = shards
+
+    def __getitem__(self, step: int) -> StepBatch:
+        return StepBatch(self.shards.read(*self.own(step)), self.mine)
 
 
 def draw(seed: int, step: int, places: Tensor, shape: tuple[int, ...], label_dropout: float) -> Draws:

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lwd.data.batches import share
+from lwd.data.batches import StepOrder
 from lwd.data.gather import Buffers, Index, MappedRows
 from lwd.data.shardfile import FEATURES, FLIP, Shard, of_key, open_shard, shard_files
 from lwd.data.stats import first_not_finite
 from lwd.errors import UserError
-from lwd.runtime.seeding import Stream, batch_indices, uniform
 
 
 class FeatureBatch(NamedTuple):
@@ -75,24 +74,15 @@ class FeatureShards:
         self._open()
 
 
-class FeatureBatches(Dataset[FeatureBatch]):
-    """``ds[step]``, a pure function of (seed, step); process ``rank`` of ``world`` gets its part.
-
-    Order and flips are those of `lwd.data.batches.StepBatches`. Raises UserError for a batch that does not divide.
-    """
+class FeatureBatches(StepOrder, Dataset[FeatureBatch]):
+    """``ds[step]``, a pure function of (seed, step), in the order of `lwd.data.batches.StepBatches`."""
 
     def __init__(self, shards: FeatureShards, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.shards, self.batch, self.seed = shards, batch, seed
-        self.mine = share(batch, rank, world)
+        super().__init__(len(shards), shards.flip, batch, seed, rank, world)
+        self.shards = shards
 
     def __getitem__(self, step: int) -> FeatureBatch:
-        images = self.images(step)[self.mine]
-        flips = uniform(Stream.FLIP, self.seed, step, self.mine) < 0.5 if self.shards.flip else None
-        return FeatureBatch(self.shards.read(images, flips), self.mine)
-
-    def images(self, step: int) -> Tensor:
-        """The images of the whole step, over all processes: (batch,) int64."""
-        return batch_indices(self.seed, step, self.batch, len(self.shards))
+        return FeatureBatch(self.shards.read(*self.own(step)), self.mine)
 
 
 def _checked(file: Path, shard: Shard, keys: tuple[str, ...]) -> Shard:

@@ -23,6 +23,8 @@ from lwd.encoders.features import SmallCNN, SmallViT
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.pretrained import fingerprint
 from lwd.encoders.store import FORMAT, JUDGE, MANIFEST
+from lwd.encoders.vae import SDVAE
+from lwd.encoders.vision import PatchEncoder
 from lwd.errors import UserError
 from lwd.files import atomic_path, write_json
 from lwd.groups import Layout
@@ -115,8 +117,9 @@ def _split(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _weights(encoder: object) -> dict[str, str]:
     """SHA-256 of an encoder's weights, where it has any."""
-    model = encoder if isinstance(encoder, torch.nn.Module) else getattr(encoder, "model", None)
-    return {"weights_sha256": fingerprint(model)} if isinstance(model, torch.nn.Module) else {}
+    if isinstance(encoder, SDVAE | PatchEncoder):
+        return {"weights_sha256": encoder.fingerprint()}
+    return {"weights_sha256": fingerprint(encoder)} if isinstance(encoder, torch.nn.Module) else {}
 
 
 def _semantic(encoders: CompositeEncoder, images: Mapping[Split, ImagesOrFiles]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from lwd.runtime.checkpoint import Content, Files, load_module
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
-def save_model(model: LightningDiT, folder: Path) -> None:
-    """Write what `LightningDiT.from_pretrained` and `load_model` read."""
+def save_model(model: PyTorchModelHubMixin, folder: Path) -> None:
+    """Write what ``from_pretrained`` and `load_model` read."""
     Files(model_files(model, ".")).save(folder)
 
 

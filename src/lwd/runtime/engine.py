@@ -32,6 +32,7 @@ from lwd.runtime.compute import ComputeConfig
 from lwd.runtime.guard import Guard
 from lwd.runtime.logging import Metric, MetricLog, Pooled, read_log
 from lwd.runtime.memory import keep_freed_memory
+from lwd.runtime.nested import each, rows, samples
 from lwd.runtime.preemption import Preemption, ignore_signals
 from lwd.runtime.progress import progress_bar, say
 from lwd.runtime.reading import read_ahead
@@ -181,12 +182,12 @@ class Engine:
 
     def _forward_backward(self, module: nn.Module, batch: S, step: int) -> dict[str, Metric]:
         """Gradients of the step's mean loss, accumulated over micro-batches; the metrics' means."""
-        count = _samples(batch)
+        count = samples(batch)
         size = self.compute.micro_batch or count
         totals: dict[str, Metric] = {}
         for start in range(0, count, size):
-            part = batch if size >= count else _rows(batch, slice(start, start + size))
-            share = _samples(part) / count
+            part = batch if size >= count else rows(batch, slice(start, start + size))
+            share = samples(part) / count
             last = start + size >= count
             with nullcontext() if last else self._accelerator.no_sync(module):
                 loss, metrics = module(part, step)
@@ -216,7 +217,7 @@ class Engine:
         """The steps' data, read ahead: by worker processes if ``compute.workers`` asks for them, else by a thread."""
         pin = self.device.type == "cuda"
         if not self.compute.workers:
-            return read_ahead(lambda step: _each(batches[step], Tensor.pin_memory) if pin else batches[step], steps)
+            return read_ahead(lambda step: each(batches[step], Tensor.pin_memory) if pin else batches[step], steps)
         dataset = cast(Dataset[S], batches)
         return DataLoader(
             dataset,
@@ -228,7 +229,7 @@ class Engine:
         )
 
     def _to_device(self, batch: S) -> S:
-        return _each(batch, lambda tensor: tensor.to(self.device, non_blocking=True))
+        return each(batch, lambda tensor: tensor.to(self.device, non_blocking=True))
 
     def _due(self, task: Task, step: int) -> bool:
         every = self.compute.checkpoint_every
@@ -283,22 +284,3 @@ def _add(total: Metric | None, value: Metric, share: float) -> Metric:
         return value if not isinstance(total, Pooled) else Pooled(total.sums + value.sums, total.counts + value.counts)
     part = value.detach() if share == 1 else value.detach() * share
     return total + part if isinstance(total, Tensor) else part
-
-
-def _samples(batch: tuple[Any, ...]) -> int:
-    """How many samples a (nested) NamedTuple of tensors holds."""
-    first = batch[0]
-    return _samples(first) if isinstance(first, tuple) else len(first)
-
-
-def _rows(batch: S, rows: slice) -> S:
-    """Some samples of a (nested) NamedTuple of tensors."""
-    return _each(batch, lambda tensor: tensor[rows])
-
-
-def _each(batch: S, change: Callable[[Tensor], Tensor]) -> S:
-    """The same (nested) NamedTuple with every tensor changed; None stays None."""
-    make: Any = type(batch)
-    parts = (_each(x, change) if isinstance(x, tuple) else None if x is None else change(x) for x in batch)
-    changed: S = make(*parts)
-    return changed

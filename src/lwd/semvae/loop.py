@@ -14,7 +14,7 @@ from lwd.data.features import FeatureBatch, FeatureBatches, FeatureShards
 from lwd.encoders.semvae import HEADS, SemVAE
 from lwd.errors import UserError
 from lwd.files import atomic_path
-from lwd.models.pretrained import WEIGHTS, model_files
+from lwd.models.pretrained import WEIGHTS, model_files, save_model
 from lwd.runtime.checkpoint import Content, load_module, load_optimizer, load_tensors, optimizer_tensors
 from lwd.runtime.ema import EMA
 from lwd.runtime.engine import Engine
@@ -170,7 +170,7 @@ def run(config: SemVAEConfig) -> Path:
     )
     if engine.is_main:
         with atomic_path(folder / "model") as temporary:
-            task.ema.model.save_pretrained(temporary)
+            save_model(task.ema.model, temporary)
     engine.barrier()
     return folder / "model"
 

@@ -14,11 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lwd import probe, train
+from lwd import probe, semvae, train
 from lwd.errors import Preempted, UserError
 from lwd.runtime.checkpoint import checkpoint_path, find_checkpoints
 from lwd.runtime.ema import EMA
 from lwd.runtime.logging import read_log
+from lwd.semvae import SemVAESettings
 from traces import per_step
 
 ROOT = Path(__file__).parents[2]
@@ -33,6 +34,7 @@ def changed(experiment, folder, steps, **compute):
             "output": folder,
             "train": experiment.train.model_copy(update={"steps": steps, "schedule": schedule}),
             "probe": experiment.probe.model_copy(update={"steps": steps, "burn_in": steps // 2}),
+            "semvae": SemVAESettings(channels=2, depth=1, heads=2, steps=steps, batch=8, warmup=3, eval_every=20),
             "compute": experiment.compute.model_copy(update=compute),
         }
     )
@@ -75,7 +77,7 @@ def assert_same_files(a, b):
         assert all(torch.equal(first[key], second[key]) for key in first), name
 
 
-@pytest.mark.parametrize("stage", [train.run, probe.run], ids=["train", "probe"])
+@pytest.mark.parametrize("stage", [train.run, probe.run, semvae.run], ids=["train", "probe", "semvae"])
 def test_kill_9_at_random_instants(experiment, tmp_path, stage):
     """Checkpoints every third step, so that kills fall into their writing too; the last kills come after the end."""
     steps = 300
@@ -83,12 +85,14 @@ def test_kill_9_at_random_instants(experiment, tmp_path, stage):
     stage(changed(experiment, tmp_path / "whole", steps, **settings))
     killed = changed(experiment, tmp_path / "killed", steps, **settings)
     kills = run_with_kills(stage, killed, seed=0)
-    folder = Path("train/learned") if stage is train.run else Path("probe")
+    folder = Path({train.run: "train/learned", probe.run: "probe", semvae.run: "semvae"}[stage])
     whole, mended = tmp_path / "whole" / folder, tmp_path / "killed" / folder
     assert kills >= KILLS // 2, f"only {kills} kills hit: the run was too short to be disturbed"
     assert_same_files(checkpoint_path(whole, steps), checkpoint_path(mended, steps))
     assert per_step(read_log(whole / "trace.jsonl")) == per_step(read_log(mended / "trace.jsonl"))
     assert not list(mended.glob(".step-*")), "what killed writers left is removed"
+    if stage is semvae.run:
+        assert (whole / "heldout.json").read_text() == (mended / "heldout.json").read_text()
     if stage is probe.run:
         curves = [json.loads((f / "schedule.json").read_text())["groups"] for f in (whole, mended)]
         assert curves[0] == curves[1]

@@ -18,7 +18,7 @@ class CheckpointWriter(Background):
     """
 
     def __init__(self, folder: Path, recipe: Mapping[str, Any]) -> None:
-        super().__init__("checkpoint")
+        super().__init__("checkpoint", lowly=True)
         self._folder, self._recipe = folder, recipe
 
     def put(self, step: int, files: Files, afterwards: Callable[[], None]) -> None:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -130,15 +131,22 @@ def write_results(output: Path) -> None:
     write_json(output / "samples" / "together-seed0-2000" / "evaluation.json", {"frechet_real": FLOOR})
 
 
+def write_sample_set(folder: Path, images: torch.Tensor, labels: torch.Tensor) -> None:
+    """What `lwd sample` leaves: uint8 images (N, H, W, 3), labels (N,)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / "images.npz", arr_0=images.numpy(), arr_1=labels.numpy())
+    save_file({"labels": labels, "seeds": labels.clone(), "nfe": torch.full_like(labels, 8)}, folder / "samples.safetensors")
+    write_json(folder / "samples.json", {"format": "lwd.samples/1", "count": len(labels), "formats": ["npz"]})
+
+
 def write_samples(output: Path) -> None:
     """Samples of every variant, seed and budget; paths of the first seed at the largest budget."""
     generator = torch.Generator().manual_seed(1)
     for result in RESULTS:
         folder = output / "samples" / f"{result['variant']}-seed{result['seed']}-{result['steps']}"
         folder.mkdir(parents=True, exist_ok=True)
-        latents = 2 * torch.rand(30, LAYOUT.channels, 4, 4, generator=generator) - 1
         labels = torch.arange(30) % 10
-        save_file({"latents": latents, "labels": labels}, folder / "samples.safetensors")
+        write_sample_set(folder, torch.randint(0, 256, (30, 8, 8, 3), generator=generator, dtype=torch.uint8), labels)
         taus = torch.linspace(0, 1, 5)
         path = torch.randn(5, 4, LAYOUT.channels, 4, 4, generator=generator)
         tensors = {"states": path, "predictions": path.clone(), "taus": taus, "times": torch.stack([taus**2, taus], 1)}

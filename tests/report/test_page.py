@@ -10,7 +10,18 @@ from pathlib import Path
 import matplotlib
 import pytest
 import torch
-from hand_made import FLOOR, LAYOUT, PARTS, RESULTS, RHO, config, schedule, write_data, write_sweep, write_trace
+from hand_made import (
+    FLOOR,
+    PARTS,
+    RESULTS,
+    RHO,
+    config,
+    schedule,
+    write_data,
+    write_sample_set,
+    write_sweep,
+    write_trace,
+)
 from safetensors.torch import save_file
 
 from lwd.config import parse
@@ -168,9 +179,7 @@ def test_three_groups_two_of_them_learned(tmp_path):
 def test_other_samples_than_a_comparison_s_are_shown_too(tmp_path):
     write_data(tmp_path)
     folder = tmp_path / "samples" / "mine"
-    folder.mkdir(parents=True)
-    tensors = {"latents": torch.zeros(7, LAYOUT.channels, 4, 4), "labels": torch.full((7,), 10)}
-    save_file(tensors, folder / "samples.safetensors")
+    write_sample_set(folder, torch.zeros(7, 8, 8, 3, dtype=torch.uint8), torch.full((7,), 10))
     page = write_page(config(tmp_path))
     assert sections(page) == {"samples"} and "mine" in read(page).text
 
@@ -194,6 +203,8 @@ def test_names_are_escaped(tmp_path):
         ("sweep/lambda-0.04/trace.jsonl", '{"step": 0', "empty"),
         ("sweep/lambda-0.04/trace.jsonl", "", "empty"),
         ("samples/apart-seed0-2000/samples.safetensors", "x", "not a readable safetensors file"),
+        ("samples/apart-seed0-2000/samples.json", "[]", "not of format"),
+        ("samples/apart-seed0-2000/images.npz", "x", "not a readable npz"),
         ("data/manifest.json", "{}", "not a manifest"),
     ],
 )
@@ -205,10 +216,9 @@ def test_a_file_that_is_not_what_its_name_says(output, file, content, complaint)
     assert not (output / "report.html").exists()
 
 
-@pytest.mark.parametrize("name", ["samples", "trajectory"])
-def test_latents_of_another_layout(output, name):
-    path = output / "samples" / "apart-seed0-2000" / f"{name}.safetensors"
-    keys = {"samples": ("latents", "labels"), "trajectory": ("states", "predictions", "taus", "times")}[name]
+def test_a_trajectory_of_another_layout(output):
+    path = output / "samples" / "apart-seed0-2000" / "trajectory.safetensors"
+    keys = ("states", "predictions", "taus", "times")
     save_file({key: torch.zeros(3, 3, 3, 4, 4) for key in keys}, path)
     with pytest.raises(UserError, match="layout") as error:
         write_page(config(output))

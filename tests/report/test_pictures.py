@@ -11,7 +11,8 @@ import torch
 from hand_made import LAYOUT, config
 from PIL import Image
 
-from lwd.report.images import LatentColours, sheet, tile
+from lwd.data.colours import LatentColours
+from lwd.report.images import sheet, tile
 from lwd.report.samples import pick, sample_folders
 from lwd.report.strip import Trajectory, settled
 from lwd.report.theme import COLOURS, ramp_colour, variant_colour
@@ -63,7 +64,7 @@ def test_one_column_a_class_where_the_labels_allow_it():
 
 def test_of_each_variant_the_first_seed_at_its_largest_budget(output):
     settings = config(output)
-    folders = sample_folders(settings, read_variants(settings), "samples.safetensors")
+    folders = sample_folders(settings, read_variants(settings), "samples.json")
     assert [f.path.name for f in folders] == ["together-seed0-2000", "apart-seed0-2000", "taught-seed0-2000"]
 
 

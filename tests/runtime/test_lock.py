@@ -31,9 +31,9 @@ def test_the_second_is_refused_until_the_first_ends(tmp_path, end):
     first = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, start_new_session=True)
     try:
         assert first.stdout.readline() == b"held\n"
-        with pytest.raises(UserError, match=rf"run: in use by process {first.pid} on .*; wait for its end") as error:
-            with alone_in(folder):
-                pytest.fail("entered")
+        refused = pytest.raises(UserError, match=rf"run: in use by process {first.pid} on .*; wait for its end")
+        with refused as error, alone_in(folder):
+            pytest.fail("entered")
         assert "\n" not in str(error.value)
         first.send_signal(end)
         first.wait(timeout=10)

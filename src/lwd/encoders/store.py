@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from lwd.encoders.features import SmallCNN
@@ -54,12 +55,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return manifest
 
 
-def load_decoder(folder: Path) -> Decoder:
-    """The decoder of encoded data."""
+def load_decoder(folder: Path, device: torch.device | str = "cpu") -> Decoder:
+    """The decoder of encoded data, on ``device`` where it is a network."""
     texture = read_manifest(folder)["texture"]
     if texture["encoder"] == "identity":
         return Decoder(texture["group"], PixelUnshuffle(texture["factor"]))
-    return Decoder(texture["group"], SDVAE.load(texture["path"]))
+    return Decoder(texture["group"], SDVAE.load(texture["path"], device))
 
 
 def load_judge(folder: Path) -> Judge:

@@ -9,12 +9,13 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from lwd.data.samples import INFO
 from lwd.errors import UserError
 from lwd.files import write_text
 from lwd.report.about import About, about
 from lwd.report.comparison import RESULTS, ComparisonSection, comparison_section, read_results
 from lwd.report.learned import LearnedSection, learned_section
-from lwd.report.samples import SAMPLES, SamplesSection, read_pixels, sample_folders, samples_section
+from lwd.report.samples import SamplesSection, read_pixels, sample_folders, samples_section
 from lwd.report.strip import StripSection, strip_section
 from lwd.report.sweep import SweepSection, sweep_section
 from lwd.report.text import count, number, percent
@@ -75,7 +76,7 @@ def read_page(config: RunConfig) -> Page:
     results, pixels = config.output / RESULTS, read_pixels(config)
     measured = [result.variant for result in read_results(results)] if results.is_file() else []
     variants = read_variants(config)
-    variants = variants.also([*measured, *(f.variant for f in sample_folders(config, variants, SAMPLES))])
+    variants = variants.also([*measured, *(f.variant for f in sample_folders(config, variants, INFO))])
     return Page(
         about=about(config),
         learned=learned_section(config, variants),

@@ -9,17 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lwd.data.samples import INFO, SampleSet
 from lwd.data.shards import LatentShards
 from lwd.encoders.store import MANIFEST, Decoder, load_decoder
-from lwd.errors import UserError
 from lwd.groups import Layout
 from lwd.report.images import sheet
 from lwd.report.text import count
 from lwd.report.variants import Variants
-from lwd.runtime.checkpoint import load_tensors
 from lwd.runtime.run import RunConfig
 
-SAMPLES = "samples.safetensors"
 ROWS, COLUMNS = 6, 10
 
 
@@ -96,28 +94,21 @@ def read_pixels(config: RunConfig) -> Pixels | None:
 
 def samples_section(config: RunConfig, variants: Variants, pixels: Pixels | None) -> SamplesSection | None:
     """None where there are no samples, or no data to decode them with."""
-    folders = sample_folders(config, variants, SAMPLES)
+    folders = sample_folders(config, variants, INFO)
     if not folders or pixels is None:
         return None
     sheets, balanced = [], []
     for folder in folders:
-        latents, labels = _read(folder.path / SAMPLES, config.layout)
-        rows = pick(labels)
-        picture = sheet(pixels.decode(latents[rows.flatten()]), rows.shape[1])
+        samples = SampleSet.read(folder.path)
+        rows = pick(samples.labels)
+        images = torch.cat(list(samples.images(rows.flatten()))).float() / 127.5 - 1
+        picture = sheet(images, rows.shape[1])
         sheets.append(Sheet(folder.variant, folder.caption, picture, variants.colour(folder.variant)))
-        balanced.append(has_classes(labels))
+        balanced.append(has_classes(samples.labels))
     rows = pick(pixels.heldout.labels())
     picture = sheet(pixels.decode_standardised(pixels.heldout.read(rows.flatten()).x1), rows.shape[1])
     sheets.append(Sheet("real", "held-out images", picture, None))
     return SamplesSection(sheets, all(balanced))
-
-
-def _read(path: Path, layout: Layout) -> tuple[Tensor, Tensor]:
-    """Latents (N, C, H, W) and labels (N,)."""
-    tensors = load_tensors(path)
-    if not {"latents", "labels"} <= set(tensors) or tensors["latents"].shape[1] != layout.channels:
-        raise UserError(f"{path}: not samples of layout {layout}; run `lwd sample` again")
-    return tensors["latents"], tensors["labels"]
 
 
 def has_classes(labels: Tensor) -> bool:

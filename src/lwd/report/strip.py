@@ -9,10 +9,11 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
+from lwd.data.colours import LatentColours
 from lwd.errors import UserError
 from lwd.groups import Layout
 from lwd.report import plots
-from lwd.report.images import LatentColours, tile
+from lwd.report.images import tile
 from lwd.report.plots import DASHED, DOTTED, SOLID, Line
 from lwd.report.samples import Pixels, SampleFolder, sample_folders
 from lwd.report.text import listed

@@ -99,7 +99,7 @@ def load_checkpoint(path: Path, task: Loadable, recipe: Mapping[str, Any]) -> in
     Raises UserError where it was made under another recipe, or a file is missing or not what was written.
     """
     state = read_state(path)
-    if difference := _first_difference(state["recipe"], dict(recipe)):
+    if difference := first_difference(state["recipe"], dict(recipe)):
         raise UserError(
             f"{path}: checkpoint of another config: {difference}; "
             "restore the setting, choose another output, or start afresh with compute.resume=false, which removes it"
@@ -199,11 +199,11 @@ def load_optimizer(module: nn.Module, optimizer: Optimizer, tensors: Mapping[str
         optimizer.state[parameter][entry] = tensor.to(device)
 
 
-def _first_difference(old: Any, new: Any, key: str = "") -> str | None:
+def first_difference(old: Any, new: Any, key: str = "") -> str | None:
     """The first setting in which two recipes differ, for people; None where they are equal."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in [*old, *(n for n in new if n not in old)]:
-            if found := _first_difference(old.get(name), new.get(name), f"{key}.{name}" if key else name):
+            if found := first_difference(old.get(name), new.get(name), f"{key}.{name}" if key else name):
                 return found
         return None
     return None if old == new else f"{key} was {old!r}, now {new!r}"

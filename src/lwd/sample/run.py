@@ -1,173 +1,195 @@
-"""`lwd sample`: class-balanced samples from a checkpoint, into one safetensors file and a contact sheet."""
+"""`lwd sample`: any number of samples from a checkpoint, on any number of processes, block by block."""
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import numpy as np
 import torch
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lwd.config import Config
+from lwd.data.npz import write_npz
 from lwd.data.pictures import save_grid
-from lwd.encoders.store import load_decoder
+from lwd.data.samples import FACTS, FORMAT, INFO, NPZ, SHEET
+from lwd.encoders.store import MANIFEST, Decoder, load_decoder
+from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
-from lwd.files import atomic_path, read_json
-from lwd.models import WEIGHTS, LightningDiT, load_model
-from lwd.runtime.checkpoint import STATE, find_checkpoints
+from lwd.files import atomic_path, read_json, write_json
+from lwd.models import LightningDiT
+from lwd.runtime.checkpoint import first_difference, versions
 from lwd.runtime.engine import Engine
+from lwd.runtime.lock import LOCK, alone_in
 from lwd.runtime.progress import progress_bar
-from lwd.runtime.run import RunConfig, write_run_files
-from lwd.sample.generate import generate, trace
+from lwd.runtime.run import write_run_files
+from lwd.sample.blocks import PARTS, BlockWriter, part_path, read_part
+from lwd.sample.checkpoints import check_fit, fingerprint, load_checkpoint_model, newest_checkpoint
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance
-from lwd.sample.ode import Solver
+from lwd.sample.sampler import Sampler
+from lwd.sample.settings import SampleConfig, SampleSettings
+from lwd.sample.trajectory import write_trajectory
 from lwd.schedules import Schedule
 
-SAMPLES = "samples.safetensors"
-
-
-class GuidanceSettings(Config):
-    """None, AutoGuidance from a weak model's folder, or classifier-free guidance."""
-
-    kind: Literal["none", "auto", "classifier_free"] = "none"
-    scale: float | dict[str, float] = 1.5
-    weak: Path | None = None
-    """Checkpoint folder of the weak model, trained under the same schedule."""
-
-
-class SampleSettings(Config):
-    """What to sample, and how (the paper's solver settings)."""
-
-    checkpoint: Path | None = None
-    """A checkpoint folder; None: the newest of OUTPUT/train/learned."""
-    name: str | None = None
-    """Results go to OUTPUT/samples/NAME; None: named after the checkpoint."""
-    num: PositiveInt = 1000
-    batch: PositiveInt = 250
-    labels: Literal["balanced", "null"] = "balanced"
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    solver: Solver = "dopri5"
-    steps: PositiveInt = 50
-    """Steps of heun and euler; dopri5 chooses its own."""
-    atol: PositiveFloat = 1e-6
-    rtol: PositiveFloat = 1e-3
-    guidance: GuidanceSettings = GuidanceSettings()
-    trace: NonNegativeInt = 0
-    """Of how many samples the path is written too, at ``trace_points`` global times, as ``trajectory.safetensors``."""
-    trace_points: int = Field(default=9, ge=2)
-
-
-class SampleConfig(RunConfig):
-    """Everything `run` reads."""
-
-    sample: SampleSettings = SampleSettings()
+RECIPE = "recipe.json"
 
 
 def run(config: SampleConfig) -> Path:
-    """Sample ``sample.num`` images; returns the folder with ``samples.safetensors`` and ``grid.png``.
+    """Sample ``sample.num`` images; returns the folder, which `lwd.data.samples.SampleSet` reads.
 
-    The file holds latents (N, C, H, W) on the encoders' own scale, labels, seeds and nfe (N,). Raises UserError for
-    input that does not fit.
+    Finished blocks are found again; samples made under other settings are kept and refused, unless ``compute.resume``
+    is off. Raises UserError for input that does not fit.
     """
-    settings, layout = config.sample, config.layout
+    settings = config.sample
     checkpoint = settings.checkpoint or newest_checkpoint(config.output / "train" / "learned")
     folder = config.output / "samples" / (settings.name or f"{checkpoint.parent.name}-{checkpoint.name}")
     engine = Engine(config.compute)
-    if engine.world > 1:
-        raise UserError("sample: runs on one process so far; start it without torchrun")
     model, schedule = load_checkpoint_model(checkpoint)
-    if model.layout.names != layout.names or model.layout.sizes != layout.sizes:
-        raise UserError(f"{checkpoint}: model of layout {model.layout}, the config's layout is {layout}")
-    check_data(checkpoint, config)
-    shards, decoder = config.shards("train", features=False), load_decoder(config.data_path)
+    check_fit(checkpoint, model, config)
     labels = class_labels(settings, model)
-    seeds = settings.seed * 2**32 + torch.arange(settings.num)
+    decoder = _decoder(config, engine.device)
     guidance = _guidance(config, model, schedule, engine)
-    model = engine.place(model)
-    latents, nfe = [], []
-    with progress_bar(f"sample {folder.name}", settings.num, show=config.compute.progress) as advance:
-        for chunk in torch.split(torch.arange(settings.num), settings.batch):
-            samples = generate(
-                model,
-                schedule,
-                layout,
-                labels[chunk],
-                seeds[chunk],
-                model.input_size,
-                solver=settings.solver,
-                atol=settings.atol,
-                rtol=settings.rtol,
-                guidance=guidance,
-                steps=settings.steps,
-            )
-            latents.append(shards.destandardise(samples.latents).cpu())
-            nfe.append(samples.nfe.cpu())
-            advance(len(chunk))
-    tensors = {"latents": torch.cat(latents), "labels": labels, "seeds": seeds, "nfe": torch.cat(nfe)}
-    metadata = {"checkpoint": str(checkpoint), "schedule": schedule.hash()}
-    images = decoder.decode(tensors["latents"][:100], layout)
-    with atomic_path(folder) as temporary:  # whole, so that nothing measured on older samples stays beside newer ones
-        write_run_files(config, temporary)
-        save_file(tensors, temporary / SAMPLES, metadata=metadata)
-        save_grid(images, temporary / "grid.png")
-        if settings.trace:
-            _write_trace(settings, temporary / "trajectory.safetensors", model, schedule, labels, seeds, guidance)
+    recipe = _recipe(config, checkpoint, schedule)
+    with alone_in(folder) if engine.is_main else nullcontext():
+        if engine.is_main:
+            _prepare(folder, recipe, config)
+        engine.barrier()
+        if (folder / INFO).is_file():
+            engine.say(f"{folder}: finished before")
+            return folder
+        blocks = torch.split(torch.arange(settings.num), settings.block)
+        sampler = Sampler(engine.place(model), schedule, settings, guidance)
+        _sample_blocks(config, engine, sampler, decoder, labels, blocks, folder)
+        engine.barrier()
+        if engine.is_main:
+            if settings.trace:
+                _trace(config, sampler, decoder, labels, folder)
+            _finish(folder, len(blocks), settings, {"checkpoint": str(checkpoint), "schedule": schedule.hash()})
+        engine.barrier()
     return folder
 
 
-def _write_trace(
-    settings: SampleSettings,
-    file: Path,
-    model: LightningDiT,
-    schedule: Schedule,
+def _sample_blocks(
+    config: SampleConfig,
+    engine: Engine,
+    sampler: Sampler,
+    decoder: Decoder | None,
     labels: Tensor,
-    seeds: Tensor,
-    guidance: AutoGuidance | ClassifierFreeGuidance | None,
+    blocks: Sequence[Tensor],
+    folder: Path,
 ) -> None:
-    some = slice(0, settings.trace)
-    taus = torch.linspace(0, 1, settings.trace_points).tolist()
-    path = trace(model, schedule, model.layout, labels[some], seeds[some], model.input_size, taus, guidance)
-    save_file({**vars(path), "labels": labels[some].clone()}, file)
+    """This process's share of the blocks that are not there yet, each decoded while the next one is sampled."""
+    shards, seeds = config.shards("train", features=False), sampler.seeds()
+    mine = [n for n in range(len(blocks)) if n % engine.world == engine.rank]
+    missing = [n for n in mine if not part_path(folder, n).is_file()]
+    total, left = (sum(len(blocks[n]) for n in some) for some in (mine, missing))
+    show = engine.is_main and config.compute.progress
+    with (
+        BlockWriter(folder, config.layout, decoder, config.sample.formats) as writer,
+        progress_bar(f"sample {folder.name}", total, total - left, show) as advance,
+    ):
+        for number in missing:
+            block = blocks[number]
+            samples = sampler.sample(labels[block], seeds[block], advance)
+            facts = {"labels": labels[block].clone(), "seeds": seeds[block].clone(), "nfe": samples.nfe.cpu()}
+            writer.put(number, int(block[0]), shards.destandardise(samples.latents), facts)
 
 
-def newest_checkpoint(folder: Path) -> Path:
-    """The newest checkpoint of a training run; raises UserError where there is none."""
-    found = find_checkpoints(folder)
-    if not found:
-        raise UserError(f"{folder}: no checkpoints here; train first, or set sample.checkpoint")
-    return found[max(found)]
+def _trace(config: SampleConfig, sampler: Sampler, decoder: Decoder | None, labels: Tensor, folder: Path) -> None:
+    some = slice(0, config.sample.trace)
+    path = sampler.trace(labels[some], sampler.seeds()[some])
+    write_trajectory(folder, path, labels[some], decoder, config.shards("train", features=False))
 
 
-def load_checkpoint_model(checkpoint: Path) -> tuple[LightningDiT, Schedule]:
-    """The averaged network of a training checkpoint, or that of `lwd convert`, and the schedule that goes with it."""
-    if not checkpoint.is_dir():
-        raise UserError(f"{checkpoint}: no such checkpoint folder")
-    converted = (checkpoint / WEIGHTS).is_file()
-    model = load_model(checkpoint if converted else checkpoint / "ema").eval()
-    return model, Schedule.load(checkpoint / "schedule.json")
+def _prepare(folder: Path, recipe: dict[str, Any], config: SampleConfig) -> None:
+    """An empty folder, or one that the same settings began."""
+    begun = folder / RECIPE
+    if begun.is_file() and not config.compute.resume:
+        for path in (path for path in folder.iterdir() if path.name != LOCK):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    elif begun.is_file() and (changed := first_difference(read_json(begun), recipe)):
+        raise UserError(
+            f"{folder}: holds samples of other settings: {changed}; choose another sample.name, or replace them with "
+            "compute.resume=false"
+        )
+    write_run_files(config, folder)
+    write_json(begun, recipe)
 
 
-def check_data(checkpoint: Path, config: SampleConfig) -> None:
-    """Raise UserError where a training checkpoint is of other data; a converted model does not say what it saw."""
-    if not (checkpoint / STATE).is_file():
-        return
-    state = read_json(checkpoint / STATE)
-    try:
-        trained_on = state["recipe"]["data"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{checkpoint / STATE}: not the state of a checkpoint") from error
-    present = config.data_fingerprint()
-    if trained_on != present:
-        raise UserError(f"{checkpoint}: trained on data {trained_on}, {config.data_path} is {present}")
+def _finish(folder: Path, count: int, settings: SampleSettings, facts: dict[str, Any]) -> None:
+    """Put the parts together; ``samples.json`` comes last."""
+    tensors = {
+        key: torch.cat([_tensor(folder, number, key) for number in range(count)]) for key in ("labels", "seeds", "nfe")
+    }
+    if "npz" in settings.formats:
+        height, width = _tensor(folder, 0, "images").shape[1:3]
+        blocks = (_tensor(folder, number, "images").numpy() for number in range(count))
+        write_npz(folder / NPZ, blocks, tensors["labels"].numpy().astype(np.int64), (height, width))
+    with atomic_path(folder / FACTS) as temporary:
+        save_file(tensors, temporary)
+    sheets = [sheet for number in range(count) if (sheet := read_part(folder, number, "sheet")) is not None]
+    if sheets:
+        save_grid(torch.cat(sheets).permute(0, 3, 1, 2).float() / 127.5 - 1, folder / SHEET)
+    nfe = tensors["nfe"].double()
+    info = {
+        "format": FORMAT,
+        "count": settings.num,
+        "formats": list(settings.formats),
+        **facts,
+        "nfe": {"mean": float(nfe.mean()), "min": int(nfe.min()), "max": int(nfe.max())},
+        "versions": versions(),
+    }
+    write_json(folder / INFO, info)
+    shutil.rmtree(folder / PARTS)
+
+
+def _tensor(folder: Path, number: int, key: str) -> Tensor:
+    tensor = read_part(folder, number, key)
+    assert tensor is not None, key
+    return tensor
+
+
+def _recipe(config: SampleConfig, checkpoint: Path, schedule: Schedule) -> dict[str, Any]:
+    """What decides the bytes: every setting but where they go, and the weights themselves."""
+    settings, weak = config.sample, config.sample.guidance.weak
+    return {
+        "sample": settings.model_dump(mode="json", exclude={"name", "checkpoint"}),
+        "weights": fingerprint(checkpoint),
+        "weak_weights": None if weak is None else fingerprint(weak),
+        "schedule": schedule.hash(),
+        "data": config.data_fingerprint(),
+        "precision": config.compute.precision,
+    }
 
 
 def class_labels(settings: SampleSettings, model: LightningDiT) -> Tensor:
-    """Labels (N,): classes in turn, or all null."""
+    """Labels (N,): the classes asked for in turn, or all null. Raises UserError for a class that the model lacks."""
     if settings.labels == "null":
         return torch.full((settings.num,), model.null_label)
-    return torch.arange(settings.num) % model.num_classes
+    classes = torch.tensor(range(model.num_classes) if settings.labels == "balanced" else settings.labels)
+    if int(classes.max()) >= model.num_classes:
+        raise UserError(f"sample.labels: class {int(classes.max())}; the model has 0 to {model.num_classes - 1}")
+    return classes[torch.arange(settings.num) % len(classes)]
+
+
+def _decoder(config: SampleConfig, device: torch.device) -> Decoder | None:
+    """The decoder by config, else by manifest; None where only latents are wanted and there is none."""
+    chosen = config.sample.decoder
+    if chosen is not None:
+        if chosen.group not in config.layout.names:
+            raise UserError(f"sample.decoder.group: {chosen.group!r} is not one of {list(config.layout.names)}")
+        return Decoder(chosen.group, SDVAE.load(chosen.path, device))
+    if (config.data_path / MANIFEST).is_file():
+        return load_decoder(config.data_path, device)
+    if set(config.sample.formats) != {"latents"}:
+        raise UserError(
+            f"{config.data_path}: no {MANIFEST}, so no decoder is known; set sample.decoder.path to the VAE's weights, "
+            "or sample.formats=[latents]"
+        )
+    return None
 
 
 def _guidance(

@@ -1,0 +1,93 @@
+"""A folder of samples, as `lwd sample` leaves it and evaluation and report read it.
+
+``samples.json`` is written last and says that all is there; ``samples.safetensors`` holds labels, seeds and nfe (N,);
+the images lie in ``images.npz`` or, one file each, under ``images``; latents, on the encoders' own scale, in shards
+under ``latents``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from lwd.data.npz import IMAGES, read_npz
+from lwd.errors import UserError
+from lwd.files import read_json
+from lwd.runtime.checkpoint import load_tensors
+
+FORMAT = "lwd.samples/1"
+INFO = "samples.json"
+FACTS = "samples.safetensors"
+NPZ = "images.npz"
+IMAGE_FOLDER = "images"
+LATENT_FOLDER = "latents"
+SHEET = "grid.png"
+
+
+def image_name(index: int, suffix: str) -> str:
+    """The file of one sample."""
+    return f"{index:06d}.{suffix}"
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """A finished folder of samples: what ``samples.json`` says, and labels, seeds and nfe (N,)."""
+
+    path: Path
+    info: dict[str, Any]
+    labels: Tensor
+    seeds: Tensor
+    nfe: Tensor
+
+    @classmethod
+    def read(cls, path: Path) -> SampleSet:
+        """Raises UserError where ``path`` is not a finished folder of samples."""
+        if not (path / INFO).is_file():
+            raise UserError(f"{path}: no finished samples here; `lwd sample` makes them, and goes on where it stopped")
+        info = read_json(path / INFO)
+        if not isinstance(info, dict) or info.get("format") != FORMAT:
+            raise UserError(f"{path / INFO}: not of format {FORMAT!r}; run `lwd sample` again")
+        facts = load_tensors(path / FACTS)
+        if missing := [key for key in ("labels", "seeds", "nfe") if key not in facts]:
+            raise UserError(f"{path / FACTS}: key {missing[0]!r} is missing; run `lwd sample` again")
+        return cls(path, info, facts["labels"], facts["seeds"], facts["nfe"])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def images(self, indices: Tensor | None = None, batch: int = 256) -> Iterator[Tensor]:
+        """The images, or those at ``indices``, in batches: uint8 (n, 3, H, W); UserError where none were kept."""
+        wanted = torch.arange(len(self)) if indices is None else indices
+        read = self._reader()
+        for chunk in torch.split(wanted, batch):
+            yield read(chunk.tolist())
+
+    def _reader(self) -> Any:
+        if (self.path / NPZ).is_file():
+            array = read_npz(self.path / NPZ).get(IMAGES)
+            if array is None or array.ndim != 4 or len(array) != len(self):
+                raise UserError(f"{self.path / NPZ}: does not hold the {len(self)} images; run `lwd sample` again")
+            return lambda rows: _to_tensor(np.asarray(array[rows]))
+        files = sorted((self.path / IMAGE_FOLDER).glob("*.*"))
+        if len(files) != len(self):
+            raise UserError(f"{self.path}: holds no images (sample.formats was {self.info.get('formats')})")
+        return lambda rows: _to_tensor(np.stack([_pixels(files[row]) for row in rows]))
+
+
+def _to_tensor(array: np.ndarray[Any, Any]) -> Tensor:
+    return torch.from_numpy(array).permute(0, 3, 1, 2)
+
+
+def _pixels(path: Path) -> np.ndarray[Any, Any]:
+    try:
+        with Image.open(path) as picture:
+            return np.asarray(picture.convert("RGB"))
+    except OSError as error:
+        raise UserError(f"{path}: not a readable image ({error})") from error

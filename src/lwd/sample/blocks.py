@@ -1,0 +1,85 @@
+"""The unit of work of `lwd sample`: a block of images, sampled together, decoded and written in a thread.
+
+A block's bytes depend on its settings and its number alone, so a run that was killed, or is shared out over any number
+of processes, ends with the same files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import torch
+from PIL import Image
+from safetensors import safe_open
+from torch import Tensor
+
+from lwd.data.pictures import to_uint8
+from lwd.data.samples import IMAGE_FOLDER, LATENT_FOLDER, image_name
+from lwd.data.shards import write_shard
+from lwd.data.writer import shard_path
+from lwd.encoders.store import Decoder
+from lwd.files import atomic_path
+from lwd.groups import Layout
+from lwd.runtime.background import Background
+from lwd.runtime.checkpoint import save_tensors
+
+Format = Literal["npz", "png", "webp", "latents"]
+
+PARTS = "parts"
+SHEET_IMAGES = 100
+_DECODE_BATCH = 64
+
+
+def part_path(folder: Path, number: int) -> Path:
+    """The record of a finished block: labels, seeds, nfe, and what is still to be put together."""
+    return folder / PARTS / f"{number:06d}.safetensors"
+
+
+def read_part(folder: Path, number: int, key: str) -> Tensor | None:
+    """One tensor of a finished block; None where the block holds none of that name."""
+    with safe_open(part_path(folder, number), framework="pt") as part:
+        return part.get_tensor(key) if key in part.keys() else None  # noqa: SIM118 - not a dict
+
+
+class BlockWriter(Background):
+    """Decodes and writes finished blocks while the next one is sampled."""
+
+    def __init__(self, folder: Path, layout: Layout, decoder: Decoder | None, formats: tuple[Format, ...]) -> None:
+        super().__init__("decode")
+        self._folder, self._layout, self._decoder, self._formats = folder, layout, decoder, formats
+
+    def put(self, number: int, start: int, latents: Tensor, facts: dict[str, Tensor]) -> None:
+        """Hand over block ``number``, from image ``start`` on: latents (n, C, H, W) on the encoders' own scale."""
+        self.start(self._write, number, start, latents, facts)
+
+    @torch.inference_mode()
+    def _write(self, number: int, start: int, latents: Tensor, facts: dict[str, Tensor]) -> None:
+        tensors = dict(facts)
+        if "latents" in self._formats:
+            split = {name: part.cpu() for name, part in self._layout.split(latents).items()}
+            write_shard(shard_path(self._folder / LATENT_FOLDER, number), self._layout, split, facts["labels"])
+        if self._decoder is not None and (start < SHEET_IMAGES or set(self._formats) - {"latents"}):
+            images = torch.cat(list(self._decoded(latents)))
+            if "npz" in self._formats:
+                tensors["images"] = images
+            for suffix in {"png", "webp"} & set(self._formats):
+                self._write_files(images, start, suffix)
+            if start < SHEET_IMAGES:
+                tensors["sheet"] = images[: SHEET_IMAGES - start]
+        with atomic_path(part_path(self._folder, number)) as temporary:
+            save_tensors(temporary, tensors)
+
+    def _decoded(self, latents: Tensor) -> Iterator[Tensor]:
+        """uint8 (n, H, W, 3)."""
+        assert self._decoder is not None
+        for chunk in torch.split(latents, _DECODE_BATCH):
+            images = to_uint8(self._decoder.decode(chunk, self._layout).float())
+            yield images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu()
+
+    def _write_files(self, images: Tensor, start: int, suffix: str) -> None:
+        for index, image in enumerate(images.numpy(), start=start):
+            target = self._folder / IMAGE_FOLDER / image_name(index, suffix)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(target, lossless=True)  # a part says when they are whole

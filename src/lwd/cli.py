@@ -21,7 +21,7 @@ USER_ERROR = 2
 PREEMPTED = 75
 """EX_TEMPFAIL of sysexits.h: run the same command again."""
 INTERRUPTED = 130
-SEVERAL_PROCESSES = ("encode", "semvae", "probe", "sweep", "train")
+SEVERAL_PROCESSES = ("encode", "semvae", "probe", "sweep", "train", "sample")
 
 app = typer.Typer(
     no_args_is_help=True,

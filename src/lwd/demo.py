@@ -62,7 +62,9 @@ def _measure(one: Experiment, job: Job, name: str, steps: int) -> Result:
     checkpoint = checkpoint_path(one.output / "train" / name, steps)
     sampling = one.sample.model_copy(update={"checkpoint": checkpoint, "name": f"{name}-{steps}"})
     folder = one.output / "samples" / f"{name}-{steps}"
-    one = one.model_copy(update={"sample": sampling, "evaluate": evaluate.EvaluateSettings(samples=folder)})
+    afresh = one.compute.model_copy(update={"resume": False})
+    changes = {"sample": sampling, "evaluate": evaluate.EvaluateSettings(samples=folder), "compute": afresh}
+    one = one.model_copy(update=changes)
     done = folder / "evaluation.json"
     if not (done.is_file() and (folder / "config.yaml").read_text() == dump(one)):
         sample.run(one)

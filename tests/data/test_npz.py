@@ -75,7 +75,7 @@ def damaged(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", ["pickle", "cut", "text", "empty"])
 def test_a_damaged_file_gives_one_line(tmp_path, kind):
-    with pytest.raises(UserError, match="a.npz: not a readable npz") as error:
+    with pytest.raises(UserError, match=r"a\.npz: not a readable npz") as error:
         read_npz(damaged(kind, tmp_path))
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="no such file"):

@@ -18,6 +18,7 @@ from lwd import demo, train
 from lwd.config import load
 from lwd.data import LatentShards
 from lwd.data.builtin import digits
+from lwd.data.samples import SampleSet
 from lwd.encoders.store import load_decoder, read_manifest
 from lwd.experiment import Experiment
 from lwd.schedules import Schedule
@@ -35,8 +36,8 @@ def test_the_demo_ends_with_a_page_and_is_found_again(
     assert len(rows) == 3 * 2  # variants, budgets; one seed
     assert all(f"{row['variant']}" in text for row in rows)
     assert Schedule.load(output / "schedule.json").names == ("tex", "sem")
-    samples = load_file(output / "samples" / "learned-seed0-8" / "samples.safetensors")
-    assert samples["latents"].shape == (20, 6, 4, 4) and bool((samples["nfe"] > 0).all())
+    samples = SampleSet.read(output / "samples" / "learned-seed0-8")
+    assert torch.cat(list(samples.images())).shape == (20, 3, 8, 8) and bool((samples.nfe > 0).all())
     assert (output / "samples" / "learned-seed0-8" / "grid.png").stat().st_size > 1000
 
     def never(*_: object) -> None:

@@ -6,15 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lwd.config import Config
-from lwd.encoders.store import Judge, load_decoder, load_judge
+from lwd.data.samples import INFO, SampleSet
+from lwd.encoders.store import Judge, load_decoder, load_judge, read_manifest
 from lwd.errors import UserError
 from lwd.evaluate.frechet import frechet_distance, gaussian_stats
 from lwd.files import write_json
-from lwd.groups import Layout
 from lwd.runtime.checkpoint import versions
 from lwd.runtime.run import RunConfig
 
@@ -53,13 +52,14 @@ def run(config: EvaluateConfig) -> Evaluation:
     """Evaluate one folder of samples; also written to ``evaluation.json`` in it. Raises UserError for unfit input."""
     settings = config.evaluate
     folder = settings.samples or _only_samples(config.output / "samples")
-    tensors, metadata = _read_samples(folder / "samples.safetensors", config.layout)
+    samples = SampleSet.read(folder)
     judge = load_judge(config.data_path)
-    decoder = load_decoder(config.data_path)
-    features, logits = judge_images(judge, decoder.decode(tensors["latents"], config.layout))
+    channels = read_manifest(config.data_path)["judge"]["image_channels"]
+    images = torch.cat(list(samples.images()))[:, :channels].float() / 127.5 - 1
+    features, logits = judge_images(judge, images)
     heldout = gaussian_stats(judge_images(judge, real_images(config, "heldout"))[0])
     train = gaussian_stats(judge_images(judge, real_images(config, "train"))[0])
-    asked = tensors["labels"]
+    asked = samples.labels
     conditional = bool((asked < logits.shape[1]).all())
     result = Evaluation(
         samples=str(folder),
@@ -67,8 +67,8 @@ def run(config: EvaluateConfig) -> Evaluation:
         frechet=frechet_distance(*heldout, *gaussian_stats(features)),
         frechet_real=frechet_distance(*heldout, *train),
         accuracy=float((logits.argmax(1) == asked).double().mean()) if conditional else None,
-        nfe=float(tensors["nfe"].double().mean()),
-        schedule=metadata.get("schedule", ""),
+        nfe=float(samples.nfe.double().mean()),
+        schedule=str(samples.info.get("schedule", "")),
     )
     write_json(folder / "evaluation.json", asdict(result) | {"versions": versions()})
     return result
@@ -89,21 +89,7 @@ def real_images(config: EvaluateConfig, split: str) -> Tensor:
 
 
 def _only_samples(folder: Path) -> Path:
-    found = sorted(path.parent for path in folder.glob("*/samples.safetensors"))
+    found = sorted(path.parent for path in folder.glob(f"*/{INFO}"))
     if len(found) != 1:
         raise UserError(f"{folder}: holds {len(found)} folders of samples; name one with evaluate.samples=FOLDER")
     return found[0]
-
-
-def _read_samples(path: Path, layout: Layout) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as handle:
-            tensors = {key: handle.get_tensor(key) for key in ("latents", "labels", "nfe")}
-            metadata = handle.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a file of samples ({error}); `lwd sample` makes one") from error
-    if tensors["latents"].shape[1] != layout.channels:
-        raise UserError(f"{path}: samples have {tensors['latents'].shape[1]} channels, the layout is {layout}")
-    if len(tensors["latents"]) < 2:
-        raise UserError(f"{path}: needs at least 2 samples")
-    return tensors, metadata

@@ -67,7 +67,7 @@ class BlockWriter(Background):
             for suffix in {"png", "webp"} & set(self._formats):
                 self._write_files(images, start, suffix)
             if start < SHEET_IMAGES:
-                tensors["sheet"] = images[: SHEET_IMAGES - start]
+                tensors["sheet"] = images[: SHEET_IMAGES - start].clone()
         with atomic_path(part_path(self._folder, number)) as temporary:
             save_tensors(temporary, tensors)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -58,6 +58,8 @@ def generate(
     rtol: float = 1e-3,
     guidance: AutoGuidance | ClassifierFreeGuidance | None = None,
     steps: int = 50,
+    batch: int | None = None,
+    finished: Callable[[int], None] = lambda count: None,
 ) -> Samples:
     """Integrate Eq. 28-29 from noise; labels and seeds (N,) int64, on the model's device as one batch.
 
@@ -66,6 +68,16 @@ def generate(
     layout's or the solution is not finite.
     """
     flow, noise = start_flow(model, schedule, layout, labels, seeds, input_size, guidance)
+    if batch is not None and batch < len(labels):
+        parts = []
+        for some in torch.split(torch.arange(len(labels)), batch):
+            parts.append(
+                generate(
+                    model, schedule, layout, labels[some], seeds[some], input_size, solver, atol, rtol, guidance, steps
+                )
+            )
+            finished(len(some))
+        return Samples(torch.cat([p.latents for p in parts]), torch.cat([p.nfe for p in parts]))
     solution = _integrate(flow, noise, solver, steps, atol, rtol, 0.0, 1.0)
     return Samples(solution.z.view(noise.shape), solution.nfe)
 

@@ -115,6 +115,8 @@ def _prepare(folder: Path, recipe: dict[str, Any], config: SampleConfig) -> None
             f"{folder}: holds samples of other settings: {changed}; choose another sample.name, or replace them with "
             "compute.resume=false"
         )
+    for leftover in folder.rglob(".*.tmp"):
+        leftover.unlink()  # of a run that was killed while it wrote
     write_run_files(config, folder)
     write_json(begun, recipe)
 

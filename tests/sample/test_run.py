@@ -1,0 +1,219 @@
+"""`lwd sample`: what it leaves, gone on with after kill -9, on several processes, and what it refuses."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lwd import sample, train
+from lwd.config import load
+from lwd.data import LatentShards
+from lwd.data.samples import SampleSet
+from lwd.encoders.store import load_decoder
+from lwd.errors import UserError
+from lwd.experiment import Experiment
+from lwd.models import load_model
+from lwd.schedules import Schedule
+
+DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
+NUM = 20
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """Checkpoints of a main and of a weak model under the offset schedule."""
+    folder = tmp_path_factory.mktemp("trained")
+    tiny = ["model={name: LightningDiT-Mini/1, num_classes: 10}", "compute.progress=false", f"data.path={data}"]
+    steps = ["train={steps: 6, batch: 16, ema_decay: 0.5, checkpoint_steps: [3], schedule: {kind: offset}}"]
+    train.run(load(Experiment, DIGITS, [*tiny, *steps, f"output={folder}"]))
+    return folder / "train" / "learned"
+
+
+@pytest.fixture
+def config(data, trained, tmp_path):
+    def make(*more, name="a"):
+        settings = [
+            f"sample={{checkpoint: {trained / 'step-00000006'}, name: {name}, num: {NUM}, batch: 4, block: 8}}",
+            "sample.solver=heun",
+            "sample.steps=3",
+            "compute.progress=false",
+            "model={name: LightningDiT-Mini/1, num_classes: 10}",
+            f"data.path={data}",
+            f"output={tmp_path}",
+        ]
+        return load(Experiment, DIGITS, [*settings, *more])
+
+    return make
+
+
+def contents(folder):
+    """Bytes by name; config.yaml names its own folder."""
+    ignored = ("config.yaml", ".lock")
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name not in ignored
+    }
+
+
+def test_what_it_leaves(config, data, trained):
+    folder = sample.run(config("sample.formats=[npz, png, latents]", "sample.trace=2", "sample.trace_points=3"))
+    found = SampleSet.read(folder)
+    assert len(found) == NUM and found.labels.tolist() == [i % 10 for i in range(NUM)]
+    assert found.nfe.tolist() == [6 if float(n) == 6 else int(n) for n in found.nfe] and found.info["count"] == NUM
+    images = torch.cat(list(found.images()))
+    assert images.dtype == torch.uint8 and images.shape == (NUM, 3, 8, 8)
+
+    # Once more by hand: the model, its latents, the decoder.
+    experiment = config()
+    model = load_model(trained / "step-00000006" / "ema").eval()
+    schedule = Schedule.load(trained / "step-00000006" / "schedule.json")
+    seeds = torch.arange(NUM)
+    latents = sample.generate(
+        model, schedule, model.layout, found.labels, seeds, model.input_size, solver="heun", steps=3
+    ).latents
+    latents = LatentShards(data / "train", experiment.layout, flip=False).destandardise(latents)
+    by_hand = ((load_decoder(data).decode(latents, experiment.layout).clamp(-1, 1) + 1) * 127.5).round()
+    assert (by_hand - images.float()).abs().max() <= 1, "rounding at most: batches of another size"
+
+    with np.load(folder / "images.npz") as theirs:
+        assert theirs["arr_0"].shape == (NUM, 8, 8, 3)
+        assert np.array_equal(theirs["arr_0"], images.permute(0, 2, 3, 1).numpy())
+        assert theirs["arr_1"].tolist() == found.labels.tolist()
+    files = sorted((folder / "images").iterdir())
+    assert [f.name for f in files] == [f"{i:06d}.png" for i in range(NUM)]
+    assert np.array_equal(np.stack([np.asarray(Image.open(f)) for f in files]), images.permute(0, 2, 3, 1).numpy())
+    shards = sorted((folder / "latents").glob("*.safetensors"))
+    assert len(shards) == 3
+    assert (folder / "grid.png").stat().st_size > 500 and (folder / "trajectory.png").stat().st_size > 500
+    assert not (folder / "parts").exists()
+
+
+@pytest.mark.parametrize("formats", ["[png]", "[webp]", "[npz]"])
+def test_every_format_holds_the_same_images(config, formats):
+    whole = torch.cat(list(SampleSet.read(sample.run(config(name="npz"))).images()))
+    other = SampleSet.read(sample.run(config(f"sample.formats={formats}", name="other")))
+    assert torch.equal(torch.cat(list(other.images())), whole)
+    assert torch.equal(torch.cat(list(other.images(torch.tensor([7, 3])))), whole[[7, 3]])
+
+
+def test_kill_9_and_go_on_to_the_same_bytes(config, tmp_path):
+    more = ["sample.num=200", "sample.block=5", "sample.formats=[npz, png, latents]", "sample.steps=8"]
+    whole = sample.run(config(*more, name="whole"))
+    chance, kills = random.Random(0), 0
+    while not (tmp_path / "samples" / "killed" / "samples.json").is_file():
+        pid = os.fork()
+        if pid == 0:
+            sample.run(config(*more, name="killed"))
+            os._exit(0)
+        if kills < 8:
+            time.sleep(chance.uniform(0.05, 0.4))
+            os.kill(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
+        kills += os.WIFSIGNALED(status)
+    assert kills >= 3
+    assert contents(tmp_path / "samples" / "killed") == contents(whole)
+
+
+def test_two_processes_leave_the_same_bytes(config, trained, data, tmp_path):
+    one = sample.run(config("sample.formats=[npz, png]", name="one"))
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "lwd"]
+    settings = [
+        f"sample={{checkpoint: {trained / 'step-00000006'}, name: two, num: {NUM}, batch: 4, block: 8}}",
+        "sample.solver=heun",
+        "sample.steps=3",
+        "sample.formats=[npz, png]",
+        "compute.progress=false",
+        "model={name: LightningDiT-Mini/1, num_classes: 10}",
+        f"data.path={data}",
+        f"output={tmp_path}",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*start, "sample", "-c", str(DIGITS), *settings], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert contents(tmp_path / "samples" / "two") == contents(one)
+
+
+def test_finished_samples_are_found_again_and_others_are_not_overwritten(config, tmp_path):
+    folder = sample.run(config())
+    before = contents(folder)
+    changed = (folder / "samples.json").stat().st_mtime_ns
+    assert sample.run(config()) == folder and (folder / "samples.json").stat().st_mtime_ns == changed
+    with pytest.raises(UserError, match=r"holds samples of other settings: sample.steps was 3, now 4; choose another"):
+        sample.run(config("sample.steps=4"))
+    assert contents(folder) == before
+    sample.run(config("sample.steps=4", "compute.resume=false"))
+    assert contents(folder) != before
+
+
+def test_chosen_classes_and_none(config):
+    some = SampleSet.read(sample.run(config("sample.labels=[7, 3]", name="some")))
+    assert some.labels.tolist() == [7, 3] * (NUM // 2)
+    null = SampleSet.read(sample.run(config("sample.labels='null'", name="none")))
+    assert null.labels.tolist() == [10] * NUM
+    with pytest.raises(UserError, match=r"sample.labels: class 10; the model has 0 to 9"):
+        sample.run(config("sample.labels=[3, 10]"))
+
+
+def broken(trained, tmp_path):
+    copy = tmp_path / "broken"
+    shutil.copytree(trained / "step-00000006", copy)
+    return copy
+
+
+def test_a_schedule_that_is_not_the_trained_one(config, trained, tmp_path):
+    copy = broken(trained, tmp_path)
+    Schedule.synchronous(["tex", "sem"]).save(copy / "schedule.json")
+    with pytest.raises(UserError, match=r"broken: trained under schedule \w+, its schedule.json is \w+"):
+        sample.run(config(f"sample.checkpoint={copy}"))
+    weak = f"sample.guidance={{kind: auto, weak: {copy}}}"
+    with pytest.raises(UserError, match="broken: trained under schedule"):
+        sample.run(config(weak))
+    assert not (tmp_path / "samples").exists()
+
+
+def test_weights_that_are_not_finite(config, trained, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    copy = broken(trained, tmp_path)
+    path = copy / "ema" / "model.safetensors"
+    weights = load_file(path)
+    save_file({key: torch.full_like(value, float("nan")) for key, value in weights.items()}, path)
+    with pytest.raises(UserError, match="finite") as error:
+        sample.run(config(f"sample.checkpoint={copy}"))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "samples" / "a" / "samples.json").exists()
+
+
+def test_data_without_a_manifest_needs_a_decoder(config, trained, data, tmp_path):
+    converted = broken(trained, tmp_path)
+    (converted / "state.json").unlink()
+    bare = tmp_path / "bare"
+    shutil.copytree(data, bare)
+    (bare / "manifest.json").unlink()
+    with pytest.raises(UserError, match=r"no manifest.json, so no decoder is known; set sample.decoder.path"):
+        sample.run(config(f"data.path={bare}", f"sample.checkpoint={converted}"))
+    with pytest.raises(UserError, match=r"sample.decoder.group: 'x' is not one of"):
+        sample.run(config(f"data.path={bare}", f"sample.checkpoint={converted}", "sample.decoder={group: x, path: y}"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "complaint"),
+    [
+        ("sample.formats=[]", "must name at least one"),
+        ("sample.formats=[png, webp]", "exclude each other"),
+        ("sample.labels=[]", "name at least one class"),
+    ],
+)
+def test_settings_that_make_no_sense(config, setting, complaint):
+    with pytest.raises(UserError, match=complaint):
+        config(setting)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
@@ -36,6 +37,7 @@ from lwd.runtime.nested import each, rows, samples
 from lwd.runtime.preemption import Preemption, ignore_signals
 from lwd.runtime.progress import progress_bar, say
 from lwd.runtime.reading import read_ahead
+from lwd.runtime.sharding import is_sharded, shard, undivided
 from lwd.runtime.trackers import Trackers
 from lwd.runtime.watch import Watch, Work, summary
 from lwd.runtime.writer import CheckpointWriter
@@ -85,7 +87,11 @@ class Engine:
         self.compute = compute
         cpu = compute.device == "cpu" or not torch.cuda.is_available()
         AcceleratorState._reset_state()  # it is global, and refuses a second stage of another precision in one process
-        self._accelerator = Accelerator(cpu=cpu, mixed_precision=compute.precision, step_scheduler_with_optimizer=False)
+        # Autocast's cache would keep a bf16 copy of weights that sharding has freed, and each is used but once anyway.
+        autocast = [AutocastKwargs(cache_enabled=False)] if compute.shard else []
+        self._accelerator = Accelerator(
+            cpu=cpu, mixed_precision=compute.precision, step_scheduler_with_optimizer=False, kwargs_handlers=autocast
+        )
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
@@ -103,6 +109,12 @@ class Engine:
         if compiles:
             model.compile_blocks()
         return model.to(self.device)
+
+    def shard(self, *models: LightningDiT) -> None:
+        """Divide each among the processes if ``compute.shard`` says so; after `place`, copies, before an optimiser."""
+        if self.compute.shard and self.world > 1:
+            for model in models:
+                shard(model, model.blocks, self.device)
 
     def say(self, message: str) -> None:
         """One line from the main process."""
@@ -142,7 +154,8 @@ class Engine:
         checkpoint's folder. Raises UserError where a checkpoint is of another recipe or past ``steps``, or too many
         steps in a row had to be skipped (`Guard`); Preempted, after a checkpoint, where the process was asked to stop.
         """
-        module, optimizer = self._accelerator.prepare(task.module, task.optimizer)
+        module, optimizer = self._prepare(task)
+        alone = undivided(task.module)
         guard = Guard(task.module.parameters(), task.optimizer, self.compute.clip_norm, self.compute.spike)
         guarded = _Guarded(task, guard)
         first = self._resume(guarded, folder, recipe, steps)
@@ -161,6 +174,8 @@ class Engine:
             for step, step_batch in enumerate(watch.loading(loader), start=first):
                 before_step(step)
                 metrics = self._forward_backward(module, self._to_device(step_batch), step)
+                for parameter in alone:
+                    parameter.grad = None if parameter.grad is None else self.mean(parameter.grad)
                 metrics |= guard.inspect()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -179,6 +194,14 @@ class Engine:
                     raise Preempted(f"{folder}: asked to stop, saved after step {step + 1}; the same command goes on")
         self.barrier()
         return checkpoint_path(folder, steps)
+
+    def _prepare(self, task: Task) -> tuple[nn.Module, Optimizer]:
+        """Module and optimiser under autocast and, unless it is sharded, DDP."""
+        if not is_sharded(task.module):
+            module, optimizer = self._accelerator.prepare(task.module, task.optimizer)
+            return module, optimizer
+        module = self._accelerator.prepare_model(task.module, evaluation_mode=True)  # which only leaves DDP out
+        return module, self._accelerator.prepare_optimizer(task.optimizer)
 
     def _forward_backward(self, module: nn.Module, batch: S, step: int) -> dict[str, Metric]:
         """Gradients of the step's mean loss, accumulated over micro-batches; the metrics' means."""
@@ -236,8 +259,11 @@ class Engine:
         return step in task.checkpoint_steps or (every > 0 and step % every == 0)
 
     def _checkpoint(self, writer: CheckpointWriter, guarded: _Guarded, folder: Path, step: int) -> None:
+        files = Files(guarded.files())
         if self.is_main:
-            writer.put(step, Files(guarded.files()), lambda: self._prune(guarded.task, folder, step))
+            writer.put(step, files, lambda: self._prune(guarded.task, folder, step))
+        else:
+            files.join()
 
     def _prune(self, task: Task, folder: Path, step: int) -> None:
         """Keep the last ``keep_checkpoints`` periodic ones (0: all) and those that the task wants for good."""

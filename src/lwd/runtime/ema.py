@@ -43,4 +43,6 @@ class EMA(Generic[M]):
     def drift(self) -> Tensor:
         """|average - weights| / |weights|, over all that moves, on the device."""
         averages, weights = self._moving
-        return total_norm([average - live for average, live in zip(averages, weights, strict=True)]) / total_norm(weights)
+        return total_norm([average - live for average, live in zip(averages, weights, strict=True)]) / total_norm(
+            weights
+        )

@@ -6,6 +6,7 @@ the optimiser's moments and averages follow. Whatever here gathers or sums is co
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -27,6 +28,7 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -
         _compile_inside(block)
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)  # nobody writes to it
 
 
 def _compile_inside(block: nn.Module) -> None:

@@ -85,6 +85,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             job("ddp-spoilt", spoil={"spoil_loss": [BAD, 1]}, steps=10),
             job("sharded-spoilt", SHARD, spoil={"spoil_share": [BAD, 1]}, steps=10),
             job("sharded-clipped", SHARD, "compute.clip_norm=0.5", steps=10),
+            job("sharded-compiled", SHARD, "compute.compile=true", steps=4),
             job("probe", SHARD, stage="probe"),
         ],
     )
@@ -160,6 +161,10 @@ def test_nan_on_one_process_skips_the_step_on_all(runs):
         assert [line["skipped"] for line in lines] == [float(step == BAD) for step in range(10)]  # mean over processes
     assert_same_losses([line for line in sharded if line["step"] != BAD], [line for line in ddp if line["step"] != BAD])
     assert all(torch.isfinite(t).all() for t in contents(checkpoint(runs / "sharded-spoilt", 10)).values())
+
+
+def test_compiled_blocks_are_gathered_outside_of_their_graph(runs):
+    assert_same_losses(trace(runs, "sharded-compiled"), trace(runs, "one")[:4], "grad_norm")
 
 
 def test_clipping_is_that_of_one_process(runs):

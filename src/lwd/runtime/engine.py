@@ -31,13 +31,13 @@ from lwd.runtime.checkpoint import (
 )
 from lwd.runtime.compute import ComputeConfig
 from lwd.runtime.guard import Guard
-from lwd.runtime.logging import Metric, MetricLog, Pooled, read_log
+from lwd.runtime.logging import Metric, MetricLog, add_share, read_log
 from lwd.runtime.memory import keep_freed_memory
 from lwd.runtime.nested import each, rows, samples
 from lwd.runtime.preemption import Preemption, ignore_signals
 from lwd.runtime.progress import progress_bar, say
 from lwd.runtime.reading import read_ahead
-from lwd.runtime.sharding import is_sharded, shard, undivided
+from lwd.runtime.sharding import prepare, shard, undivided
 from lwd.runtime.trackers import Trackers
 from lwd.runtime.watch import Watch, Work, summary
 from lwd.runtime.writer import CheckpointWriter
@@ -154,7 +154,7 @@ class Engine:
         checkpoint's folder. Raises UserError where a checkpoint is of another recipe or past ``steps``, or too many
         steps in a row had to be skipped (`Guard`); Preempted, after a checkpoint, where the process was asked to stop.
         """
-        module, optimizer = self._prepare(task)
+        module, optimizer = prepare(self._accelerator, task.module, task.optimizer)
         alone = undivided(task.module)
         guard = Guard(task.module.parameters(), task.optimizer, self.compute.clip_norm, self.compute.spike)
         guarded = _Guarded(task, guard)
@@ -195,14 +195,6 @@ class Engine:
         self.barrier()
         return checkpoint_path(folder, steps)
 
-    def _prepare(self, task: Task) -> tuple[nn.Module, Optimizer]:
-        """Module and optimiser under autocast and, unless it is sharded, DDP."""
-        if not is_sharded(task.module):
-            module, optimizer = self._accelerator.prepare(task.module, task.optimizer)
-            return module, optimizer
-        module = self._accelerator.prepare_model(task.module, evaluation_mode=True)  # which only leaves DDP out
-        return module, self._accelerator.prepare_optimizer(task.optimizer)
-
     def _forward_backward(self, module: nn.Module, batch: S, step: int) -> dict[str, Metric]:
         """Gradients of the step's mean loss, accumulated over micro-batches; the metrics' means."""
         count = samples(batch)
@@ -216,7 +208,7 @@ class Engine:
                 loss, metrics = module(part, step)
                 self._accelerator.backward(loss if share == 1 else loss * share)
             for name, value in {"loss": loss, **metrics}.items():
-                totals[name] = _add(totals.get(name), value, share)
+                totals[name] = add_share(totals.get(name), value, share)
         return totals
 
     def _resume(self, task: _Guarded, folder: Path, recipe: Mapping[str, Any], steps: int) -> int:
@@ -302,11 +294,3 @@ class _Guarded:
         self.task.load(folder)
         if (folder / GUARD).is_file():  # checkpoints of before there was a guard have none
             self.guard.load(load_tensors(folder / GUARD))
-
-
-def _add(total: Metric | None, value: Metric, share: float) -> Metric:
-    """A micro-batch's metric, added to those before: means by its share of the samples, pooled ones as they are."""
-    if isinstance(value, Pooled):
-        return value if not isinstance(total, Pooled) else Pooled(total.sums + value.sums, total.counts + value.counts)
-    part = value.detach() if share == 1 else value.detach() * share
-    return total + part if isinstance(total, Tensor) else part

@@ -10,11 +10,13 @@ import warnings
 from collections.abc import Iterable, Sequence
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed import all_reduce, get_world_size
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
 
 
 def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -> None:
@@ -35,12 +37,16 @@ def _compile_inside(block: nn.Module) -> None:
     """Compile ``forward`` alone where the whole call was compiled: the hooks that gather would break the graph."""
     if block._compiled_call_impl is not None:
         block._compiled_call_impl = None
-        block.forward = torch.compile(block.forward, fullgraph=True)  # type: ignore[method-assign]
+        block.forward = torch.compile(block.forward, fullgraph=True)
 
 
-def is_sharded(module: nn.Module) -> bool:
-    """Whether any of its parameters is divided."""
-    return any(isinstance(p, DTensor) for p in module.parameters())
+def prepare(accelerator: Accelerator, module: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+    """Both as the loop uses them: under autocast and, where no parameter is divided, DDP."""
+    if any(isinstance(p, DTensor) for p in module.parameters()):
+        module = accelerator.prepare_model(module, evaluation_mode=True)  # which only leaves DDP out
+        return module, accelerator.prepare_optimizer(optimizer)
+    module, optimizer = accelerator.prepare(module, optimizer)
+    return module, optimizer
 
 
 def undivided(module: nn.Module) -> list[nn.Parameter]:

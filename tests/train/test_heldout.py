@@ -70,6 +70,22 @@ def test_neither_batch_nor_processes_change_it_but_the_seed_does(experiment, mod
     assert values(heldout(experiment, process(), seed=1).measure(model)) != pytest.approx(whole, rel=1e-4)
 
 
+def test_all_processes_run_the_network_equally_often(experiment, model):
+    """One without an image left joins in: a sharded network runs on all or on none."""
+    calls = []
+    model.register_forward_hook(lambda *_: calls.append(1))
+    whole, counts, parts = values(heldout(experiment, process()).measure(model)), [], []
+    images = len(heldout(experiment, process()).shards)
+    batch = images // 2  # the first of two has one image more
+    assert images % 2
+    for rank in range(2):
+        calls.clear()
+        parts.append(heldout(experiment, process(rank, 2), batch=batch).measure(model))
+        counts.append(len(calls))
+    assert counts == [2, 2]
+    assert values({key: sum(part[key] for part in parts) / 2 for key in KEYS}) == pytest.approx(whole, rel=1e-5)
+
+
 def settings(experiment, **changes):
     schedule = experiment.train.schedule.model_copy(update={"kind": "offset"})
     return experiment.model_copy(

@@ -144,6 +144,7 @@ def run(config: ProbeConfig, folder: Path | None = None) -> Schedule:
     config.check_labels(shards)
     with seeded(Stream.INITIALISE, config.seed):
         model = engine.place(config.model.build(layout, shards.input_size))
+    engine.shard(model)
     schedule = Schedule.learnable(layout.names, config.leader, settings.degree).to(engine.device)
     task = ProbeTask(ProbeObjective(model, schedule, settings, config.seed), settings)
     recipe = config.recipe(probe=settings.model_dump(mode="json"))

@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 import lwd
 from lwd.errors import UserError
 from lwd.files import atomic_path, checksum, read_json, write_json
+from lwd.runtime.sharding import divided_like, gather, whole
 
 STATE = "state.json"
 
@@ -53,10 +54,15 @@ class Files:
             {
                 name: content
                 if isinstance(content, str)
-                else {key: tensor.detach().to("cpu", copy=True) for key, tensor in content.items()}
+                else {key: whole(tensor.detach()).to("cpu", copy=True) for key, tensor in content.items()}
                 for name, content in self.contents.items()
             }
         )
+
+    def join(self) -> None:
+        """Where tensors are sharded, the other processes' part in the main one's `copied`."""
+        for content in self.contents.values():
+            gather([] if isinstance(content, str) else content.values())
 
     def save(self, folder: Path) -> None:
         """Write all of them."""
@@ -154,8 +160,9 @@ def load_module(module: nn.Module, path: Path) -> None:
 
 def fill_module(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     """Fill a module; raises UserError, starting with ``where``, that names the first key that does not fit."""
-    check_tensors(tensors, module.state_dict(), where)
-    module.load_state_dict(dict(tensors))
+    wanted = module.state_dict()
+    check_tensors(tensors, wanted, where)
+    module.load_state_dict({key: divided_like(tensor, wanted[key]) for key, tensor in tensors.items()})
 
 
 def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> None:
@@ -196,7 +203,7 @@ def load_optimizer(module: nn.Module, optimizer: Optimizer, tensors: Mapping[str
             raise UserError(f"optimizer state {key!r} has shape {tuple(tensor.shape)}, not {tuple(parameter.shape)}")
         fused = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
         device = parameter.device if tensor.ndim or fused else torch.device("cpu")
-        optimizer.state[parameter][entry] = tensor.to(device)
+        optimizer.state[parameter][entry] = (divided_like(tensor, parameter) if tensor.ndim else tensor).to(device)
 
 
 def first_difference(old: Any, new: Any, key: str = "") -> str | None:

@@ -22,6 +22,10 @@ class ComputeConfig(Config):
     """torch.compile, block by block; auto: on a GPU."""
     activation_checkpointing: bool = False
     """Keep only the blocks' inputs for the backward pass: a third more work, a fraction of the memory."""
+    shard: bool = False
+    """Divide the denoiser's weights, gradients, moments and averages among the processes (FSDP2, block by block) of
+    `lwd train` and `lwd probe`: for networks that do not fit on one GPU whole; slower than DDP, which is used without.
+    The results are DDP's up to rounding, and so are the checkpoints' files. With one process nothing is divided."""
     micro_batch: PositiveInt | None = None
     """The most images that a process takes at once; larger shares of a batch are accumulated. None: all."""
     clip_norm: PositiveFloat | None = None

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+from functools import cached_property
 from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from lwd.runtime.sharding import local, total_norm
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -21,21 +24,25 @@ class EMA(Generic[M]):
         self.model: M = copy.deepcopy(model)
         self.model.requires_grad_(False).eval()
         self.decay = decay
-        pairs = zip(self.model.parameters(), model.parameters(), strict=True)
+        self._source = model
+
+    @cached_property
+    def _moving(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Averages and weights of all that trains, as they are when first asked for: by then they may be sharded."""
+        pairs = zip(self.model.parameters(), self._source.parameters(), strict=True)
         moving = [(average, live) for average, live in pairs if live.requires_grad]
-        self._averages: list[Tensor] = [average for average, _ in moving]
-        self._live: list[Tensor] = [live for _, live in moving]
+        return [average for average, _ in moving], [live for _, live in moving]
 
     @torch.no_grad()
     def update(self) -> None:
         """average <- decay * average + (1 - decay) * weights, in one fused call."""
-        torch._foreach_lerp_(self._averages, self._live, 1.0 - self.decay)
+        averages, weights = self._moving
+        torch._foreach_lerp_([local(t) for t in averages], [local(t) for t in weights], 1.0 - self.decay)
 
     @torch.no_grad()
     def drift(self) -> Tensor:
         """|average - weights| / |weights|, over all that moves, on the device."""
-        pairs = zip(self._averages, self._live, strict=True)
-        away = [torch.linalg.vector_norm(average - live) for average, live in pairs]
-        size = [torch.linalg.vector_norm(live) for live in self._live]
-        distance: Tensor = torch.linalg.vector_norm(torch.stack(away)) / torch.linalg.vector_norm(torch.stack(size))
-        return distance
+        averages, weights = self._moving
+        return total_norm([average - live for average, live in zip(averages, weights, strict=True)]) / total_norm(
+            weights
+        )

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar, cast
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
@@ -30,12 +31,13 @@ from lwd.runtime.checkpoint import (
 )
 from lwd.runtime.compute import ComputeConfig
 from lwd.runtime.guard import Guard
-from lwd.runtime.logging import Metric, MetricLog, Pooled, read_log
+from lwd.runtime.logging import Metric, MetricLog, add_share, read_log
 from lwd.runtime.memory import keep_freed_memory
 from lwd.runtime.nested import each, rows, samples
 from lwd.runtime.preemption import Preemption, ignore_signals
 from lwd.runtime.progress import progress_bar, say
 from lwd.runtime.reading import read_ahead
+from lwd.runtime.sharding import prepare, shard, undivided
 from lwd.runtime.trackers import Trackers
 from lwd.runtime.watch import Watch, Work, summary
 from lwd.runtime.writer import CheckpointWriter
@@ -85,7 +87,11 @@ class Engine:
         self.compute = compute
         cpu = compute.device == "cpu" or not torch.cuda.is_available()
         AcceleratorState._reset_state()  # it is global, and refuses a second stage of another precision in one process
-        self._accelerator = Accelerator(cpu=cpu, mixed_precision=compute.precision, step_scheduler_with_optimizer=False)
+        # Autocast's cache would keep a bf16 copy of weights that sharding has freed, and each is used but once anyway.
+        autocast = [AutocastKwargs(cache_enabled=False)] if compute.shard else []
+        self._accelerator = Accelerator(
+            cpu=cpu, mixed_precision=compute.precision, step_scheduler_with_optimizer=False, kwargs_handlers=autocast
+        )
         self.device: torch.device = self._accelerator.device
         self.rank: int = self._accelerator.process_index
         self.world: int = self._accelerator.num_processes
@@ -103,6 +109,12 @@ class Engine:
         if compiles:
             model.compile_blocks()
         return model.to(self.device)
+
+    def shard(self, *models: LightningDiT) -> None:
+        """Divide each among the processes if ``compute.shard`` says so; after `place`, copies, before an optimiser."""
+        if self.compute.shard and self.world > 1:
+            for model in models:
+                shard(model, model.blocks, self.device)
 
     def say(self, message: str) -> None:
         """One line from the main process."""
@@ -142,7 +154,8 @@ class Engine:
         checkpoint's folder. Raises UserError where a checkpoint is of another recipe or past ``steps``, or too many
         steps in a row had to be skipped (`Guard`); Preempted, after a checkpoint, where the process was asked to stop.
         """
-        module, optimizer = self._accelerator.prepare(task.module, task.optimizer)
+        module, optimizer = prepare(self._accelerator, task.module, task.optimizer)
+        alone = undivided(task.module)
         guard = Guard(task.module.parameters(), task.optimizer, self.compute.clip_norm, self.compute.spike)
         guarded = _Guarded(task, guard)
         first = self._resume(guarded, folder, recipe, steps)
@@ -161,6 +174,8 @@ class Engine:
             for step, step_batch in enumerate(watch.loading(loader), start=first):
                 before_step(step)
                 metrics = self._forward_backward(module, self._to_device(step_batch), step)
+                for parameter in alone:
+                    parameter.grad = None if parameter.grad is None else self.mean(parameter.grad)
                 metrics |= guard.inspect()
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
@@ -193,7 +208,7 @@ class Engine:
                 loss, metrics = module(part, step)
                 self._accelerator.backward(loss if share == 1 else loss * share)
             for name, value in {"loss": loss, **metrics}.items():
-                totals[name] = _add(totals.get(name), value, share)
+                totals[name] = add_share(totals.get(name), value, share)
         return totals
 
     def _resume(self, task: _Guarded, folder: Path, recipe: Mapping[str, Any], steps: int) -> int:
@@ -236,8 +251,11 @@ class Engine:
         return step in task.checkpoint_steps or (every > 0 and step % every == 0)
 
     def _checkpoint(self, writer: CheckpointWriter, guarded: _Guarded, folder: Path, step: int) -> None:
+        files = Files(guarded.files())
         if self.is_main:
-            writer.put(step, Files(guarded.files()), lambda: self._prune(guarded.task, folder, step))
+            writer.put(step, files, lambda: self._prune(guarded.task, folder, step))
+        else:
+            files.join()
 
     def _prune(self, task: Task, folder: Path, step: int) -> None:
         """Keep the last ``keep_checkpoints`` periodic ones (0: all) and those that the task wants for good."""
@@ -276,11 +294,3 @@ class _Guarded:
         self.task.load(folder)
         if (folder / GUARD).is_file():  # checkpoints of before there was a guard have none
             self.guard.load(load_tensors(folder / GUARD))
-
-
-def _add(total: Metric | None, value: Metric, share: float) -> Metric:
-    """A micro-batch's metric, added to those before: means by its share of the samples, pooled ones as they are."""
-    if isinstance(value, Pooled):
-        return value if not isinstance(total, Pooled) else Pooled(total.sums + value.sums, total.counts + value.counts)
-    part = value.detach() if share == 1 else value.detach() * share
-    return total + part if isinstance(total, Tensor) else part

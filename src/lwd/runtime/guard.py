@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lwd.runtime.sharding import total_norm
+
 WARM_UP = 200
 """Steps before the usual gradient norm is known."""
 MEMORY = 100
@@ -37,7 +39,7 @@ class Guard:
     def inspect(self) -> dict[str, Tensor]:
         """Call between backward and the optimiser's step; returns ``grad_norm`` and ``skipped`` (0 or 1) to log."""
         gradients = [p.grad for p in self._parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients).float()
+        norm = total_norm(gradients).float()
         skip = ~torch.isfinite(norm)
         if self._spike is not None:
             skip = skip | ((self.seen >= WARM_UP) & (norm > self._spike * self.usual))

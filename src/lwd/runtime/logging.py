@@ -104,6 +104,14 @@ def _numbers(means: Tensor, counts: Tensor) -> Any:
     return [_numbers(mean, count) for mean, count in zip(means, counts, strict=True)]
 
 
+def add_share(total: Metric | None, value: Metric, share: float) -> Metric:
+    """A micro-batch's metric, added to those before: means by its share of the samples, pooled ones as they are."""
+    if isinstance(value, Pooled):
+        return value if not isinstance(total, Pooled) else Pooled(total.sums + value.sums, total.counts + value.counts)
+    part = value.detach() if share == 1 else value.detach() * share
+    return total + part if isinstance(total, Tensor) else part
+
+
 def read_log(path: Path) -> list[Line]:
     """All whole lines of a log, in order. Raises UserError where it is missing."""
     if not path.is_file():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -37,8 +39,12 @@ class HeldOut:
         """
         rows = torch.arange(self._engine.rank, len(self.shards), self._engine.world)
         sums = torch.zeros(2, dtype=torch.float64, device=self._engine.device)
-        for part in torch.split(rows, self._batch) if len(rows) else ():
-            sums += self._sums(model, part)
+        rounds = math.ceil(len(self.shards) / (self._engine.world * self._batch))
+        for start in range(0, rounds * self._batch, self._batch):
+            part = rows[start : start + self._batch]
+            # A process without an image left repeats the first: a sharded model runs on all processes or on none.
+            measured = self._sums(model, part if len(part) else torch.zeros(1, dtype=torch.int64))
+            sums += measured if len(part) else 0
         corrected, unweighted = self._engine.mean(sums) * self._engine.world / len(self.shards)
         return {"heldout_corrected": corrected, "heldout_unweighted": unweighted}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -110,11 +110,18 @@ class DenoiserObjective(nn.Module):
 class TrainTask:
     """The denoiser, its average and its optimiser, as the engine sees them."""
 
-    def __init__(self, objective: DenoiserObjective, settings: TrainSettings, heldout: HeldOut | None = None) -> None:
+    def __init__(
+        self,
+        objective: DenoiserObjective,
+        settings: TrainSettings,
+        heldout: HeldOut | None = None,
+        shard: Callable[..., None] = lambda *models: None,
+    ) -> None:
         self.module = objective
+        self.ema = EMA(objective.model, settings.ema_decay)
+        shard(objective.model, self.ema.model)
         self.optimizer = adamw((objective.model, settings.lr), weight_decay=settings.weight_decay)
         self.checkpoint_steps = settings.checkpoint_steps
-        self.ema = EMA(objective.model, settings.ema_decay)
         self._settings, self._heldout = settings, heldout
 
     def after_step(self, step: int) -> Mapping[str, Tensor]:
@@ -165,7 +172,7 @@ def run(config: TrainConfig) -> Path:
         held = config.shards("heldout", features=False)
         config.check_labels(held)
         heldout = HeldOut(held, schedule, settings.reduction, settings.batch, config.seed, engine)
-    task = TrainTask(DenoiserObjective(model, schedule, settings, config.seed), settings, heldout)
+    task = TrainTask(DenoiserObjective(model, schedule, settings, config.seed), settings, heldout, engine.shard)
     ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every"}
     recipe = config.recipe(train=settings.model_dump(mode="json", exclude=ignored), schedule=schedule.hash())
     return engine.fit(

@@ -1,0 +1,99 @@
+"""Weights divided among processes (FSDP2), and what has to know of it: norms, gathering, loading.
+
+`torch.distributed.fsdp.fully_shard` makes each parameter a DTensor, of which a process holds some rows; gradients,
+the optimiser's moments and averages follow. Whatever here gathers or sums is collective: every process must call it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.distributed import all_reduce, get_world_size
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
+from torch.optim import Optimizer
+
+
+def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -> None:
+    """Divide the weights among all processes, in place: those of each of its ``blocks``, then the rest.
+
+    Each process must hold the same weights. A block is gathered when it runs, forwards and backwards, in float32, and
+    freed at once. Do it before an optimiser is made, and after copies: a divided network cannot be deep-copied.
+    """
+    mesh = init_device_mesh(device.type, (get_world_size(),))
+    for block in blocks:
+        _compile_inside(block)
+        fully_shard(block, mesh=mesh, reshard_after_forward=True)
+    fully_shard(model, mesh=mesh, reshard_after_forward=True)
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)  # nobody writes to it
+
+
+def _compile_inside(block: nn.Module) -> None:
+    """Compile ``forward`` alone where the whole call was compiled: the hooks that gather would break the graph."""
+    if block._compiled_call_impl is not None:
+        block._compiled_call_impl = None
+        block.forward = torch.compile(block.forward, fullgraph=True)
+
+
+def prepare(accelerator: Accelerator, module: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
+    """Both as the loop uses them: under autocast and, where no parameter is divided, DDP."""
+    if any(isinstance(p, DTensor) for p in module.parameters()):
+        module = accelerator.prepare_model(module, evaluation_mode=True)  # which only leaves DDP out
+        return module, accelerator.prepare_optimizer(optimizer)
+    module, optimizer = accelerator.prepare(module, optimizer)
+    return module, optimizer
+
+
+def undivided(module: nn.Module) -> list[nn.Parameter]:
+    """What trains beside the divided parameters and is whole on each process: nobody else averages its gradients."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    whole = [p for p in parameters if not isinstance(p, DTensor)]
+    return whole if len(whole) < len(parameters) else []
+
+
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm over all entries, those of other processes included: a scalar, the same on each."""
+    whole = [t for t in tensors if not isinstance(t, DTensor)]
+    divided = [t for t in tensors if isinstance(t, DTensor)]
+    if not divided:
+        return torch.nn.utils.get_total_norm(whole)
+    norm = torch.nn.utils.get_total_norm([t.to_local() for t in divided])
+    square = norm.double().square()  # in float32 the square of a norm past 2e19 would be infinite
+    all_reduce(square, group=divided[0].device_mesh.get_group())
+    if whole:
+        square = square + torch.nn.utils.get_total_norm(whole).double().square()
+    return square.sqrt().to(norm.dtype)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's rows of a divided tensor, sharing its memory; another tensor as it is."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All rows of a divided tensor, gathered; another tensor as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def gather(tensors: Iterable[Tensor]) -> None:
+    """Take part in `whole` of each, keeping nothing."""
+    for tensor in tensors:
+        whole(tensor)
+
+
+def divided_like(tensor: Tensor, pattern: Tensor) -> Tensor:
+    """A whole tensor, divided as ``pattern`` of the same shape is, and on its device: this process keeps its rows."""
+    if not isinstance(pattern, DTensor):
+        return tensor
+    mesh = pattern.device_mesh
+    rank, parts = mesh.get_local_rank(), tensor.chunk(mesh.size())
+    rows = parts[rank] if rank < len(parts) else tensor[:0]
+    rows = rows.to(pattern.device, copy=True)  # not a view that keeps the whole in memory
+    return DTensor.from_local(
+        rows, mesh, pattern.placements, run_check=False, shape=pattern.shape, stride=pattern.stride()
+    )

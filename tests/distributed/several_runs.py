@@ -1,0 +1,79 @@
+"""Run by torchrun: trainings one after the other in one launch, each given as a config's overrides.
+
+A job may start from a ``copy`` of another run's checkpoint, and may have one step spoilt on one process: its loss made
+NaN (``spoil_loss: [step, rank]``), or one entry of that process's share of the gradient (``spoil_share``).
+What share of each sharded network a process holds goes to OUTPUT/shares-RANK.json.
+"""
+
+import json
+import shutil
+import sys
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+from torch import distributed
+
+from lwd import probe, train
+from lwd.config import load
+from lwd.experiment import Experiment
+from lwd.runtime import engine
+from lwd.runtime.guard import Guard
+from lwd.runtime.sharding import local
+from lwd.train.loop import DenoiserObjective
+
+STAGES = {"train": train.run, "probe": probe.run}
+FORWARD, INSPECT, SHARD = DenoiserObjective.forward, Guard.inspect, engine.shard
+
+
+def spoilt_loss(where):
+    def forward(self, batch, step):
+        loss, metrics = FORWARD(self, batch, step)
+        return loss * torch.nan if [step, distributed.get_rank()] == where else loss, metrics
+
+    return forward
+
+
+def spoilt_share(where):
+    step = -1
+
+    def inspect(self):
+        nonlocal step
+        step += 1
+        if [step, distributed.get_rank()] == where:
+            share = max((local(p.grad) for p in self._parameters), key=torch.Tensor.numel)
+            share.view(-1)[-1] = torch.nan
+        return INSPECT(self)
+
+    return inspect
+
+
+def run(job):
+    config = load(Experiment, Path(job["config"]), job["overrides"])
+    if "copy" in job and distributed.get_rank() == 0:
+        shutil.copytree(*job["copy"])
+    if "copy" in job:
+        distributed.barrier()
+    shares = []
+
+    def counted(model, blocks, device):
+        SHARD(model, blocks, device)
+        sizes = [(local(p).numel(), p.numel()) for p in model.parameters()]
+        shares.append(sum(here for here, _ in sizes) / sum(all_ for _, all_ in sizes))
+
+    quick = partial(torch.compile, backend="eager")  # the graph is what matters here, not its speed
+    with (
+        patch.object(torch, "compile", quick),
+        patch.object(engine, "shard", counted),
+        patch.object(DenoiserObjective, "forward", spoilt_loss(job.get("spoil_loss"))),
+        patch.object(Guard, "inspect", spoilt_share(job.get("spoil_share"))),
+    ):
+        STAGES[job["stage"]](config)
+    (config.output / f"shares-{distributed.get_rank()}.json").write_text(json.dumps(shares))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for job in json.loads(Path(sys.argv[1]).read_text()):
+        run(job)

@@ -187,6 +187,22 @@ def export(
 
 
 @app.command()
+def ema(
+    folder: Annotated[Path, typer.Argument(help="A training run with train.posthoc_ema, e.g. OUTPUT/train/NAME")],
+    sigma_rel: Annotated[float, typer.Option(help="The average's width, as a share of the steps, e.g. 0.08")],
+    step: Annotated[int | None, typer.Option(help="After how many steps; default: at the last snapshot")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder in which step-STEP is written; default: FOLDER-sigma-WIDTH")
+    ] = None,
+) -> None:
+    """An average of the weights of any width, after training: a checkpoint for `lwd sample` and `lwd export`."""
+    from lwd.train.posthoc import reconstruct
+
+    with _one_line_errors():
+        _print(reconstruct(folder, sigma_rel, step, out))
+
+
+@app.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="SFD's checkpoint (.pt), or a model folder of this project")],
     target: Annotated[Path, typer.Argument(help="Where the model folder, or SFD's checkpoint, is written")],

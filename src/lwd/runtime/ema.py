@@ -27,9 +27,9 @@ class EMA(Generic[M]):
         self._live: list[Tensor] = [live for _, live in moving]
 
     @torch.no_grad()
-    def update(self) -> None:
-        """average <- decay * average + (1 - decay) * weights, in one fused call."""
-        torch._foreach_lerp_(self._averages, self._live, 1.0 - self.decay)
+    def update(self, decay: float | None = None) -> None:
+        """average <- decay * average + (1 - decay) * weights, in one fused call; ``decay``: of this update alone."""
+        torch._foreach_lerp_(self._averages, self._live, 1.0 - (self.decay if decay is None else decay))
 
     @torch.no_grad()
     def drift(self) -> Tensor:

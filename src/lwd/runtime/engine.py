@@ -33,6 +33,7 @@ from lwd.runtime.guard import Guard
 from lwd.runtime.logging import Metric, MetricLog, Pooled, read_log
 from lwd.runtime.memory import keep_freed_memory
 from lwd.runtime.nested import each, rows, samples
+from lwd.runtime.posthoc import SNAPSHOTS, drop_snapshots
 from lwd.runtime.preemption import Preemption, ignore_signals
 from lwd.runtime.progress import progress_bar, say
 from lwd.runtime.reading import read_ahead
@@ -130,12 +131,14 @@ class Engine:
         before_step: Callable[[int], None] = lambda step: None,
         work: Work | None = None,
         at_block: Callable[[], Mapping[str, Tensor]] = dict,
+        snapshot: Callable[[int], Mapping[str, Content]] = lambda step: {},
     ) -> Path:
         """Train ``task`` for ``steps`` steps, logging to ``folder/trace.jsonl``.
 
         ``batches[step]`` is this process's share of the step. ``before_step(step)`` is the place to set a scheduled
         learning rate. ``work`` is what a step does, for the throughput; ``at_block()`` gives scalars for the last line
-        of each block of the log.
+        of each block of the log. What ``snapshot(step)`` gives after ``step`` steps is kept for good, in
+        ``folder/posthoc/step-*``; nothing where it is empty.
 
         Goes on from the newest checkpoint in ``folder``; with ``compute.resume`` off it removes what is there and
         starts afresh. ``on_start`` is called on the main process once nothing stands in the way. Returns the last
@@ -147,6 +150,7 @@ class Engine:
         guarded = _Guarded(task, guard)
         first = self._resume(guarded, folder, recipe, steps)
         if self.is_main:
+            drop_snapshots(folder / SNAPSHOTS, first)
             on_start()
         loader = self._load(batches, range(first, steps))
         module.train()
@@ -171,8 +175,8 @@ class Engine:
                 if due or (step + 1) % self.compute.log_every == 0:
                     bar.note(summary(watch.flush()))
                     self._check_skipped(guard, folder, batches, range(first, step + 1))
-                if due:
-                    self._checkpoint(writer, guarded, folder, step + 1)
+                if (kept := snapshot(step + 1)) or due:
+                    self._checkpoint(writer, guarded if due else None, kept, folder, step + 1)
                 if stopping:
                     writer.wait()
                     self.barrier()  # an end of the others would end the process that writes
@@ -235,9 +239,16 @@ class Engine:
         every = self.compute.checkpoint_every
         return step in task.checkpoint_steps or (every > 0 and step % every == 0)
 
-    def _checkpoint(self, writer: CheckpointWriter, guarded: _Guarded, folder: Path, step: int) -> None:
-        if self.is_main:
-            writer.put(step, Files(guarded.files()), lambda: self._prune(guarded.task, folder, step))
+    def _checkpoint(
+        self, writer: CheckpointWriter, guarded: _Guarded | None, kept: Mapping[str, Content], folder: Path, step: int
+    ) -> None:
+        if not self.is_main:
+            return
+        snapshot = Files(kept) if kept else None
+        if guarded is None:
+            writer.put(step, None, lambda: None, snapshot)
+        else:
+            writer.put(step, Files(guarded.files()), lambda: self._prune(guarded.task, folder, step), snapshot)
 
     def _prune(self, task: Task, folder: Path, step: int) -> None:
         """Keep the last ``keep_checkpoints`` periodic ones (0: all) and those that the task wants for good."""

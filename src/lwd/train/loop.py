@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from lwd.config import Config
@@ -23,11 +23,13 @@ from lwd.flow import (
     repa_loss,
 )
 from lwd.models import LightningDiT, load_weights, model_files, training_flops
+from lwd.models.pretrained import CONFIG
 from lwd.runtime.checkpoint import Content, load_optimizer, load_tensors, optimizer_tensors
 from lwd.runtime.ema import EMA
 from lwd.runtime.engine import Engine
 from lwd.runtime.logging import Metric
 from lwd.runtime.optim import adamw
+from lwd.runtime.posthoc import SNAPSHOTS, PosthocEMA, SigmaRel
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
 from lwd.runtime.watch import Work, by_local_time
@@ -55,6 +57,10 @@ class TrainSettings(Config):
     lr: PositiveFloat = 1e-4
     weight_decay: NonNegativeFloat = 0.0
     ema_decay: float = Field(default=0.9999, ge=0, le=1)
+    posthoc_ema: tuple[SigmaRel, ...] = ()
+    """Widths sigma_rel of power-function averages tracked beside it, e.g. [0.05, 0.1]; `lwd ema` makes any other."""
+    posthoc_every: PositiveInt = 10_000
+    """Steps between two of their snapshots, which are kept for good in OUTPUT/train/NAME/posthoc; one at the end."""
     corrected: bool = True
     """Weight each group's loss by t_g' (Eq. 33); SFD's own objective does not."""
     time_distribution: TimeDistribution = "uniform"
@@ -66,6 +72,20 @@ class TrainSettings(Config):
     """Steps whose checkpoints are kept for good, beside the periodic ones of ``compute``."""
     heldout_every: NonNegativeInt = 0
     """Steps between two measurements of the average's loss on held-out images, and one at the end; 0: none."""
+
+    @field_validator("posthoc_ema")
+    @classmethod
+    def _widths_differ(cls, widths: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(widths)) < len(widths):
+            raise ValueError(f"{list(widths)} repeats itself")
+        return widths
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the result, for `RunConfig.recipe`."""
+        ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every"}
+        if not self.posthoc_ema:  # as in checkpoints of before there were any
+            ignored.add("posthoc_ema")
+        return self.model_dump(mode="json", exclude=ignored)
 
 
 class TrainConfig(RunConfig):
@@ -115,11 +135,13 @@ class TrainTask:
         self.optimizer = adamw((objective.model, settings.lr), weight_decay=settings.weight_decay)
         self.checkpoint_steps = settings.checkpoint_steps
         self.ema = EMA(objective.model, settings.ema_decay)
+        self.posthoc = PosthocEMA(objective.model, settings.posthoc_ema)
         self._settings, self._heldout = settings, heldout
 
     def after_step(self, step: int) -> Mapping[str, Tensor]:
-        """Move the average; measure it where that is due."""
+        """Move the averages; measure the one where that is due."""
         self.ema.update()
+        self.posthoc.update(step)
         every, last = self._settings.heldout_every, self._settings.steps
         if self._heldout is not None and (step % every == 0 or step == last):
             return self._heldout.measure(self.ema.model)
@@ -134,14 +156,23 @@ class TrainTask:
         return {
             **model_files(self.module.model, "model"),
             **model_files(self.ema.model, "ema"),
+            **self.posthoc.files(SNAPSHOTS),
             "optimizer.safetensors": optimizer_tensors(self.module, self.optimizer),
             "schedule.json": self.module.schedule.to_json(),
         }
+
+    def snapshot(self, step: int) -> dict[str, Content]:
+        """What `lwd ema` needs of the averages, at the steps whose snapshots are kept; empty at others."""
+        if not self.posthoc.averages or (step % self._settings.posthoc_every and step != self._settings.steps):
+            return {}
+        config = model_files(self.module.model, ".")[f"./{CONFIG}"]
+        return {**self.posthoc.files("."), CONFIG: config, "schedule.json": self.module.schedule.to_json()}
 
     def load(self, folder: Path) -> None:
         """What `files` holds."""
         load_weights(self.module.model, folder / "model")
         load_weights(self.ema.model, folder / "ema")
+        self.posthoc.load(folder / SNAPSHOTS)
         load_optimizer(self.module, self.optimizer, load_tensors(folder / "optimizer.safetensors"))
 
 
@@ -166,8 +197,7 @@ def run(config: TrainConfig) -> Path:
         config.check_labels(held)
         heldout = HeldOut(held, schedule, settings.reduction, settings.batch, config.seed, engine)
     task = TrainTask(DenoiserObjective(model, schedule, settings, config.seed), settings, heldout)
-    ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every"}
-    recipe = config.recipe(train=settings.model_dump(mode="json", exclude=ignored), schedule=schedule.hash())
+    recipe = config.recipe(train=settings.recipe(), schedule=schedule.hash())
     return engine.fit(
         task,
         StepBatches(shards, settings.batch, config.seed, engine.rank, engine.world),
@@ -178,6 +208,7 @@ def run(config: TrainConfig) -> Path:
         on_start=lambda: write_run_files(config, folder),
         work=Work(settings.batch, training_flops(model, project=shards.feature_dim is not None)),
         at_block=task.at_block,
+        snapshot=task.snapshot,
     )
 
 

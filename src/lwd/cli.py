@@ -114,14 +114,16 @@ def _semvae(experiment: Experiment) -> str:
 
 def _probe(experiment: Experiment) -> str:
     from lwd.probe import run
+    from lwd.report import save_curves
 
-    return f"learned {run(experiment).to_dict()['groups']}, in {experiment.output / 'probe'}"
+    return f"learned {run(experiment, preview=save_curves).to_dict()['groups']}, in {experiment.output / 'probe'}"
 
 
 def _sweep(experiment: Experiment) -> str:
     from lwd.probe import sweep
+    from lwd.report import save_curves
 
-    rows, schedule = sweep(experiment)
+    rows, schedule = sweep(experiment, preview=save_curves)
     lines = [
         f"lambda {row.kinetic_weight:<6g} distance from collapse {row.distance_from_collapse:.3f}"
         f"{'  collapsed' if row.collapsed else ''}"
@@ -132,9 +134,10 @@ def _sweep(experiment: Experiment) -> str:
 
 
 def _train(experiment: Experiment) -> str:
+    from lwd.previews import SamplePreview
     from lwd.train import run
 
-    return f"trained {run(experiment)}"
+    return f"trained {run(experiment, SamplePreview(experiment))}"
 
 
 def _sample(experiment: Experiment) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,6 +72,9 @@ class TrainSettings(Config):
     """Steps whose checkpoints are kept for good, beside the periodic ones of ``compute``."""
     heldout_every: NonNegativeInt = 0
     """Steps between two measurements of the average's loss on held-out images, and one at the end; 0: none."""
+    preview_every: NonNegativeInt = 0
+    """Steps between two pictures of samples in OUTPUT/train/NAME/previews, and one at the end; 0: none."""
+    preview_images: PositiveInt = 16
 
     @field_validator("posthoc_ema")
     @classmethod
@@ -83,9 +86,17 @@ class TrainSettings(Config):
     def recipe(self) -> dict[str, Any]:
         """What decides the result, for `RunConfig.recipe`."""
         ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every"}
+        ignored |= {"preview_every", "preview_images"}
         if not self.posthoc_ema:  # as in checkpoints of before there were any
             ignored.add("posthoc_ema")
         return self.model_dump(mode="json", exclude=ignored)
+
+
+Preview = Callable[[LightningDiT, Schedule, Path | None], None]
+"""Draws samples of a network under a schedule into a file.
+
+Every process calls it at the same steps, since a network may be spread over them; all but the main one with None.
+"""
 
 
 class TrainConfig(RunConfig):
@@ -130,22 +141,33 @@ class DenoiserObjective(nn.Module):
 class TrainTask:
     """The denoiser, its average and its optimiser, as the engine sees them."""
 
-    def __init__(self, objective: DenoiserObjective, settings: TrainSettings, heldout: HeldOut | None = None) -> None:
+    def __init__(
+        self,
+        objective: DenoiserObjective,
+        settings: TrainSettings,
+        heldout: HeldOut | None = None,
+        preview: Callable[[LightningDiT, int], None] = lambda model, step: None,
+    ) -> None:
         self.module = objective
         self.optimizer = adamw((objective.model, settings.lr), weight_decay=settings.weight_decay)
         self.checkpoint_steps = settings.checkpoint_steps
         self.ema = EMA(objective.model, settings.ema_decay)
         self.posthoc = PosthocEMA(objective.model, settings.posthoc_ema)
-        self._settings, self._heldout = settings, heldout
+        self._settings, self._heldout, self._preview = settings, heldout, preview
 
     def after_step(self, step: int) -> Mapping[str, Tensor]:
-        """Move the averages; measure the one where that is due."""
+        """Move the averages; draw samples of the one and measure it where that is due."""
         self.ema.update()
         self.posthoc.update(step)
-        every, last = self._settings.heldout_every, self._settings.steps
-        if self._heldout is not None and (step % every == 0 or step == last):
+        if self._due(step, self._settings.preview_every):
+            self._preview(self.ema.model, step)
+        if self._heldout is not None and self._due(step, self._settings.heldout_every):
             return self._heldout.measure(self.ema.model)
         return {}
+
+    def _due(self, step: int, every: int) -> bool:
+        """Every so many steps and at the end; 0: never."""
+        return every > 0 and (step % every == 0 or step == self._settings.steps)
 
     def at_block(self) -> Mapping[str, Tensor]:
         """How far the average is from the weights."""
@@ -163,7 +185,7 @@ class TrainTask:
 
     def snapshot(self, step: int) -> dict[str, Content]:
         """What `lwd ema` needs of the averages, at the steps whose snapshots are kept; empty at others."""
-        if not self.posthoc.averages or (step % self._settings.posthoc_every and step != self._settings.steps):
+        if not self.posthoc.averages or not self._due(step, self._settings.posthoc_every):
             return {}
         config = model_files(self.module.model, ".")[f"./{CONFIG}"]
         return {**self.posthoc.files("."), CONFIG: config, "schedule.json": self.module.schedule.to_json()}
@@ -176,13 +198,16 @@ class TrainTask:
         load_optimizer(self.module, self.optimizer, load_tensors(folder / "optimizer.safetensors"))
 
 
-def run(config: TrainConfig) -> Path:
+def run(config: TrainConfig, preview: Preview | None = None) -> Path:
     """Algorithm 1, stage II: train to ``train.steps`` under OUTPUT/train/NAME; returns the last checkpoint's folder.
 
+    ``preview`` draws what ``train.preview_every`` asks for (`lwd.previews.SamplePreview`).
     Raises UserError for input that does not fit.
     """
     settings, layout = config.train, config.layout
     folder = config.output / "train" / settings.name
+    if settings.preview_every and preview is None:
+        raise UserError("train.preview_every: nothing was given to draw with; use `lwd train`, or hand in a preview")
     engine = Engine(config.compute)
     schedule = choose_schedule(config).to(engine.device)
     shards = config.shards("train", features=settings.repa_weight > 0)
@@ -196,7 +221,13 @@ def run(config: TrainConfig) -> Path:
         held = config.shards("heldout", features=False)
         config.check_labels(held)
         heldout = HeldOut(held, schedule, settings.reduction, settings.batch, config.seed, engine)
-    task = TrainTask(DenoiserObjective(model, schedule, settings, config.seed), settings, heldout)
+
+    def draw_preview(average: LightningDiT, step: int) -> None:
+        file = folder / "previews" / f"step-{step:08d}.png"
+        if preview is not None:
+            preview(average, schedule, file if engine.is_main else None)
+
+    task = TrainTask(DenoiserObjective(model, schedule, settings, config.seed), settings, heldout, draw_preview)
     recipe = config.recipe(train=settings.recipe(), schedule=schedule.hash())
     return engine.fit(
         task,

@@ -206,6 +206,18 @@ def ema(
 
 
 @app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run: OUTPUT/train/NAME, OUTPUT/probe, ...")],
+    once: Annotated[bool, typer.Option("--once", help="Print the screen once and stop")] = False,
+) -> None:
+    """One screen about a run, from its log as it grows: progress, losses, speed, and the curve of a probe."""
+    from lwd.report.live import watch as show
+
+    with _one_line_errors():
+        show(folder, once)
+
+
+@app.command()
 def convert(
     source: Annotated[Path, typer.Argument(help="SFD's checkpoint (.pt), or a model folder of this project")],
     target: Annotated[Path, typer.Argument(help="Where the model folder, or SFD's checkpoint, is written")],

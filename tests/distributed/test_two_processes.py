@@ -49,7 +49,9 @@ def test_two_processes_take_the_same_steps_as_one(stage: str, data: Path, tmp_pa
     settings = {
         "probe": ["probe={steps: 12, burn_in: 6, batch: 16, lr: 1e-3, preview_every: 5}"],
         "train": [
-            "train={steps: 12, batch: 16, lr: 1e-3, heldout_every: 5, preview_every: 5, posthoc_ema: [0.1], schedule: {kind: offset}}"
+            "train={steps: 12, batch: 16, lr: 1e-3, heldout_every: 5, schedule: {kind: offset}}",
+            "train.preview_every=5",
+            "train.posthoc_ema=[0.1]",
         ],
         "semvae": ["semvae={steps: 12, batch: 16, lr: 1e-3, warmup: 4, channels: 2, eval_every: 6}", "data.flip=true"],
     }[stage]

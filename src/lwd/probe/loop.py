@@ -16,7 +16,6 @@ from lwd.data.batches import StepBatch, StepBatches, draw
 from lwd.errors import UserError
 from lwd.flow import Jacobian, Reduction, interpolate, schedule_objective
 from lwd.models import LightningDiT, training_flops
-from lwd.probe.collapse import distance_from_collapse
 from lwd.runtime.checkpoint import Content, load_module, load_optimizer, load_tensors, optimizer_tensors
 from lwd.runtime.engine import Engine
 from lwd.runtime.logging import Metric
@@ -25,6 +24,7 @@ from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
 from lwd.runtime.watch import Work, by_local_time
 from lwd.schedules import PolynomialCurve, Schedule
+from lwd.schedules.collapse import distance_from_collapse
 
 CURVE_POINTS = (0.25, 0.5, 0.75)
 PREVIEWS = "previews.safetensors"

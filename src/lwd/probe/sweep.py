@@ -10,12 +10,12 @@ from pydantic import Field, NonNegativeInt, field_validator
 from lwd.config import Config
 from lwd.errors import UserError
 from lwd.files import write_json
-from lwd.probe.collapse import distance_from_collapse
 from lwd.probe.loop import CURVE_POINTS, Preview, ProbeConfig, run
 from lwd.runtime.engine import Engine
 from lwd.runtime.jobs import run_jobs
 from lwd.runtime.run import write_run_files
 from lwd.schedules import PolynomialCurve, Schedule
+from lwd.schedules.collapse import distance_from_collapse
 
 
 class SweepSettings(Config):

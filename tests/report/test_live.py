@@ -45,10 +45,10 @@ def screen(folder, **options):
 
 
 def test_everything_of_a_training_run_is_on_the_screen(folder):
-    write(folder / "trace.jsonl", [training_line(0, 4.0), training_line(1, 2.0, **BLOCK)])
+    write(folder / "trace.jsonl", [training_line(3600, 4.0), training_line(3601, 2.0, **BLOCK)])
     shown = screen(folder, once=True)
-    assert "step 2 of 7,202" in shown
-    assert "1 h 0 min left" in shown  # 7200 steps of 16 images at 32 images/s are 3600 s
+    assert "step 3,602 of 7,202" in shown
+    assert "30 min left" in shown  # 3600 steps of 16 images at 32 images/s are 1800 s
     assert len(shown.splitlines()) <= 24 and str(folder.name) in shown.replace("\n", "")
     rows = [line.strip("│ ").split() for line in shown.splitlines()]
     assert ["3", "1.5", "0.25"] in rows  # means of the losses over both steps
@@ -129,6 +129,13 @@ def test_sparkline():
     assert sparkline([0, 7, 3.5, math.nan]) == "▁█▅ "
     assert sparkline([1.0, 1.0]) == "▁▁" and sparkline([]) == ""
     assert sparkline([0.0] * 60 + [2.0] * 60) == "▁" * 30 + "█" * 30  # pairs
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(59.9, "59 s"), (3599, "59 min"), (3600, "1 h 0 min"), (183_600, "2 d 3 h")]
+)
+def test_durations(seconds, words):
+    assert live._duration(seconds) == words
 
 
 def test_mistakes(folder):

@@ -132,7 +132,7 @@ class ProbeTask:
         present = {name: self._rho(name).cpu().clone() for name in self._names}
         if self._preview is not None:
             averaged = self.frozen(self.averaged()) if self._count else None
-            earlier = [self.frozen(rho) for drawn, rho in sorted(self._drawn.items()) if drawn < step]
+            earlier = [self.frozen(rho) for _, rho in sorted(self._drawn.items())]
             self._preview(step, self.frozen(present), averaged, earlier)
         self._drawn[step] = present
 

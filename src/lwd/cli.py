@@ -114,14 +114,16 @@ def _semvae(experiment: Experiment) -> str:
 
 def _probe(experiment: Experiment) -> str:
     from lwd.probe import run
+    from lwd.report import save_curves
 
-    return f"learned {run(experiment).to_dict()['groups']}, in {experiment.output / 'probe'}"
+    return f"learned {run(experiment, preview=save_curves).to_dict()['groups']}, in {experiment.output / 'probe'}"
 
 
 def _sweep(experiment: Experiment) -> str:
     from lwd.probe import sweep
+    from lwd.report import save_curves
 
-    rows, schedule = sweep(experiment)
+    rows, schedule = sweep(experiment, preview=save_curves)
     lines = [
         f"lambda {row.kinetic_weight:<6g} distance from collapse {row.distance_from_collapse:.3f}"
         f"{'  collapsed' if row.collapsed else ''}"
@@ -132,9 +134,10 @@ def _sweep(experiment: Experiment) -> str:
 
 
 def _train(experiment: Experiment) -> str:
+    from lwd.previews import SamplePreview
     from lwd.train import run
 
-    return f"trained {run(experiment)}"
+    return f"trained {run(experiment, SamplePreview(experiment))}"
 
 
 def _sample(experiment: Experiment) -> str:
@@ -184,6 +187,34 @@ def export(
         _print(write(checkpoint, target))
         if push_to is not None:
             _print(push(target, push_to))
+
+
+@app.command()
+def ema(
+    folder: Annotated[Path, typer.Argument(help="A training run with train.posthoc_ema, e.g. OUTPUT/train/NAME")],
+    sigma_rel: Annotated[float, typer.Option(help="The average's width, as a share of the steps, e.g. 0.08")],
+    step: Annotated[int | None, typer.Option(help="After how many steps; default: at the last snapshot")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder in which step-STEP is written; default: FOLDER-sigma-WIDTH")
+    ] = None,
+) -> None:
+    """An average of the weights of any width, after training: a checkpoint for `lwd sample` and `lwd export`."""
+    from lwd.train.posthoc import reconstruct
+
+    with _one_line_errors():
+        _print(reconstruct(folder, sigma_rel, step, out))
+
+
+@app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(help="The folder of a run: OUTPUT/train/NAME, OUTPUT/probe, ...")],
+    once: Annotated[bool, typer.Option("--once", help="Print the screen once and stop")] = False,
+) -> None:
+    """One screen about a run, from its log as it grows: progress, losses, speed, and the curve of a probe."""
+    from lwd.report.live import watch as show
+
+    with _one_line_errors():
+        show(folder, once)
 
 
 @app.command()

@@ -12,6 +12,7 @@ from lwd.data.extract import run as encode
 from lwd.errors import UserError
 from lwd.experiment import Experiment
 from lwd.files import read_json, write_json
+from lwd.previews import SamplePreview
 from lwd.report.comparison import RESULTS, Result
 from lwd.runtime.checkpoint import checkpoint_path
 from lwd.runtime.jobs import run_jobs
@@ -36,7 +37,7 @@ def run(config: Path, overrides: Iterable[str] = ()) -> Path:
     say("[1/4] encode: real images to latents", show)
     encode(experiment)
     say("[2/4] sweep: learn a schedule for each lambda, keep the weakest that does not collapse", show)
-    probe.sweep(experiment)
+    probe.sweep(experiment, preview=report.save_curves)
     say("[3/4] compare: train, sample and evaluate each schedule", show)
     jobs = [Job(experiment, v, s) for s in experiment.compare.seeds for v in experiment.compare.variants]
     units = max(experiment.compare.budgets) + len(experiment.compare.budgets) * experiment.sample.num
@@ -53,7 +54,7 @@ def compare_one(job: Job) -> list[Result]:
     settings = job.experiment.variant(job.variant)
     settings = settings.model_copy(update={"name": name, "steps": max(budgets), "checkpoint_steps": budgets})
     one = job.experiment.model_copy(update={"seed": job.seed, "train": settings})
-    train.run(one)
+    train.run(one, SamplePreview(one))
     return [_measure(one, job, name, steps) for steps in budgets]
 
 

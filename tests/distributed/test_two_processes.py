@@ -47,8 +47,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("stage", ["probe", "train", "semvae"])
 def test_two_processes_take_the_same_steps_as_one(stage: str, data: Path, tmp_path: Path) -> None:
     settings = {
-        "probe": ["probe={steps: 12, burn_in: 6, batch: 16, lr: 1e-3}"],
-        "train": ["train={steps: 12, batch: 16, lr: 1e-3, heldout_every: 5, schedule: {kind: offset}}"],
+        "probe": ["probe={steps: 12, burn_in: 6, batch: 16, lr: 1e-3, preview_every: 5}"],
+        "train": [
+            "train={steps: 12, batch: 16, lr: 1e-3, heldout_every: 5, schedule: {kind: offset}}",
+            "train.preview_every=5",
+            "train.posthoc_ema=[0.1]",
+        ],
         "semvae": ["semvae={steps: 12, batch: 16, lr: 1e-3, warmup: 4, channels: 2, eval_every: 6}", "data.flip=true"],
     }[stage]
     traces = []
@@ -59,6 +63,9 @@ def test_two_processes_take_the_same_steps_as_one(stage: str, data: Path, tmp_pa
             "model={name: LightningDiT-Mini/1, num_classes: 10}", "compute.progress=false", *settings,
         )  # fmt: skip
         trace = output / {"train": "train/learned"}.get(stage, stage) / "trace.jsonl"
+        if stage != "semvae":
+            pictures = sorted(file.name for file in (trace.parent / "previews").iterdir())
+            assert pictures == [f"step-{step:08d}.png" for step in (5, 10, 12)]
         traces.append(computed([json.loads(line) for line in trace.read_text().splitlines()]))
     one, two = traces
     assert len(one) == len(two) == 12

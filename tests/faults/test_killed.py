@@ -82,6 +82,8 @@ def test_kill_9_at_random_instants(experiment, tmp_path, stage):
     """Checkpoints every third step, so that kills fall into their writing too; the last kills come after the end."""
     steps = 300
     settings = {"checkpoint_every": 3, "log_every": 2}
+    posthoc = experiment.train.model_copy(update={"posthoc_ema": (0.1,), "posthoc_every": 10})
+    experiment = experiment.model_copy(update={"train": posthoc})
     stage(changed(experiment, tmp_path / "whole", steps, **settings))
     killed = changed(experiment, tmp_path / "killed", steps, **settings)
     kills = run_with_kills(stage, killed, seed=0)
@@ -93,6 +95,9 @@ def test_kill_9_at_random_instants(experiment, tmp_path, stage):
     assert not list(mended.glob(".step-*")), "what killed writers left is removed"
     if stage is semvae.run:
         assert (whole / "heldout.json").read_text() == (mended / "heldout.json").read_text()
+    if stage is train.run:
+        assert len(find_checkpoints(whole / "posthoc")) == steps // 10
+        assert_same_files(whole / "posthoc", mended / "posthoc")
     if stage is probe.run:
         curves = [json.loads((f / "schedule.json").read_text())["groups"] for f in (whole, mended)]
         assert curves[0] == curves[1]

@@ -42,7 +42,7 @@ def test_the_sweep_takes_the_weakest_stable_lambda(experiment: Experiment, monke
     """Probes are replaced by curves whose collapse is known; only the choice is under test."""
     curves = {0.01: [-9.0, -9, -9, -9, 3], 0.04: [0.0, 0, 0, 0, 1], 0.1: [2.0, -3, -3, -3, -3]}
 
-    def fake_run(config: Experiment, folder: object) -> Schedule:
+    def fake_run(config: Experiment, folder: object, preview: object) -> Schedule:
         weight = config.probe.kinetic_weight
         made = schedule(curves[weight])
         made.provenance["lambda"] = weight

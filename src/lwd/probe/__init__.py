@@ -1,8 +1,8 @@
 """Stage I: learning the schedule."""
 
-from lwd.probe.collapse import distance_from_collapse
 from lwd.probe.loop import ProbeConfig, ProbeSettings, run
 from lwd.probe.sweep import SweepConfig, SweepRow, SweepSettings, sweep
+from lwd.schedules.collapse import distance_from_collapse
 
 __all__ = [
     "ProbeConfig",

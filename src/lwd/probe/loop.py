@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,9 @@ from torch import Tensor, nn
 import lwd
 from lwd.config import Config
 from lwd.data.batches import StepBatch, StepBatches, draw
+from lwd.errors import UserError
 from lwd.flow import Jacobian, Reduction, interpolate, schedule_objective
 from lwd.models import LightningDiT, training_flops
-from lwd.probe.collapse import distance_from_collapse
 from lwd.runtime.checkpoint import Content, load_module, load_optimizer, load_tensors, optimizer_tensors
 from lwd.runtime.engine import Engine
 from lwd.runtime.logging import Metric
@@ -24,8 +24,11 @@ from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
 from lwd.runtime.watch import Work, by_local_time
 from lwd.schedules import PolynomialCurve, Schedule
+from lwd.schedules.collapse import distance_from_collapse
 
 CURVE_POINTS = (0.25, 0.5, 0.75)
+PREVIEWS = "previews.safetensors"
+"""rho at the steps of the pictures so far."""
 
 
 class ProbeSettings(Config):
@@ -42,6 +45,8 @@ class ProbeSettings(Config):
     reduction: Reduction = "mean_flat"
     degree: PositiveInt = 4
     label_dropout: float = Field(default=0.1, ge=0, le=1)
+    preview_every: NonNegativeInt = 0
+    """Steps between two pictures of the curve, previews/step-*.png in the probe's folder, one at the end; 0: none."""
 
     @model_validator(mode="after")
     def _burn_in_ends(self) -> ProbeSettings:
@@ -50,6 +55,10 @@ class ProbeSettings(Config):
                 f"burn_in {self.burn_in} must lie in [0, steps = {self.steps}): nothing is averaged otherwise"
             )
         return self
+
+
+Preview = Callable[[Path, Schedule, Schedule | None, Sequence[Schedule]], None]
+"""Draws into a file: the present schedule, the averaged one (None during burn-in), those of earlier pictures."""
 
 
 class ProbeConfig(RunConfig):
@@ -84,9 +93,16 @@ class ProbeTask:
 
     checkpoint_steps: tuple[int, ...] = ()
 
-    def __init__(self, objective: ProbeObjective, settings: ProbeSettings) -> None:
+    def __init__(
+        self,
+        objective: ProbeObjective,
+        settings: ProbeSettings,
+        preview: Callable[[int, Schedule, Schedule | None, Sequence[Schedule]], None] | None = None,
+    ) -> None:
         self.module = objective
-        self._burn_in = settings.burn_in
+        self._burn_in, self._steps, self._preview_every = settings.burn_in, settings.steps, settings.preview_every
+        self._preview = preview
+        self._drawn: dict[int, dict[str, Tensor]] = {}
         self._names = [n for n in objective.schedule.names if isinstance(objective.schedule[n], PolynomialCurve)]
         self.optimizer = adamw((objective.model, settings.lr), (objective.schedule, settings.rho_lr))
         device = next(objective.parameters()).device
@@ -106,8 +122,25 @@ class ProbeTask:
             self._count += 1
             for name in self._names:
                 self._sum[name] += self._rho(name)
+        if self._preview_every and (step % self._preview_every == 0 or step == self._steps):
+            self._draw(step)
         rho = {f"rho_{name}": self._rho(name).clone() for name in self._names}
         return rho | {f"curve_{name}": self.module.schedule[name](self._points)[0] for name in self._names}
+
+    def _draw(self, step: int) -> None:
+        """Hand the schedules to the preview, and remember this one for the pictures to come."""
+        present = {name: self._rho(name).cpu().clone() for name in self._names}
+        if self._preview is not None:
+            averaged = self.frozen(self.averaged()) if self._count else None
+            earlier = [self.frozen(rho) for _, rho in sorted(self._drawn.items())]
+            self._preview(step, self.frozen(present), averaged, earlier)
+        self._drawn[step] = present
+
+    def frozen(self, rho: Mapping[str, Tensor]) -> Schedule:
+        """The schedule with the learned groups at ``rho``, on the CPU."""
+        schedule = self.module.schedule
+        curves = {n: PolynomialCurve.from_rho(rho[n].cpu()) if n in rho else schedule[n] for n in schedule.names}
+        return Schedule(curves).requires_grad_(False)
 
     def averaged(self) -> dict[str, Tensor]:
         """The mean of rho over the steps after burn-in, by group."""
@@ -120,7 +153,11 @@ class ProbeTask:
             "optimizer.safetensors": optimizer_tensors(self.module, self.optimizer),
             "buffer.safetensors": {f"sum/{name}": value for name, value in self._sum.items()}
             | {"count": torch.tensor(self._count)},
+            **({PREVIEWS: self._drawn_tensors()} if self._drawn else {}),
         }
+
+    def _drawn_tensors(self) -> dict[str, Tensor]:
+        return {f"{step}/{name}": value for step, rho in self._drawn.items() for name, value in rho.items()}
 
     def load(self, folder: Path) -> None:
         """What `files` holds."""
@@ -130,15 +167,21 @@ class ProbeTask:
         self._count = int(buffer["count"])
         for name in self._names:
             self._sum[name].copy_(buffer[f"sum/{name}"])
+        for key, value in (load_tensors(folder / PREVIEWS) if (folder / PREVIEWS).is_file() else {}).items():
+            step, _, name = key.partition("/")
+            self._drawn.setdefault(int(step), {})[name] = value
 
 
-def run(config: ProbeConfig, folder: Path | None = None) -> Schedule:
+def run(config: ProbeConfig, folder: Path | None = None, preview: Preview | None = None) -> Schedule:
     """Algorithm 1, stage I: the learned schedule, also written to ``folder/schedule.json`` (default OUTPUT/probe).
 
-    The denoiser is thrown away. Raises UserError for input that does not fit.
+    The denoiser is thrown away. ``preview`` draws what ``probe.preview_every`` asks for (`lwd.report.save_curves`).
+    Raises UserError for input that does not fit.
     """
     settings, layout = config.probe, config.layout
     folder = folder or config.output / "probe"
+    if settings.preview_every and preview is None:
+        raise UserError("probe.preview_every: nothing was given to draw with; use `lwd probe`, or hand in a preview")
     engine = Engine(config.compute)
     shards = config.shards("train", features=False)
     config.check_labels(shards)
@@ -146,8 +189,13 @@ def run(config: ProbeConfig, folder: Path | None = None) -> Schedule:
         model = engine.place(config.model.build(layout, shards.input_size))
     engine.shard(model)
     schedule = Schedule.learnable(layout.names, config.leader, settings.degree).to(engine.device)
-    task = ProbeTask(ProbeObjective(model, schedule, settings, config.seed), settings)
-    recipe = config.recipe(probe=settings.model_dump(mode="json"))
+
+    def draw_preview(step: int, present: Schedule, averaged: Schedule | None, earlier: Sequence[Schedule]) -> None:
+        if preview is not None and engine.is_main:
+            preview(folder / "previews" / f"step-{step:08d}.png", present, averaged, earlier)
+
+    task = ProbeTask(ProbeObjective(model, schedule, settings, config.seed), settings, draw_preview)
+    recipe = config.recipe(probe=settings.model_dump(mode="json", exclude={"preview_every"}))
     engine.fit(
         task,
         StepBatches(shards, settings.batch, config.seed, engine.rank, engine.world),
@@ -158,21 +206,12 @@ def run(config: ProbeConfig, folder: Path | None = None) -> Schedule:
         on_start=lambda: write_run_files(config, folder),
         work=Work(settings.batch, training_flops(model)),
     )
-    learned = _freeze(schedule, task.averaged(), _provenance(config))
+    learned = task.frozen(task.averaged())
+    learned.provenance = {**_provenance(config), "distance_from_collapse": distance_from_collapse(learned)}
     if engine.is_main:
         learned.save(folder / "schedule.json")
     engine.barrier()
     return learned
-
-
-def _freeze(schedule: Schedule, averaged: Mapping[str, Tensor], provenance: Mapping[str, Any]) -> Schedule:
-    curves = {
-        name: PolynomialCurve.from_rho(averaged[name].cpu()) if name in averaged else schedule[name]
-        for name in schedule.names
-    }
-    frozen = Schedule(curves).requires_grad_(False)
-    frozen.provenance = {**provenance, "distance_from_collapse": distance_from_collapse(frozen)}
-    return frozen
 
 
 def _provenance(config: ProbeConfig) -> dict[str, Any]:

@@ -10,12 +10,12 @@ from pydantic import Field, NonNegativeInt, field_validator
 from lwd.config import Config
 from lwd.errors import UserError
 from lwd.files import write_json
-from lwd.probe.collapse import distance_from_collapse
-from lwd.probe.loop import CURVE_POINTS, ProbeConfig, run
+from lwd.probe.loop import CURVE_POINTS, Preview, ProbeConfig, run
 from lwd.runtime.engine import Engine
 from lwd.runtime.jobs import run_jobs
 from lwd.runtime.run import write_run_files
 from lwd.schedules import PolynomialCurve, Schedule
+from lwd.schedules.collapse import distance_from_collapse
 
 
 class SweepSettings(Config):
@@ -52,15 +52,16 @@ class SweepRow:
     curve: dict[str, list[float]]
 
 
-def sweep(config: SweepConfig) -> tuple[list[SweepRow], Schedule]:
+def sweep(config: SweepConfig, preview: Preview | None = None) -> tuple[list[SweepRow], Schedule]:
     """A probe per lambda; returns the table and the schedule of the weakest lambda that did not collapse.
 
     Writes OUTPUT/sweep/lambda-*/ , OUTPUT/sweep/table.json and the chosen OUTPUT/schedule.json. Finished probes are
-    found again. Raises UserError where every lambda collapses; says so where none does.
+    found again. ``preview``, as of `run`, must be picklable. Raises UserError where every lambda collapses; says so
+    where none does.
     """
     engine = Engine(config.compute)
     processes = config.sweep.processes if engine.world == 1 else 1
-    jobs = [_Job(config, weight) for weight in config.sweep.kinetic_weights]
+    jobs = [_Job(config, weight, preview) for weight in config.sweep.kinetic_weights]
     schedules = run_jobs(
         _probe, jobs, "sweep", config.probe.steps, processes, engine.is_main and config.compute.progress
     )
@@ -92,12 +93,13 @@ def sweep(config: SweepConfig) -> tuple[list[SweepRow], Schedule]:
 class _Job:
     config: SweepConfig
     kinetic_weight: float
+    preview: Preview | None
 
 
 def _probe(job: _Job) -> Schedule:
     probe = job.config.probe.model_copy(update={"kinetic_weight": job.kinetic_weight})
     one = job.config.model_copy(update={"probe": probe})
-    return run(one, job.config.output / "sweep" / f"lambda-{job.kinetic_weight:g}")
+    return run(one, job.config.output / "sweep" / f"lambda-{job.kinetic_weight:g}", job.preview)
 
 
 def _row(weight: float, schedule: Schedule, collapsed_below: float) -> SweepRow:

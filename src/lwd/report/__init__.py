@@ -1,5 +1,6 @@
-"""The report: one self-contained HTML page of everything that an output folder holds."""
+"""The report: one self-contained HTML page of everything that an output folder holds; pictures of a run under way."""
 
 from lwd.report.page import write_page
+from lwd.report.preview import save_curves
 
-__all__ = ["write_page"]
+__all__ = ["save_curves", "write_page"]

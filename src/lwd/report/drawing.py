@@ -6,46 +6,50 @@ import functools
 import io
 import re
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec
 
 import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lwd.report.theme import stand_in, with_variables
+from lwd.files import atomic_path
+from lwd.report.theme import light_colours, stand_in, with_variables
 
 P = ParamSpec("P")
 
-_STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.0,
-    "text.color": stand_in("ink"),
-    "axes.edgecolor": stand_in("rule"),
-    "axes.facecolor": "none",
-    "axes.labelcolor": stand_in("muted"),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.formatter.use_mathtext": False,
-    "axes.unicode_minus": True,
-    "figure.facecolor": "none",
-    "grid.color": stand_in("grid"),
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "legend.handlelength": 1.8,
-    "lines.linewidth": 1.7,
-    "lines.solid_capstyle": "round",
-    "savefig.facecolor": "none",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "lwd",
-    "xtick.color": stand_in("rule"),
-    "xtick.labelcolor": stand_in("muted"),
-    "ytick.color": stand_in("rule"),
-    "ytick.labelcolor": stand_in("muted"),
-}
+
+def _style() -> dict[str, Any]:
+    return {
+        "font.family": "DejaVu Sans",
+        "font.size": 9.0,
+        "text.color": stand_in("ink"),
+        "axes.edgecolor": stand_in("rule"),
+        "axes.facecolor": "none",
+        "axes.labelcolor": stand_in("muted"),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.formatter.use_mathtext": False,
+        "axes.unicode_minus": True,
+        "figure.facecolor": "none",
+        "grid.color": stand_in("grid"),
+        "grid.linewidth": 0.8,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "legend.handlelength": 1.8,
+        "lines.linewidth": 1.7,
+        "lines.solid_capstyle": "round",
+        "savefig.facecolor": "none",
+        "svg.fonttype": "none",
+        "svg.hashsalt": "lwd",
+        "xtick.color": stand_in("rule"),
+        "xtick.labelcolor": stand_in("muted"),
+        "ytick.color": stand_in("rule"),
+        "ytick.labelcolor": stand_in("muted"),
+    }
 
 
 def picture(
@@ -59,7 +63,7 @@ def picture(
     def decorate(draw: Callable[Concatenate[Axes, P], None]) -> Callable[P, Markup]:
         @functools.wraps(draw)
         def drawn(*args: P.args, **kwargs: P.kwargs) -> Markup:
-            with matplotlib.rc_context(_STYLE):
+            with matplotlib.rc_context(_style()):
                 figure = Figure(figsize=(width, height), layout="constrained")
                 draw(figure.add_subplot(), *args, **kwargs)
                 file = io.StringIO()
@@ -70,6 +74,14 @@ def picture(
         return drawn
 
     return decorate
+
+
+def save_png(path: Path, draw: Callable[[Axes], None], width: float = 4.5, height: float = 3.6) -> None:
+    """What ``draw`` draws, on a light ground, as a PNG; sizes in inches of 160 pixels."""
+    with light_colours(), matplotlib.rc_context(_style()), atomic_path(path) as temporary:
+        figure = Figure(figsize=(width, height), layout="constrained", facecolor=stand_in("card"))
+        draw(figure.add_subplot())
+        figure.savefig(temporary, format="png", dpi=160, facecolor=stand_in("card"), metadata={"Software": None})
 
 
 def _inline(svg: str, label: str) -> Markup:

@@ -55,6 +55,12 @@ def unit_square(axes: Axes, lines: Sequence[Line], x_label: str, y_label: str) -
     _unit_square(axes, lines, x_label, y_label)
 
 
+def draw_unit_square(axes: Axes, lines: Sequence[Line], x_label: str, y_label: str, title: str) -> None:
+    """The same, with a title, for pictures that stand alone."""
+    _unit_square(axes, lines, x_label, y_label)
+    axes.set_title(title, loc="left", fontsize=9, color=stand_in("muted"))
+
+
 @picture("How settled each group is over global time", width=3.9, height=3.2)
 def settled(axes: Axes, lines: Sequence[Line]) -> None:
     """How much of its way each group's prediction has gone, over global time."""

@@ -7,6 +7,9 @@ inline SVG follows the reader's colour scheme.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 _SURFACES = {
     "ground": ("#faf9f7", "#131519"),
@@ -49,6 +52,7 @@ COLOURS: dict[str, tuple[str, str]] = {
 }
 """Name -> (light, dark)."""
 
+_LIGHT: ContextVar[bool] = ContextVar("light", default=False)
 _STAND_IN = re.compile(r"#0100([0-9a-f]{2})")
 
 
@@ -62,8 +66,20 @@ def ramp_colour(index: int, count: int) -> str:
     return f"ramp{round(index * (_RAMP_LEVELS - 1) / max(count - 1, 1))}"
 
 
+@contextmanager
+def light_colours() -> Iterator[None]:
+    """Within the block `stand_in` gives the colours for a light ground themselves, for drawings that are no SVG."""
+    token = _LIGHT.set(True)
+    try:
+        yield
+    finally:
+        _LIGHT.reset(token)
+
+
 def stand_in(name: str) -> str:
     """The colour that stands for ``name`` in a drawing."""
+    if _LIGHT.get():
+        return COLOURS[name][0]
     return f"#0100{list(COLOURS).index(name):02x}"
 
 

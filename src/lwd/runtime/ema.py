@@ -34,10 +34,11 @@ class EMA(Generic[M]):
         return [average for average, _ in moving], [live for _, live in moving]
 
     @torch.no_grad()
-    def update(self) -> None:
-        """average <- decay * average + (1 - decay) * weights, in one fused call."""
+    def update(self, decay: float | None = None) -> None:
+        """average <- decay * average + (1 - decay) * weights, in one fused call; ``decay``: of this update alone."""
         averages, weights = self._moving
-        torch._foreach_lerp_([local(t) for t in averages], [local(t) for t in weights], 1.0 - self.decay)
+        share = 1.0 - (self.decay if decay is None else decay)
+        torch._foreach_lerp_([local(t) for t in averages], [local(t) for t in weights], share)
 
     @torch.no_grad()
     def drift(self) -> Tensor:

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from lwd.errors import Preempted, UserError
-from lwd.files import discard, write_json
+from lwd.files import discard
 from lwd.models import LightningDiT
 from lwd.runtime.checkpoint import (
     Content,
@@ -31,13 +31,16 @@ from lwd.runtime.checkpoint import (
 )
 from lwd.runtime.compute import ComputeConfig
 from lwd.runtime.guard import Guard
-from lwd.runtime.logging import Metric, MetricLog, add_share, read_log
+from lwd.runtime.lock import alone_in
+from lwd.runtime.logging import Metric, MetricLog, add_share
 from lwd.runtime.memory import keep_freed_memory
 from lwd.runtime.nested import each, rows, samples
+from lwd.runtime.posthoc import SNAPSHOTS, drop_snapshots
 from lwd.runtime.preemption import Preemption, ignore_signals
 from lwd.runtime.progress import progress_bar, say
 from lwd.runtime.reading import read_ahead
 from lwd.runtime.sharding import prepare, shard, undivided
+from lwd.runtime.skipped import check_skipped
 from lwd.runtime.trackers import Trackers
 from lwd.runtime.watch import Watch, Work, summary
 from lwd.runtime.writer import CheckpointWriter
@@ -46,6 +49,7 @@ S = TypeVar("S", bound=tuple[Any, ...])
 S_co = TypeVar("S_co", bound=tuple[Any, ...], covariant=True)
 
 GUARD = "guard.safetensors"
+GO_ON = "the same command goes on"
 
 
 class StepData(Protocol[S_co]):
@@ -142,57 +146,62 @@ class Engine:
         before_step: Callable[[int], None] = lambda step: None,
         work: Work | None = None,
         at_block: Callable[[], Mapping[str, Tensor]] = dict,
+        snapshot: Callable[[int], Mapping[str, Content]] = lambda step: {},
     ) -> Path:
         """Train ``task`` for ``steps`` steps, logging to ``folder/trace.jsonl``.
 
         ``batches[step]`` is this process's share of the step. ``before_step(step)`` is the place to set a scheduled
         learning rate. ``work`` is what a step does, for the throughput; ``at_block()`` gives scalars for the last line
-        of each block of the log.
+        of each block of the log. What ``snapshot(step)`` gives after ``step`` steps is kept for good, in
+        ``folder/posthoc/step-*``; nothing where it is empty.
 
         Goes on from the newest checkpoint in ``folder``; with ``compute.resume`` off it removes what is there and
         starts afresh. ``on_start`` is called on the main process once nothing stands in the way. Returns the last
-        checkpoint's folder. Raises UserError where a checkpoint is of another recipe or past ``steps``, or too many
-        steps in a row had to be skipped (`Guard`); Preempted, after a checkpoint, where the process was asked to stop.
+        checkpoint's folder. Raises UserError where a checkpoint is of another recipe or past ``steps``, too many steps
+        in a row had to be skipped (`Guard`), or another run is in ``folder``; Preempted, after a checkpoint, where the
+        process was asked to stop.
         """
         module, optimizer = prepare(self._accelerator, task.module, task.optimizer)
         alone = undivided(task.module)
         guard = Guard(task.module.parameters(), task.optimizer, self.compute.clip_norm, self.compute.spike)
         guarded = _Guarded(task, guard)
-        first = self._resume(guarded, folder, recipe, steps)
-        if self.is_main:
-            on_start()
-        loader = self._load(batches, range(first, steps))
-        module.train()
-        with (
-            closing(Trackers(self.compute.trackers, folder, recipe, first, self.is_main)) as trackers,
-            Preemption(self.mean if self.world > 1 else None, self.device) as preemption,
-            CheckpointWriter(folder, recipe) as writer,
-            progress_bar(title, steps, first, self.is_main and self.compute.progress) as bar,
-        ):
-            log = MetricLog(folder / "trace.jsonl", self.mean, self.is_main, first, self.world, trackers.log)
-            watch = Watch(log, self.device, self.mean, self.world, work, at_block)
-            for step, step_batch in enumerate(watch.loading(loader), start=first):
-                before_step(step)
-                metrics = self._forward_backward(module, self._to_device(step_batch), step)
-                for parameter in alone:
-                    parameter.grad = None if parameter.grad is None else self.mean(parameter.grad)
-                metrics |= guard.inspect()
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                watch.add(step, {**metrics, **task.after_step(step + 1)})
-                bar(1)
-                stopping = preemption.requested(step + 1, last=step + 1 == steps)
-                due = self._due(task, step + 1) or step + 1 == steps or stopping
-                if due or (step + 1) % self.compute.log_every == 0:
-                    bar.note(summary(watch.flush()))
-                    self._check_skipped(guard, folder, batches, range(first, step + 1))
-                if due:
-                    self._checkpoint(writer, guarded, folder, step + 1)
-                if stopping:
-                    writer.wait()
-                    self.barrier()  # an end of the others would end the process that writes
-                    raise Preempted(f"{folder}: asked to stop, saved after step {step + 1}; the same command goes on")
-        self.barrier()
+        with alone_in(folder) if self.is_main else nullcontext():
+            first = self._resume(guarded, folder, recipe, steps)
+            if self.is_main:
+                drop_snapshots(folder / SNAPSHOTS, first)
+                on_start()
+            loader = self._load(batches, range(first, steps))
+            module.train()
+            with (
+                closing(Trackers(self.compute.trackers, folder, recipe, first, self.is_main)) as trackers,
+                Preemption(self.mean if self.world > 1 else None, self.device) as preemption,
+                CheckpointWriter(folder, recipe) as writer,
+                progress_bar(title, steps, first, self.is_main and self.compute.progress) as bar,
+            ):
+                log = MetricLog(folder / "trace.jsonl", self.mean, self.is_main, first, self.world, trackers.log)
+                watch = Watch(log, self.device, self.mean, self.world, work, at_block)
+                for step, step_batch in enumerate(watch.loading(loader), start=first):
+                    before_step(step)
+                    metrics = self._forward_backward(module, self._to_device(step_batch), step)
+                    for parameter in alone:
+                        parameter.grad = None if parameter.grad is None else self.mean(parameter.grad)
+                    metrics |= guard.inspect()
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+                    watch.add(step, {**metrics, **task.after_step(step + 1)})
+                    bar(1)
+                    stopping = preemption.requested(step + 1, last=step + 1 == steps)
+                    due = self._due(task, step + 1) or step + 1 == steps or stopping
+                    if due or (step + 1) % self.compute.log_every == 0:
+                        bar.note(summary(watch.flush()))
+                        check_skipped(guard, self.compute.skip_limit, folder, batches.images, first, self.is_main)
+                    if (kept := snapshot(step + 1)) or due:
+                        self._checkpoint(writer, guarded if due else None, kept, folder, step + 1)
+                    if stopping:
+                        writer.wait()
+                        self.barrier()  # an end of the others would end the process that writes
+                        raise Preempted(f"{folder}: asked to stop, saved after step {step + 1}; {GO_ON}")
+            self.barrier()
         return checkpoint_path(folder, steps)
 
     def _forward_backward(self, module: nn.Module, batch: S, step: int) -> dict[str, Metric]:
@@ -250,34 +259,27 @@ class Engine:
         every = self.compute.checkpoint_every
         return step in task.checkpoint_steps or (every > 0 and step % every == 0)
 
-    def _checkpoint(self, writer: CheckpointWriter, guarded: _Guarded, folder: Path, step: int) -> None:
-        files = Files(guarded.files())
+    def _checkpoint(
+        self, writer: CheckpointWriter, guarded: _Guarded | None, kept: Mapping[str, Content], folder: Path, step: int
+    ) -> None:
+        snapshot = Files(kept) if kept else None
+        files = None if guarded is None else Files(guarded.files())
         if self.is_main:
-            writer.put(step, files, lambda: self._prune(guarded.task, folder, step))
+            task = None if guarded is None else guarded.task
+            writer.put(step, files, lambda: self._prune(task, folder, step), snapshot)
         else:
-            files.join()
+            for piece in (snapshot, files):
+                if piece is not None:
+                    piece.join()
 
-    def _prune(self, task: Task, folder: Path, step: int) -> None:
+    def _prune(self, task: Task | None, folder: Path, step: int) -> None:
         """Keep the last ``keep_checkpoints`` periodic ones (0: all) and those that the task wants for good."""
+        if task is None:
+            return
         keep = self.compute.keep_checkpoints
         periodic = [s for s in find_checkpoints(folder) if s not in task.checkpoint_steps and s <= step]
         for old in periodic[:-keep] if keep else []:
             discard(checkpoint_path(folder, old))
-
-    def _check_skipped(self, guard: Guard, folder: Path, batches: StepData[S], done: range) -> None:
-        """Raise UserError, leaving a list of skipped steps and their images, where too many were skipped in a row."""
-        longest = guard.longest_run()
-        if longest < self.compute.skip_limit:
-            return
-        report = folder / "skipped.json"
-        if self.is_main:
-            steps = [int(line["step"]) for line in read_log(folder / "trace.jsonl") if line.get("skipped")]
-            write_json(report, [{"step": s, "images": batches.images(s).tolist()} for s in steps if s in done])
-        raise UserError(
-            f"{folder}: {longest} steps in a row were skipped, their gradients not finite or far beyond the usual "
-            f"({report} lists their images); they changed nothing, the steps before may have: lower the learning rate "
-            "or set compute.clip_norm, and go back to an earlier checkpoint or start in another output"
-        )
 
 
 @dataclass(frozen=True)

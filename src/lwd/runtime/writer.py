@@ -9,6 +9,7 @@ from typing import Any
 from lwd.errors import UserError
 from lwd.runtime.background import Background
 from lwd.runtime.checkpoint import Files, checkpoint_path, save_checkpoint
+from lwd.runtime.posthoc import SNAPSHOTS
 
 
 class CheckpointWriter(Background):
@@ -21,16 +22,25 @@ class CheckpointWriter(Background):
         super().__init__("checkpoint", lowly=True)
         self._folder, self._recipe = folder, recipe
 
-    def put(self, step: int, files: Files, afterwards: Callable[[], None]) -> None:
-        """Start to write the checkpoint after ``step`` steps, then call ``afterwards``. Waits for the one before."""
-        self.wait()  # before the copy, so that there is one copy at most
-        self.start(self._write, step, files.copied(), afterwards)
+    def put(
+        self, step: int, files: Files | None, afterwards: Callable[[], None], snapshot: Files | None = None
+    ) -> None:
+        """Start to write the checkpoint after ``step`` steps, then call ``afterwards``. Waits for the one before.
 
-    def _write(self, step: int, files: Files, afterwards: Callable[[], None]) -> None:
-        try:
-            save_checkpoint(self._folder, step, files, self._recipe)
-        except Exception as error:  # safetensors has errors of its own for a full disk
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-            where = checkpoint_path(self._folder, step)
-            raise UserError(f"{where}: could not be written ({reason}); the checkpoints before it are whole") from error
+        A ``snapshot`` is written first, so that no run resumed from this checkpoint or a later one lacks it.
+        """
+        self.wait()  # before the copy, so that there is one copy at most
+        pieces = {self._folder / SNAPSHOTS: snapshot, self._folder: files}
+        self.start(self._write, step, {where: piece.copied() for where, piece in pieces.items() if piece}, afterwards)
+
+    def _write(self, step: int, pieces: Mapping[Path, Files], afterwards: Callable[[], None]) -> None:
+        for folder, files in pieces.items():
+            try:
+                save_checkpoint(folder, step, files, self._recipe)
+            except Exception as error:  # safetensors has errors of its own for a full disk
+                reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+                where = checkpoint_path(folder, step)
+                raise UserError(
+                    f"{where}: could not be written ({reason}); the checkpoints before it are whole"
+                ) from error
         afterwards()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor, nn
 
 from lwd.config import Config
@@ -23,11 +23,13 @@ from lwd.flow import (
     repa_loss,
 )
 from lwd.models import LightningDiT, load_weights, model_files, training_flops
+from lwd.models.pretrained import CONFIG
 from lwd.runtime.checkpoint import Content, load_optimizer, load_tensors, optimizer_tensors
 from lwd.runtime.ema import EMA
 from lwd.runtime.engine import Engine
 from lwd.runtime.logging import Metric
 from lwd.runtime.optim import adamw
+from lwd.runtime.posthoc import SNAPSHOTS, PosthocEMA, SigmaRel
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
 from lwd.runtime.watch import Work, by_local_time
@@ -55,6 +57,10 @@ class TrainSettings(Config):
     lr: PositiveFloat = 1e-4
     weight_decay: NonNegativeFloat = 0.0
     ema_decay: float = Field(default=0.9999, ge=0, le=1)
+    posthoc_ema: tuple[SigmaRel, ...] = ()
+    """Widths sigma_rel of power-function averages tracked beside it, e.g. [0.05, 0.1]; `lwd ema` makes any other."""
+    posthoc_every: PositiveInt = 10_000
+    """Steps between two of their snapshots, which are kept for good in OUTPUT/train/NAME/posthoc; one at the end."""
     corrected: bool = True
     """Weight each group's loss by t_g' (Eq. 33); SFD's own objective does not."""
     time_distribution: TimeDistribution = "uniform"
@@ -66,6 +72,31 @@ class TrainSettings(Config):
     """Steps whose checkpoints are kept for good, beside the periodic ones of ``compute``."""
     heldout_every: NonNegativeInt = 0
     """Steps between two measurements of the average's loss on held-out images, and one at the end; 0: none."""
+    preview_every: NonNegativeInt = 0
+    """Steps between two pictures of samples in OUTPUT/train/NAME/previews, and one at the end; 0: none."""
+    preview_images: PositiveInt = 16
+
+    @field_validator("posthoc_ema")
+    @classmethod
+    def _widths_differ(cls, widths: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(widths)) < len(widths):
+            raise ValueError(f"{list(widths)} repeats itself")
+        return widths
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the result, for `RunConfig.recipe`."""
+        ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every"}
+        ignored |= {"preview_every", "preview_images"}
+        if not self.posthoc_ema:  # as in checkpoints of before there were any
+            ignored.add("posthoc_ema")
+        return self.model_dump(mode="json", exclude=ignored)
+
+
+Preview = Callable[[LightningDiT, Schedule, Path | None], None]
+"""Draws samples of a network under a schedule into a file.
+
+Every process calls it at the same steps, since a network may be spread over them; all but the main one with None.
+"""
 
 
 class TrainConfig(RunConfig):
@@ -116,21 +147,29 @@ class TrainTask:
         settings: TrainSettings,
         heldout: HeldOut | None = None,
         shard: Callable[..., None] = lambda *models: None,
+        preview: Callable[[LightningDiT, int], None] = lambda model, step: None,
     ) -> None:
         self.module = objective
         self.ema = EMA(objective.model, settings.ema_decay)
-        shard(objective.model, self.ema.model)
+        self.posthoc = PosthocEMA(objective.model, settings.posthoc_ema)
+        shard(objective.model, self.ema.model, *(average.model for average in self.posthoc.averages.values()))
         self.optimizer = adamw((objective.model, settings.lr), weight_decay=settings.weight_decay)
         self.checkpoint_steps = settings.checkpoint_steps
-        self._settings, self._heldout = settings, heldout
+        self._settings, self._heldout, self._preview = settings, heldout, preview
 
     def after_step(self, step: int) -> Mapping[str, Tensor]:
-        """Move the average; measure it where that is due."""
+        """Move the averages; draw samples of the one and measure it where that is due."""
         self.ema.update()
-        every, last = self._settings.heldout_every, self._settings.steps
-        if self._heldout is not None and (step % every == 0 or step == last):
+        self.posthoc.update(step)
+        if self._due(step, self._settings.preview_every):
+            self._preview(self.ema.model, step)
+        if self._heldout is not None and self._due(step, self._settings.heldout_every):
             return self._heldout.measure(self.ema.model)
         return {}
+
+    def _due(self, step: int, every: int) -> bool:
+        """Every so many steps and at the end; 0: never."""
+        return every > 0 and (step % every == 0 or step == self._settings.steps)
 
     def at_block(self) -> Mapping[str, Tensor]:
         """How far the average is from the weights."""
@@ -141,24 +180,36 @@ class TrainTask:
         return {
             **model_files(self.module.model, "model"),
             **model_files(self.ema.model, "ema"),
+            **self.posthoc.files(SNAPSHOTS),
             "optimizer.safetensors": optimizer_tensors(self.module, self.optimizer),
             "schedule.json": self.module.schedule.to_json(),
         }
+
+    def snapshot(self, step: int) -> dict[str, Content]:
+        """What `lwd ema` needs of the averages, at the steps whose snapshots are kept; empty at others."""
+        if not self.posthoc.averages or not self._due(step, self._settings.posthoc_every):
+            return {}
+        config = model_files(self.module.model, ".")[f"./{CONFIG}"]
+        return {**self.posthoc.files("."), CONFIG: config, "schedule.json": self.module.schedule.to_json()}
 
     def load(self, folder: Path) -> None:
         """What `files` holds."""
         load_weights(self.module.model, folder / "model")
         load_weights(self.ema.model, folder / "ema")
+        self.posthoc.load(folder / SNAPSHOTS)
         load_optimizer(self.module, self.optimizer, load_tensors(folder / "optimizer.safetensors"))
 
 
-def run(config: TrainConfig) -> Path:
+def run(config: TrainConfig, preview: Preview | None = None) -> Path:
     """Algorithm 1, stage II: train to ``train.steps`` under OUTPUT/train/NAME; returns the last checkpoint's folder.
 
+    ``preview`` draws what ``train.preview_every`` asks for (`lwd.previews.SamplePreview`).
     Raises UserError for input that does not fit.
     """
     settings, layout = config.train, config.layout
     folder = config.output / "train" / settings.name
+    if settings.preview_every and preview is None:
+        raise UserError("train.preview_every: nothing was given to draw with; use `lwd train`, or hand in a preview")
     engine = Engine(config.compute)
     schedule = choose_schedule(config).to(engine.device)
     shards = config.shards("train", features=settings.repa_weight > 0)
@@ -172,9 +223,15 @@ def run(config: TrainConfig) -> Path:
         held = config.shards("heldout", features=False)
         config.check_labels(held)
         heldout = HeldOut(held, schedule, settings.reduction, settings.batch, config.seed, engine)
-    task = TrainTask(DenoiserObjective(model, schedule, settings, config.seed), settings, heldout, engine.shard)
-    ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every"}
-    recipe = config.recipe(train=settings.model_dump(mode="json", exclude=ignored), schedule=schedule.hash())
+
+    def draw_preview(average: LightningDiT, step: int) -> None:
+        file = folder / "previews" / f"step-{step:08d}.png"
+        if preview is not None:
+            preview(average, schedule, file if engine.is_main else None)
+
+    objective = DenoiserObjective(model, schedule, settings, config.seed)
+    task = TrainTask(objective, settings, heldout, engine.shard, draw_preview)
+    recipe = config.recipe(train=settings.recipe(), schedule=schedule.hash())
     return engine.fit(
         task,
         StepBatches(shards, settings.batch, config.seed, engine.rank, engine.world),
@@ -185,6 +242,7 @@ def run(config: TrainConfig) -> Path:
         on_start=lambda: write_run_files(config, folder),
         work=Work(settings.batch, training_flops(model, project=shards.feature_dim is not None)),
         at_block=task.at_block,
+        snapshot=task.snapshot,
     )
 
 

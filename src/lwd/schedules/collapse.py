@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lwd.schedules import PolynomialCurve, Schedule
+from lwd.schedules.polynomial import PolynomialCurve
+from lwd.schedules.schedule import Schedule
 
 
 def distance_from_collapse(schedule: Schedule) -> float | None:

@@ -1,0 +1,68 @@
+"""Pictures of samples while a denoiser trains: what the caller hands to `lwd.train.run`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lwd.data.colours import LatentColours
+from lwd.data.pictures import save_grid
+from lwd.data.shards import LatentShards
+from lwd.encoders.store import MANIFEST, Decoder, load_decoder
+from lwd.models import LightningDiT
+from lwd.sample import generate
+from lwd.schedules import Schedule
+from lwd.train import TrainConfig
+
+SOLVER_STEPS = 20
+_FIT_ON = 512
+"""How many real latents the colours of latents are fitted on."""
+
+
+@dataclass(frozen=True)
+class SamplePreview:
+    """Draws ``train.preview_images`` samples, of classes spread over all of them, always from the same seeds.
+
+    Heun's method in 20 steps. Decoded where the data has a decoder, else every group's latents in colours (up to three
+    principal directions), side by side.
+    """
+
+    config: TrainConfig
+
+    def __call__(self, model: LightningDiT, schedule: Schedule, file: Path | None) -> None:
+        """Sample, on every process; write where ``file`` is given."""
+        count, classes = self.config.train.preview_images, model.num_classes
+        places = torch.arange(count)
+        labels = places * classes // count if count < classes else places % classes
+        arguments = (model, schedule, model.layout, labels, places, model.input_size)
+        latents = generate(*arguments, solver="heun", steps=SOLVER_STEPS).latents.cpu()
+        if file is not None:
+            save_grid(self._pictures(latents), file, columns=math.ceil(math.sqrt(count)))
+
+    @cached_property
+    def _shards(self) -> LatentShards:
+        return self.config.shards("train", features=False)
+
+    @cached_property
+    def _decoder(self) -> Decoder | None:
+        path = self.config.data_path
+        return load_decoder(path) if (path / MANIFEST).is_file() else None
+
+    @cached_property
+    def _colours(self) -> dict[str, LatentColours]:
+        real = self._shards.read(torch.arange(min(_FIT_ON, len(self._shards)))).x1
+        return {name: LatentColours.fit(part) for name, part in self.config.layout.split(real).items()}
+
+    def _pictures(self, latents: Tensor) -> Tensor:
+        """Standardised latents (N, C, H, W) -> images (N, c, H', W') in [-1, 1]."""
+        layout = self.config.layout
+        if self._decoder is not None:
+            return self._decoder.decode(self._shards.destandardise(latents), layout)
+        parts = [self._colours[name](part) for name, part in layout.split(latents).items()]
+        return torch.cat([F.pad(part, (0, 1), value=1.0) for part in parts], dim=-1)[..., :-1]

@@ -1,0 +1,216 @@
+"""`lwd watch`: one screen about a run, from its log as it grows; the run itself is never touched."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from lwd.errors import UserError
+from lwd.schedules import PolynomialCurve, Schedule
+from lwd.schedules.collapse import distance_from_collapse
+
+TRACE = "trace.jsonl"
+_RECENT = 50
+"""Losses are means over so many steps."""
+_BLOCKS = "▁▂▃▄▅▆▇█"
+_BAR = 6
+_HISTORY = 60
+_RATES = {"images_per_s": "images/s", "tflops": "TFLOP/s", "data_wait": "data wait", "memory_gib": "memory, GiB"}
+_OTHERS = {"grad_norm": "gradient norm", "ema_drift": "EMA drift", "skipped": "skipped"}
+
+
+class Tail:
+    """The lines that a log gained since the last look; from the start again where it was replaced (a resumed run)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._read, self._file = path, 0, -1
+
+    def lines(self) -> tuple[bool, list[dict[str, Any]]]:
+        """Whether to forget what came before, and whole new lines; what is half written or no JSON is left out."""
+        with self._path.open("rb") as file:
+            status = self._path.stat()
+            fresh = status.st_ino != self._file or status.st_size < self._read
+            self._read, self._file = 0 if fresh else self._read, status.st_ino
+            file.seek(self._read)
+            whole, newline, _ = file.read().rpartition(b"\n")
+        self._read += len(whole) + len(newline)
+        return fresh, list(_parsed(whole.split(b"\n")))
+
+
+def _parsed(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
+    for line in lines:
+        try:
+            value = json.loads(line)
+        except ValueError:  # cut short by a kill
+            continue
+        if isinstance(value, dict) and isinstance(value.get("step"), int):
+            yield value
+
+
+@dataclass
+class Run:
+    """What is known of a run: its plan, the newest value of every key, the recent steps and all losses."""
+
+    folder: Path
+    latest: dict[str, Any] = field(default_factory=dict)
+    recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    losses: list[float] = field(default_factory=list)
+
+    def add(self, lines: Sequence[dict[str, Any]]) -> None:
+        """Take in new lines."""
+        for line in lines:
+            self.latest |= line
+            self.recent.append(line)
+            self.losses.append(float(line.get("loss", math.nan)))
+
+    @property
+    def done(self) -> int:
+        """Steps so far."""
+        return int(self.latest["step"]) + 1 if self.latest else 0
+
+    @property
+    def plan(self) -> tuple[int | None, int | None]:
+        """Steps in all and the batch, as far as config.yaml says."""
+        stage = "probe" if "kinetic" in self.latest else "train" if "flow" in self.latest else "semvae"
+        file = self.folder / "config.yaml"
+        try:
+            section = yaml.safe_load(file.read_text())[stage] if file.is_file() else {}
+            return section.get("steps"), section.get("batch")
+        except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{file}: not the config of a run") from error
+
+    def mean(self, key: str) -> float:
+        """Over the recent steps that have it."""
+        values = [line[key] for line in self.recent if key in line]
+        return math.fsum(values) / len(values) if values else math.nan
+
+
+def watch(folder: Path, once: bool = False, console: Console | None = None, every_s: float = 1.0) -> None:
+    """Show the run until its last step or Ctrl-C, or once. Raises UserError where there is no log."""
+    path = folder / TRACE
+    if not path.is_file():
+        raise UserError(f"{path}: no such log; name the folder of a run, e.g. OUTPUT/train/NAME")
+    tail, run, screen = Tail(path), Run(folder), console or Console()
+    run.add(tail.lines()[1])
+    if once:
+        screen.print(render(run))
+        return
+    with Live(render(run), console=screen, auto_refresh=False) as live, suppress(KeyboardInterrupt):
+        while run.done != run.plan[0]:
+            time.sleep(every_s)
+            fresh, lines = tail.lines()
+            run = Run(folder) if fresh else run
+            run.add(lines)
+            live.update(render(run), refresh=True)
+
+
+def render(run: Run) -> RenderableType:
+    """The screen."""
+    if not run.latest:
+        return Panel("no step is logged yet", title=Text(str(run.folder)), title_align="left")
+    steps, batch = run.plan
+    parts: list[RenderableType] = [_progress(run, steps, batch), f"loss  {sparkline(run.losses)}", _losses(run)]
+    parts += [_by_time(run.latest), _curves(run)]
+    parts.append(_facts({label: run.latest.get(key) for key, label in (_RATES | _OTHERS).items()}))
+    age = time.time() - (run.folder / TRACE).stat().st_mtime
+    return Panel(
+        Group(*parts), title=Text(str(run.folder)), subtitle=f"written {_duration(age)} ago", title_align="left"
+    )
+
+
+def _progress(run: Run, steps: int | None, batch: int | None) -> Table:
+    speed = run.latest.get("images_per_s")
+    left = (steps - run.done) * batch / speed if steps and batch and speed else math.nan
+    words = "finished" if run.done == steps else f"{_duration(left)} left" if math.isfinite(left) else ""
+    table = Table.grid(padding=(0, 1))
+    count = f"step {run.done:,}" + (f" of {steps:,}" if steps else "")
+    table.add_row(count, ProgressBar(total=steps, completed=run.done, width=30) if steps else "", words)
+    return table
+
+
+def _losses(run: Run) -> Table:
+    """The means of the losses over the recent steps; held-out ones as last measured."""
+    kinds = ("loss", "flow", "kinetic", "cosine", "repa")
+    keys = [k for k in run.latest if k in kinds or k.startswith("flow_")]
+    facts: dict[str, Any] = {key.replace("_", " "): run.mean(key) for key in keys}
+    if run.mean("flow") and "kinetic" in keys:
+        facts["kinetic / flow"] = run.mean("kinetic") / run.mean("flow")
+    facts |= {k.replace("_", " "): v for k, v in run.latest.items() if k.startswith("heldout_")}
+    return _facts(facts)
+
+
+def _by_time(latest: Mapping[str, Any]) -> Table:
+    """Each group's loss in every bin of its local time, as numbers and bars."""
+    table = Table.grid(padding=(0, 2))
+    keys = [k for k in latest if k.startswith("loss_by_time_") and f"{k}_count" in latest]
+    numbers = [x for key in keys for x in latest[key] if x is not None and math.isfinite(x)]
+    for key in keys:
+        cells = [f"{_number(x)} {_bar(x, max(numbers, default=1.0))}" for x in latest[key]]
+        table.add_row(f"loss by time of {key.removeprefix('loss_by_time_')}", *cells)
+    return table
+
+
+def _curves(run: Run) -> Table:
+    """Of a probe: where each learned curve is, and how far from collapse."""
+    table = Table.grid(padding=(0, 2))
+    for name in [key.removeprefix("rho_") for key in run.latest if key.startswith("rho_")]:
+        points = "  ".join(
+            f"t({p}) {_number(t)}" for p, t in zip((0.25, 0.5, 0.75), run.latest[f"curve_{name}"], strict=False)
+        )
+        curve = PolynomialCurve.from_rho(torch.tensor(run.latest[f"rho_{name}"]))
+        away = distance_from_collapse(Schedule({name: curve}))
+        table.add_row(f"curve of {name}", points, f"distance from collapse {_number(away)}")
+    return table
+
+
+def _facts(values: Mapping[str, Any]) -> Table:
+    """Names over numbers, for those that are there."""
+    table = Table.grid(padding=(0, 2))
+    there = {name: value for name, value in values.items() if value is not None}
+    table.add_row(*(f"[dim]{name}[/dim]" for name in there))
+    table.add_row(*(_number(value) for value in there.values()))
+    return table
+
+
+def sparkline(values: Sequence[float], width: int = _HISTORY) -> str:
+    """Means over equal stretches of ``values``, from the lowest to the highest, as blocks; blank where not finite."""
+    size = max(1, math.ceil(len(values) / width))
+    chunks = [[v for v in values[i : i + size] if math.isfinite(v)] for i in range(0, len(values), size)]
+    means = [math.fsum(chunk) / len(chunk) if chunk else math.nan for chunk in chunks]
+    finite = [mean for mean in means if math.isfinite(mean)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BLOCKS[round((mean - low) * scale)] if math.isfinite(mean) else " " for mean in means)
+
+
+def _bar(value: float | None, largest: float) -> str:
+    share = value / largest if value is not None and math.isfinite(value) and largest > 0 else 0.0
+    return ("█" * round(_BAR * share)).ljust(_BAR)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(int(seconds) // 60, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{int(seconds)} s"

@@ -1,0 +1,49 @@
+"""Where a probe's schedule is, while it learns: one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from matplotlib.axes import Axes
+from torch import Tensor
+
+from lwd.report.drawing import save_png
+from lwd.report.learned import TAU, extremal, polynomials
+from lwd.report.plots import DASHED, DOTTED, Line, draw_unit_square
+from lwd.report.text import count, listed, tau_to_the
+from lwd.report.theme import variant_colour
+from lwd.schedules import Schedule
+
+_FIRST_COLOUR = 2
+
+
+@torch.no_grad()
+def save_curves(path: Path, present: Schedule, averaged: Schedule | None, earlier: Sequence[Schedule]) -> None:
+    """A PNG, step-N.png, of the learned curves: averaged bold, present thin, earlier ones faint; tau and tau^(M+1)."""
+    lines = []
+    for i, (name, curve) in enumerate(polynomials(present).items()):
+        colour = variant_colour(_FIRST_COLOUR + i)
+        for k, schedule in enumerate(earlier):
+            label = f"{name}, earlier" if k == 0 else ""
+            lines.append(_line(label, schedule[name](TAU)[0], "ramp0", width=0.9))
+        lines.append(_line(f"{name}, present", curve(TAU)[0], colour, width=1.2))
+        if averaged is not None:
+            lines.append(_line(f"{name}, averaged", averaged[name](TAU)[0], colour, width=2.6))
+    degree = max((curve.degree for curve in polynomials(present).values()), default=1)
+    lines.append(Line("synchronous", TAU.numpy(), TAU.numpy(), "muted", DASHED, 1.0))
+    lines.append(
+        Line(f"extremal, {tau_to_the(degree + 1)}", TAU.numpy(), extremal(degree)(TAU)[0].numpy(), "muted", DOTTED, 1.0)
+    )
+    followers = f"local time of {listed(list(polynomials(present)))}"
+    title = f"after {count(int(path.stem.rpartition('-')[2]))} steps"
+
+    def draw(axes: Axes) -> None:
+        draw_unit_square(axes, lines, "global time τ", followers, title)
+
+    save_png(path, draw)
+
+
+def _line(label: str, values: Tensor, colour: str, width: float) -> Line:
+    return Line(label, TAU.numpy(), values.detach().to(torch.float64).numpy(), colour, width=width)

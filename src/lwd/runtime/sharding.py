@@ -27,17 +27,9 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -
     """
     mesh = init_device_mesh(device.type, (get_world_size(),))
     for block in blocks:
-        _compile_inside(block)
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)  # nobody writes to it
-
-
-def _compile_inside(block: nn.Module) -> None:
-    """Compile ``forward`` alone where the whole call was compiled: the hooks that gather would break the graph."""
-    if block._compiled_call_impl is not None:
-        block._compiled_call_impl = None
-        block.forward = torch.compile(block.forward, fullgraph=True)
 
 
 def prepare(accelerator: Accelerator, module: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:

@@ -37,7 +37,7 @@ def run(experiment, tmp_path):
 
     def recording(self, step):
         update(self, step)
-        live = next(iter(self.averages.values()))._live
+        live = next(iter(self.averages.values()))._moving[1]
         history.append([tensor.detach().double().clone() for tensor in live])
 
     with pytest.MonkeyPatch.context() as patch:

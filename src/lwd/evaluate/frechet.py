@@ -48,9 +48,12 @@ def _root_trace(sigma1: Tensor, sigma2: Tensor) -> Tensor:
     """
     factor1, definite1 = _factor(sigma1)
     factor2, definite2 = _factor(sigma2)
+    roots: Tensor
     if definite1 and definite2:
-        return torch.linalg.eigvalsh(factor1.T @ sigma2 @ factor1).clamp(min=0).sqrt().sum()
-    return torch.linalg.svdvals(factor1.T @ factor2).sum()
+        roots = torch.linalg.eigvalsh(factor1.T @ sigma2 @ factor1).clamp(min=0).sqrt()
+    else:
+        roots = torch.linalg.svdvals(factor1.T @ factor2)
+    return roots.sum()
 
 
 def _factor(sigma: Tensor) -> tuple[Tensor, bool]:

@@ -64,7 +64,10 @@ class FidInception(nn.Module):
         self.Mixed_7c = _BlockE(2048, _max_pool)
         self.fc = nn.Linear(2048, 1008)
         self.sha256: str | None = None
-        self.requires_grad_(False).eval().to(memory_format=torch.channels_last)  # a fifth faster on a CPU
+        self.requires_grad_(False).eval()
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):  # a fifth faster on a CPU, and what GPUs like
+                module.weight.data = module.weight.contiguous(memory_format=torch.channels_last)
         if weights is not None:
             path = Path(weights)
             state = read_weights(path)

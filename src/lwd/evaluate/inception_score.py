@@ -19,7 +19,7 @@ def inception_score(logits: Tensor, split_size: int = 5000) -> float:
         raise ValueError(f"split_size must be at least 1, got {split_size}")
     if not bool(torch.isfinite(logits).all()):
         raise ValueError("logits are not finite")
-    return float(torch.stack([_score(part) for part in logits.split(split_size)]).mean())
+    return float(torch.stack([_score(part) for part in torch.split(logits, split_size)]).mean())
 
 
 def _score(logits: Tensor) -> Tensor:

@@ -72,4 +72,6 @@ def _fetch(path: Path) -> None:
         torch.hub.download_url_to_file(PUBLISHED_URL, str(path), hash_prefix=PUBLISHED_SHA256, progress=False)
     except (OSError, RuntimeError) as error:  # no network, HTTP errors; a wrong checksum
         line = " ".join(str(error).split())
-        raise UserError(f"{PUBLISHED_URL}: cannot be fetched ({line}); put the file at {path}, or name yours") from error
+        raise UserError(
+            f"{PUBLISHED_URL}: cannot be fetched ({line}); put the file at {path}, or name yours"
+        ) from error

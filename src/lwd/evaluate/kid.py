@@ -55,8 +55,8 @@ def _mmd2(x: Tensor, y: Tensor) -> float:
 
 def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
     total = torch.zeros((), dtype=torch.float64, device=x.device)
-    for i, rows in enumerate(x.split(_ROWS)):
-        for j, columns in enumerate(y.split(_ROWS)):
+    for i, rows in enumerate(torch.split(x, _ROWS)):
+        for j, columns in enumerate(torch.split(y, _ROWS)):
             if x is not y or j >= i:  # the kernel of a set with itself is symmetric
                 block = _kernel(rows.double() @ columns.double().T, x.shape[1]).sum()
                 total += block if x is not y or j == i else 2 * block
@@ -64,7 +64,9 @@ def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _kernel_trace(x: Tensor) -> Tensor:
-    return torch.stack([_kernel(rows.double().square().sum(1), x.shape[1]).sum() for rows in x.split(_ROWS)]).sum()
+    return torch.stack(
+        [_kernel(rows.double().square().sum(1), x.shape[1]).sum() for rows in torch.split(x, _ROWS)]
+    ).sum()
 
 
 def _kernel(products: Tensor, dim: int) -> Tensor:

@@ -46,6 +46,8 @@ class Moments:
         """Take in (N, D) features of any real dtype. Raises ValueError for another width, and values not finite."""
         if features.ndim != 2 or features.shape[1] != self.dim:
             raise ValueError(f"features must have shape (N, {self.dim}), got {tuple(features.shape)}")
+        if not len(features):
+            return self
         finite = torch.isfinite(features).all(1)
         if not bool(finite.all()):
             raise ValueError(f"features are not finite in row {int(finite.logical_not().nonzero()[0])} of a batch")

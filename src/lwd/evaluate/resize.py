@@ -32,7 +32,7 @@ def _between(start: Tensor, end: Tensor, weight: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _taps(size_in: int, size_out: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each output pixel the two input pixels that it lies between (int64), and the second one's weight (float32)."""
+    """For each output pixel the two input pixels it lies between (int64), and the second one's weight (float32)."""
     scale = torch.tensor(size_in, dtype=torch.float32) / torch.tensor(size_out, dtype=torch.float32)
     place = torch.arange(size_out, dtype=torch.float32) * scale
     lower = place.floor()

@@ -52,7 +52,7 @@ def assert_definition(reference, samples, k=3, density_k=5, block=2048):
 
 def test_the_definition_at_2000_x_64():
     result = assert_definition(features(2000), features(1500, seed=1, scale=1.5))
-    assert 0.1 < result.precision < result.recall < 0.99  # neither answer is a matter of course
+    assert 0.1 < result.precision < result.recall < 0.995  # neither answer is a matter of course
 
 
 @pytest.mark.parametrize("block", [7, 64, 100])

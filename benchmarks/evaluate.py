@@ -29,6 +29,7 @@ IMAGES = 50_000
 FLOP_PER_IMAGE = 11.42e9
 """Two per multiply-add of the convolutions at 299x299."""
 BLOCK = 2048
+STAGES = ("inception", "frechet", "manifold")
 
 
 def features(rows: int, dim: int, seed: int, scale: float = 1.0) -> Tensor:
@@ -156,12 +157,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--scipy", action="store_true", help="measure scipy.linalg.sqrtm too")
     parser.add_argument("--check", action="store_true", help="compare precision and recall with float64")
+    parser.add_argument("--only", choices=STAGES, nargs="+", default=STAGES, help="these stages")
     arguments = parser.parse_args()
     print(machine())
-    inception(arguments)
+    if "inception" in arguments.only:
+        inception(arguments)
     x, y = features(arguments.rows, arguments.dim, 0), features(arguments.rows, arguments.dim, 1, 0.9)
-    frechet(moments(x, arguments.repeats), Moments(x.shape[1], x.device).add(y), arguments.repeats, arguments.scipy)
-    manifold(x, y, arguments.repeats, arguments.check)
+    if "frechet" in arguments.only:
+        frechet(moments(x, arguments.repeats), Moments(x.shape[1], x.device).add(y), arguments.repeats, arguments.scipy)
+    if "manifold" in arguments.only:
+        manifold(x, y, arguments.repeats, arguments.check)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
+from lwd.evaluate.graphdef import read_graph
 from lwd.files import checksum
 from lwd.runtime.checkpoint import load_tensors
 from lwd.runtime.foreign import load_foreign
@@ -43,6 +44,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise UserError(f"{path}: no such file; the Inception weights are at {PUBLISHED_URL}")
     if path.suffix == ".safetensors":
         return load_tensors(path)
+    if path.suffix == ".pb":
+        return read_graph(path)
     payload: Any = load_foreign(path)
     if not isinstance(payload, Mapping) or not all(isinstance(value, Tensor) for value in payload.values()):
         raise UserError(f"{path}: not a state dict of Inception; the published one is at {PUBLISHED_URL}")

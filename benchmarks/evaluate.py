@@ -120,17 +120,17 @@ def manifold(x: Tensor, y: Tensor, repeats: int, check: bool) -> None:
                 if k:
                     torch.cat(blocks, 1).topk(k, 1, largest=False, sorted=False)
 
-    seconds, least = in_turns(lambda: precision_recall(x, y), bare, repeats)
-    everything = median_seconds(lambda: manifold_metrics(x, y), max(1, repeats // 2), 0)
-    half = median_seconds(lambda: precision_recall(x, y, distances="adm-float16"), 1, 0)
     value = precision_recall(x, y)
+    seconds, least = in_turns(lambda: precision_recall(x, y), bare, repeats)
     print(
-        f"precision and recall, k = 3, {len(x)} and {len(y)} x {x.shape[1]}: {seconds:.2f} s, "
-        f"{seconds / least:.2f} of three products and selections ({least:.2f} s); with density and coverage "
-        f"{everything:.2f} s; ADM's float16 {half:.2f} s; {value.precision:.4f} {value.recall:.4f}",
+        f"precision and recall, k = 3, {len(x)} and {len(y)} x {x.shape[1]}: {seconds:.2f} s, {seconds / least:.2f} of "
+        f"three products and selections ({least:.2f} s); {value.precision:.4f} {value.recall:.4f}",
         flush=True,
     )
+    everything = median_seconds(lambda: manifold_metrics(x, y), max(1, repeats // 2), 0)
+    print(f"  with density and coverage: {everything:.2f} s", flush=True)
     if check:
+        print("  ADM's float16 distances: {:.4f} {:.4f}".format(*precision_recall(x, y, distances="adm-float16")))
         print("  all distances in float64: {:.4f} {:.4f}".format(*plain(x, y)), flush=True)
 
 

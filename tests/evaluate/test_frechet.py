@@ -65,8 +65,8 @@ def test_singular_covariances(rank):
     q = rotation(size)
     expected = float((a.sqrt() - b.sqrt()).square().sum())
     distance = frechet_distance(mean(size, 0), q * a @ q.T, mean(size, 0), q * b @ q.T)
-    # Eigenvalues that should be 0 come out as up to 1e-15, their roots as 3e-8, twelve of them, twice.
-    assert distance == pytest.approx(expected, abs=1e-6)
+    # Singular values of F1^T F2: no root of a rounded 0 is taken.
+    assert distance == pytest.approx(expected, abs=1e-12)
 
 
 def test_orthogonal_supports_share_nothing():
@@ -85,14 +85,78 @@ def test_fewer_samples_than_dimensions():
     """As in FID of small runs: 20 samples in 50 dimensions, singular, against themselves and moved."""
     x = torch.randn(20, 50, generator=generator(), dtype=torch.float64)
     m, s = gaussian_stats(x)
-    assert 0 <= frechet_distance(m, s, m, s) < 1e-5  # 31 roots of rounding, 3e-8 each, twice
-    assert frechet_distance(m, s, m + 2, s) == pytest.approx(4 * 50, abs=1e-5)
+    assert 0 <= frechet_distance(m, s, m, s) < 1e-11
+    assert frechet_distance(m, s, m + 2, s) == pytest.approx(4 * 50, abs=1e-11)
+
+
+@pytest.mark.parametrize("counts", [(20, 30), (20, 500), (500, 20), (51, 51), (50, 50), (2, 2), (2, 500)])
+def test_the_trace_of_the_root_is_a_nuclear_norm(counts):
+    """Independent of covariances: with X, Y the centred samples over sqrt(N - 1), Tr (S1 S2)^(1/2) = |X Y^T|_*."""
+    size = 50
+    samples = [torch.randn(n, size, generator=generator(i), dtype=torch.float64) for i, n in enumerate(counts)]
+    x, y = ((z - z.mean(0)).numpy() / np.sqrt(len(z) - 1) for z in samples)
+    root = np.linalg.svd(x @ y.T, compute_uv=False).sum()
+    means = np.square(samples[0].numpy().mean(0) - samples[1].numpy().mean(0)).sum()
+    expected = means + np.square(x).sum() + np.square(y).sum() - 2 * root
+    distance = frechet_distance(*gaussian_stats(samples[0]), *gaussian_stats(samples[1]))
+    # Rank N - 1 of 50 where N <= 50. The route by eigenvalues would be off by up to 1e-6 there.
+    assert distance == pytest.approx(expected, rel=1e-11)
+
+
+def test_one_point_many_times():
+    """All samples of a collapsed generator are one image: the distance to a law is |m1 - m2|^2 + Tr sigma1."""
+    m1, s1 = mean(30, 0), spd(30, 0)
+    m2, s2 = gaussian_stats(mean(30, 1).expand(10, 30))
+    expected = float((m1 - m2).square().sum() + s1.trace())
+    assert frechet_distance(m1, s1, m2, s2) == pytest.approx(expected, rel=1e-13)
+    assert frechet_distance(m2, s2, m2, s2) == 0
+
+
+def test_features_that_are_always_zero():
+    """Dead features change nothing."""
+    m1, m2, s1, s2 = mean(20, 0), mean(20, 1), spd(20, 0), spd(20, 1)
+    padded = [torch.nn.functional.pad(x, (0, 5) * x.ndim) for x in (m1, s1, m2, s2)]
+    assert frechet_distance(*padded) == pytest.approx(frechet_distance(m1, s1, m2, s2), rel=1e-12)
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e6, 1e10, 1e14])
+def test_ill_conditioned_covariances(condition):
+    """Common eigenvectors again, with eigenvalues over many orders of magnitude."""
+    size = 40
+    a, b = (torch.logspace(0, -math.log10(condition), size, dtype=torch.float64) for _ in range(2))
+    b = 1.3 * b.roll(1)
+    q = rotation(size)
+    expected = float((a.sqrt() - b.sqrt()).square().sum())
+    # sigma itself, made in float64, holds eigenvalues below 1e-16 as rounding of up to 1e-16: roots off by 1e-8.
+    tolerance = 1e-12 if condition < 1e8 else 1e-7
+    assert frechet_distance(mean(size, 0), q * a @ q.T, mean(size, 0), q * b @ q.T) == pytest.approx(
+        expected, abs=tolerance
+    )
+
+
+def test_the_published_definition_at_2000_x_64():
+    """Heusel et al. 2017 as ADM's evaluator computes it: NumPy's statistics, SciPy's root."""
+    x = torch.randn(2000, 64, generator=generator(0)) @ spd(64, 0).float()
+    y = 0.2 + torch.randn(2000, 64, generator=generator(1)) @ spd(64, 1).float()
+    mu1, mu2 = x.double().numpy().mean(0), y.double().numpy().mean(0)
+    sigma1, sigma2 = np.cov(x.numpy(), rowvar=False), np.cov(y.numpy(), rowvar=False)
+    root = sqrtm(sigma1.dot(sigma2)).real
+    expected = (mu1 - mu2).dot(mu1 - mu2) + np.trace(sigma1) + np.trace(sigma2) - 2 * np.trace(root)
+    assert frechet_distance(*gaussian_stats(x), *gaussian_stats(y)) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("block", [1, 3, 8, 100])
+def test_blocks_do_not_matter(block, monkeypatch):
+    arguments = mean(20, 0), spd(20, 0), mean(20, 1), spd(20, 1)
+    expected = frechet_distance(*arguments)
+    monkeypatch.setattr("lwd.evaluate.frechet._BLOCK", block)
+    assert frechet_distance(*arguments) == pytest.approx(expected, rel=1e-13)
 
 
 def test_symmetric():
     one, two = (mean(30, 0), spd(30, 0, 0.0)), (mean(30, 1), spd(30, 1, 0.0))
-    # The two orders factor different matrices: rounding as above, small eigenvalues included.
-    assert frechet_distance(*one, *two) == pytest.approx(frechet_distance(*two, *one), abs=1e-8)
+    # The two orders factor different matrices.
+    assert frechet_distance(*one, *two) == pytest.approx(frechet_distance(*two, *one), abs=1e-10)
 
 
 def test_mean_and_covariance_add_up():
@@ -151,6 +215,13 @@ def test_distance_of_samples_approaches_that_of_their_laws():
 
 
 # Errors
+
+
+def test_features_that_are_no_matrix_or_not_finite():
+    with pytest.raises(ValueError, match=r"shape \(N, D\), got \(3,\)"):
+        gaussian_stats(torch.zeros(3))
+    with pytest.raises(ValueError, match="not finite in row 1"):
+        gaussian_stats(torch.tensor([[0.0], [math.nan]]))
 
 
 @pytest.mark.parametrize("count", [0, 1])

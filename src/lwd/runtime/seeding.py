@@ -33,6 +33,7 @@ class Stream(IntEnum):
     ENCODER = 7
     POSTERIOR = 8
     HELDOUT = 9
+    EVALUATE = 10
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:

@@ -89,13 +89,7 @@ class _Job:
     def extractor(self, name: str) -> Extractor:
         config, device = self.config, self.engine.device
         if name == "inception":
-            extractor = InceptionExtractor(self.settings, device)
-            if not extractor.identity["published_weights"]:
-                self.engine.say(
-                    f"Inception's weights are not the published ones (sha256 {extractor.identity['weights_sha256']}): "
-                    "these numbers compare with none that is published"
-                )
-            return extractor
+            return InceptionExtractor(self.settings, device)
         if name == "dinov2":
             return DinoExtractor(self.settings.dinov2, device)
         if not isinstance(config, EvaluateConfig):

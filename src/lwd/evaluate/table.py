@@ -70,6 +70,12 @@ def report(record: Evaluation) -> str:
             f"{title} by samples: {points}; infinitely many: {limit['infinity']:.{decimals}f} "
             f"± {limit['standard_error']:.{decimals}f} (standard error)"
         )
+    inception = record.extractors.get("inception", {})
+    if not inception.get("published_weights", True):
+        digest = inception["weights_sha256"]
+        lines.append(
+            f"NOT the published Inception weights (sha256 {digest}): they compare with none published"
+        )
     if "nfe" in record.samples:
         lines.append(f"{record.samples['nfe']:.1f} evaluations per sample")
     lines.append(

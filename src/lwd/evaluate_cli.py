@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from lwd.console import one_line_errors, show
 from lwd.errors import UserError
+
+if TYPE_CHECKING:
+    from lwd.evaluate import Images
+    from lwd.experiment import Experiment
 
 
 class _RunIsDefault(TyperGroup):
@@ -69,6 +73,7 @@ def _evaluate(arguments: list[str], config: Path | None, options: dict[str, Path
     from lwd.evaluate import EvaluateOnly, run, save_only
     from lwd.evaluate.table import report
     from lwd.experiment import Experiment
+    from lwd.sample.stream import is_checkpoint
 
     names = [argument for argument in arguments if "=" not in argument or Path(argument).exists()]
     if len(names) > 1:
@@ -91,8 +96,23 @@ def _evaluate(arguments: list[str], config: Path | None, options: dict[str, Path
     ):
         save_only(loaded)
         return ""
-    record = run(loaded)
+    if isinstance(loaded, Experiment) and settings.samples is not None and is_checkpoint(settings.samples):
+        record = run(*_sampled(loaded, settings.samples))
+    else:
+        record = run(loaded)
     return "" if record is None else report(record)
+
+
+def _sampled(experiment: Experiment, checkpoint: Path) -> tuple[Experiment, Images]:
+    """A checkpoint's samples as they are made; the record goes where `lwd sample` would put them."""
+    from lwd.sample.stream import SampleStream
+
+    sampling = experiment.sample.model_copy(update={"checkpoint": checkpoint})
+    name = sampling.name or f"{checkpoint.parent.name}-{checkpoint.name}"
+    out = experiment.evaluate.out or experiment.output / "samples" / f"{name}.evaluation.json"
+    settings = experiment.evaluate.model_copy(update={"out": out})
+    experiment = experiment.model_copy(update={"sample": sampling, "evaluate": settings})
+    return experiment, SampleStream(experiment)
 
 
 @app.command("compare")

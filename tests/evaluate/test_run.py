@@ -132,9 +132,7 @@ def test_adms_reference_batch(evaluate: Evaluate, files: Path) -> None:
     """Its stored statistics make the distances, its images the neighbours; without, those are left out, in words."""
     stats = {}
     for kind, suffix in (("pool", ""), ("spatial", "_s")):
-        mean, covariance = gaussian_stats(
-            features(REFERENCE)[kind] + 1
-        )  # not those of the images
+        mean, covariance = gaussian_stats(features(REFERENCE)[kind] + 1)  # not those of the images
         stats |= {f"mu{suffix}": mean.numpy(), f"sigma{suffix}": covariance.numpy()}
     np.savez(files / "adm.npz", arr_0=REFERENCE, **stats)
     np.savez(files / "bare.npz", **stats)

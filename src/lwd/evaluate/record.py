@@ -42,7 +42,8 @@ class Evaluation:
         """What was measured under one network."""
         self.samples, self.reference = dict(samples.source), dict(reference.source)
         self.extractors[str(samples.extractor["name"])] = dict(samples.extractor)
-        self.metrics |= found.values
+        values = {**self.metrics, **found.values}
+        self.metrics = {name: values[name] for name in self.settings["metrics"] if name in values}
         self.intervals |= found.intervals
         self.extrapolations |= {name: limit._asdict() for name, limit in found.extrapolations.items()}
         self.seconds |= {**seconds, **{name: round(value, 3) for name, value in found.seconds.items()}}

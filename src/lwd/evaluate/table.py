@@ -73,9 +73,7 @@ def report(record: Evaluation) -> str:
     inception = record.extractors.get("inception", {})
     if not inception.get("published_weights", True):
         digest = inception["weights_sha256"]
-        lines.append(
-            f"NOT the published Inception weights (sha256 {digest}): they compare with none published"
-        )
+        lines.append(f"NOT the published Inception weights (sha256 {digest}): they compare with none published")
     if "nfe" in record.samples:
         lines.append(f"{record.samples['nfe']:.1f} evaluations per sample")
     lines.append(

@@ -50,9 +50,9 @@ def run(config: SampleConfig) -> Path:
     model, schedule = load_checkpoint_model(checkpoint)
     check_fit(checkpoint, model, config)
     labels = class_labels(settings, model)
-    decoder = _decoder(config, engine.device)
-    guidance = _guidance(config, model, schedule, engine)
-    recipe = _recipe(config, checkpoint, schedule)
+    decoder = decoder_of(config, engine.device)
+    guidance = guidance_of(config, model, schedule, engine)
+    recipe = recipe_of(config, checkpoint, schedule)
     with alone_in(folder) if engine.is_main else nullcontext():
         if engine.is_main:
             _prepare(folder, recipe, config)
@@ -154,7 +154,7 @@ def _tensor(folder: Path, number: int, key: str) -> Tensor:
     return tensor
 
 
-def _recipe(config: SampleConfig, checkpoint: Path, schedule: Schedule) -> dict[str, Any]:
+def recipe_of(config: SampleConfig, checkpoint: Path, schedule: Schedule) -> dict[str, Any]:
     """What decides the bytes: every setting but where they go, and the weights themselves."""
     settings, weak = config.sample, config.sample.guidance.weak
     return {
@@ -177,7 +177,7 @@ def class_labels(settings: SampleSettings, model: LightningDiT) -> Tensor:
     return classes[torch.arange(settings.num) % len(classes)]
 
 
-def _decoder(config: SampleConfig, device: torch.device) -> Decoder | None:
+def decoder_of(config: SampleConfig, device: torch.device) -> Decoder | None:
     """The decoder by config, else by manifest; None where only latents are wanted and there is none."""
     chosen = config.sample.decoder
     if chosen is not None:
@@ -194,7 +194,7 @@ def _decoder(config: SampleConfig, device: torch.device) -> Decoder | None:
     return None
 
 
-def _guidance(
+def guidance_of(
     config: SampleConfig, model: LightningDiT, schedule: Schedule, engine: Engine
 ) -> AutoGuidance | ClassifierFreeGuidance | None:
     settings = config.sample.guidance

@@ -11,7 +11,7 @@ from lwd.errors import UserError
 from lwd.groups import Group, Layout
 from lwd.models import create
 from lwd.sample import AutoGuidance, ClassifierFreeGuidance, generate
-from lwd.sample.generate import trace
+from lwd.sample.trace import trace
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
 
 LAYOUT = Layout([Group("tex", 4), Group("sem", 2)])

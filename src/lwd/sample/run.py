@@ -20,9 +20,11 @@ from lwd.runtime.checkpoint import STATE, find_checkpoints
 from lwd.runtime.engine import Engine
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.run import RunConfig, write_run_files
-from lwd.sample.generate import generate, trace
+from lwd.sample.generate import generate
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance
-from lwd.sample.ode import Solver
+from lwd.sample.methods import Solver
+from lwd.sample.plan import Integration
+from lwd.sample.trace import trace
 from lwd.schedules import Schedule
 
 SAMPLES = "samples.safetensors"
@@ -50,7 +52,7 @@ class SampleSettings(Config):
     seed: int = Field(default=0, ge=0, lt=2**31)
     solver: Solver = "dopri5"
     steps: PositiveInt = 50
-    """Steps of heun and euler; dopri5 chooses its own."""
+    """Steps of the fixed-step solvers; dopri5 chooses its own."""
     atol: PositiveFloat = 1e-6
     rtol: PositiveFloat = 1e-3
     guidance: GuidanceSettings = GuidanceSettings()
@@ -128,7 +130,8 @@ def _write_trace(
 ) -> None:
     some = slice(0, settings.trace)
     taus = torch.linspace(0, 1, settings.trace_points).tolist()
-    path = trace(model, schedule, model.layout, labels[some], seeds[some], model.input_size, taus, guidance)
+    how = Integration(settings.solver, settings.atol, settings.rtol, settings.steps)
+    path = trace(model, schedule, model.layout, labels[some], seeds[some], model.input_size, taus, guidance, how)
     save_file({**vars(path), "labels": labels[some].clone()}, file)
 
 

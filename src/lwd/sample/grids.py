@@ -38,7 +38,7 @@ class Shift:
 
     def __call__(self, s: Tensor) -> Tensor:
         """s -> tau."""
-        return self.shift * s / (1 + (self.shift - 1) * s)
+        return self.shift * s / (self.shift * s + (1 - s))  # exactly 1 at 1
 
 
 class ArcLength:

@@ -63,7 +63,8 @@ def _dopri5() -> Method:
     dense = RK45.P.copy()
     dense[:, 0] += last - dense.sum(1)  # rounding: theta = 1 must be the step
     nodes = np.append(RK45.C, 1.0)
-    return Method(*map(torch.from_numpy, (nodes, stages, dense, RK45.E)))
+    c, a, b, e = map(torch.from_numpy, (nodes, stages, dense, RK45.E))
+    return Method(c, a, b, e)
 
 
 _METHODS: dict[Solver, Method] = {

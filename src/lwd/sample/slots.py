@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lwd.sample.control import error_ratio, first_step, step_factor, trial_step
+from lwd.sample.control import STRETCH, error_ratio, first_step, step_factor, trial_step
 from lwd.sample.plan import Plan
 
 RUNNING, DONE, NOT_FINITE, STUCK = range(4)
@@ -92,7 +92,7 @@ class Slots:
         self.segment = self.segment.clamp(max=len(plan.ends) - 1)
         stuck = self._next_stage(ended, accepted, reached)
         longest = plan.ends[self.segment] - self.tau
-        self.h = torch.where(running, torch.minimum(h, longest) if adaptive else longest, self.h)
+        self.h = torch.where(running, torch.where(STRETCH * h < longest, h, longest) if adaptive else longest, self.h)
         for which, status in ((stuck, STUCK), (done, DONE), (broken, NOT_FINITE)):
             self.status.masked_fill_(which, status)
 

@@ -46,8 +46,9 @@ def main() -> None:
     model, weak = (network(size, arguments) for size in (arguments.size, arguments.weak_size))
     print(machine())
     print(
-        f"LightningDiT-{arguments.size}/1, weak {arguments.weak_size}, grid {arguments.grid}, {arguments.images} images, "
-        f"batch {arguments.batch}, {arguments.steps} steps, bf16 {arguments.bf16}, compile {arguments.compile}"
+        f"LightningDiT-{arguments.size}/1, weak {arguments.weak_size}, grid {arguments.grid}, "
+        f"{arguments.images} images, batch {arguments.batch}, "
+        f"steps {arguments.steps}, bf16 {arguments.bf16}, compile {arguments.compile}"
     )
     auto, free = AutoGuidance(weak, 1.5), ClassifierFreeGuidance(1.5)
     kinds = {"none": None, "auto": auto, "classifier-free": free, "both": CombinedGuidance(auto, free)}
@@ -70,7 +71,7 @@ def network(size: str, arguments: argparse.Namespace) -> nn.Module:
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "adaLN" in name or name.startswith("final_layer.linear"):
-                p.normal_(0.0, 0.1 if p.ndim == 1 else p.shape[1] ** -0.5)
+                p.normal_(0.0, 0.1 * p.shape[-1] ** -0.5)
     if arguments.compile:
         model.compile_blocks()
     return model
@@ -83,7 +84,7 @@ def sample(
     labels = torch.arange(arguments.images) % CLASSES
     schedule = Schedule.offset(LAYOUT.names)
     flow = make_flow(model, schedule, LAYOUT, labels, torch.arange(arguments.images), arguments.grid, guidance)
-    how = Integration(solver, steps=arguments.steps, rtol=1e-2)
+    how = Integration(solver, atol=1e-2, rtol=1e-2, steps=arguments.steps)
     nfe = torch.zeros((), dtype=torch.int64)
     common.synchronise()
     start = time.perf_counter()

@@ -71,6 +71,6 @@ def test_the_same_ends_for_as_many_evaluations(atol, rtol):
         ours, batch = ours + float(solution.nfe.double().mean()), batch + calls
         alone += sum(by_torchdiffeq(schedule, row[None], atol, rtol)[1] for row in z) / len(z)
     # With 8 samples, ours needed 2 and 3 % more than torchdiffeq sample by sample (a rejected step now and then),
-    # and 6 and 5 % more than the batch with one step size, which averages its samples' errors and so rejects fewer steps.
+    # and 6 and 5 % more than the batch with one step size, which averages its samples' errors and rejects fewer steps.
     assert ours <= 1.06 * alone, (ours, alone, batch)
     assert ours <= 1.12 * batch, (ours, alone, batch)

@@ -28,8 +28,7 @@ from lwd.runtime.progress import progress_bar
 from lwd.runtime.run import write_run_files
 from lwd.sample.blocks import PARTS, BlockWriter, part_path, read_part
 from lwd.sample.checkpoints import check_fit, fingerprint, load_checkpoint_model, newest_checkpoint
-from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance
-from lwd.sample.sampler import Sampler
+from lwd.sample.sampler import Sampler, load_guidance
 from lwd.sample.settings import SampleConfig, SampleSettings
 from lwd.sample.trajectory import write_trajectory
 from lwd.schedules import Schedule
@@ -51,7 +50,7 @@ def run(config: SampleConfig) -> Path:
     check_fit(checkpoint, model, config)
     labels = class_labels(settings, model)
     decoder = _decoder(config, engine.device)
-    guidance = _guidance(config, model, schedule, engine)
+    guidance = load_guidance(settings.guidance, schedule, engine)
     recipe = _recipe(config, checkpoint, schedule)
     with alone_in(folder) if engine.is_main else nullcontext():
         if engine.is_main:
@@ -192,22 +191,3 @@ def _decoder(config: SampleConfig, device: torch.device) -> Decoder | None:
             "or sample.formats=[latents]"
         )
     return None
-
-
-def _guidance(
-    config: SampleConfig, model: LightningDiT, schedule: Schedule, engine: Engine
-) -> AutoGuidance | ClassifierFreeGuidance | None:
-    settings = config.sample.guidance
-    scale: Any = settings.scale
-    if isinstance(scale, dict) and set(scale) != set(config.layout.names):
-        raise UserError(f"sample.guidance.scale: must name each of the groups {list(config.layout.names)}")
-    if settings.kind == "none":
-        return None
-    if settings.kind == "classifier_free":
-        return ClassifierFreeGuidance(scale, model.null_label)
-    if settings.weak is None:
-        raise UserError("sample.guidance.weak: AutoGuidance needs the checkpoint folder of a weak model")
-    weak, weak_schedule = load_checkpoint_model(settings.weak)
-    if weak_schedule.hash() != schedule.hash():
-        raise UserError(f"{settings.weak}: the weak model was trained under another schedule than the main one")
-    return AutoGuidance(engine.place(weak), scale)

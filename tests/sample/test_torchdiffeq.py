@@ -42,8 +42,11 @@ def velocity(schedule):
 
 
 @torch.no_grad()
-def by_torchdiffeq(schedule, z, atol, rtol):
-    """The end state and how often V was asked; split at kinks, and held inside each piece, whose end a step hits."""
+def by_torchdiffeq(schedule, z, atol, rtol, hit_ends):
+    """The end state and how often V was asked; split at kinks, and held inside each piece.
+
+    ``hit_ends``: a step ends where a piece does; otherwise, as people call it, steps go past and are interpolated.
+    """
     calls = 0
     for low, high in pairwise([0.0, *schedule.kinks, 1.0]):
 
@@ -54,23 +57,30 @@ def by_torchdiffeq(schedule, z, atol, rtol):
             return velocity(schedule)(state, inside)
 
         ends = torch.tensor([low, high], dtype=torch.float64)
-        z = odeint(field, z, ends, method="dopri5", atol=atol, rtol=rtol, options={"step_t": ends[1:]})[-1]
+        options = {"step_t": ends[1:]} if hit_ends else {}
+        z = odeint(field, z, ends, method="dopri5", atol=atol, rtol=rtol, options=options)[-1]
     return z, calls
 
 
 @pytest.mark.parametrize(("atol", "rtol"), [(1e-6, 1e-3), (1e-8, 1e-6)])
 def test_the_same_ends_for_as_many_evaluations(atol, rtol):
+    """No more than torchdiffeq for the same batch as people call it, on any schedule.
+
+    Told of the ends, torchdiffeq needed 2 to 3 % fewer than ours sample by sample, and 5 to 8 % fewer with its one norm
+    for the batch, which averages the samples' errors and rejects fewer steps: the price of samples that do not depend on
+    each other.
+    """
     ours, alone, batch = 0.0, 0.0, 0.0
     for name, schedule in SCHEDULES.items():
         z = torch.randn(4, 3 * PIXELS, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
         solution = integrate(velocity(schedule), z, schedule.kinks, atol=atol, rtol=rtol)
-        theirs, calls = by_torchdiffeq(schedule, z, atol, rtol)
+        theirs, calls = by_torchdiffeq(schedule, z, atol, rtol, hit_ends=True)
         # Both keep the tolerance in every step's rms; thirty times it over the steps and for the largest entry, as for
         # the exact solution in test_ode.py.
         assert (solution.z - theirs).abs().max() < 30 * (atol + rtol * float(z.abs().max())), name
-        ours, batch = ours + float(solution.nfe.double().mean()), batch + calls
-        alone += sum(by_torchdiffeq(schedule, row[None], atol, rtol)[1] for row in z) / len(z)
-    # With 8 samples, ours needed 2 and 3 % more than torchdiffeq sample by sample (a rejected step now and then),
-    # and 6 and 5 % more than the batch with one step size, which averages its samples' errors and rejects fewer steps.
+        mean = float(solution.nfe.double().mean())
+        assert mean <= by_torchdiffeq(schedule, z, atol, rtol, hit_ends=False)[1], name
+        ours, batch = ours + mean, batch + calls
+        alone += sum(by_torchdiffeq(schedule, row[None], atol, rtol, hit_ends=True)[1] for row in z) / len(z)
     assert ours <= 1.06 * alone, (ours, alone, batch)
     assert ours <= 1.12 * batch, (ours, alone, batch)

@@ -70,4 +70,5 @@ def _integers(value: Integers, where: str) -> Tensor:
         integral = all(isinstance(x, Integral) and not isinstance(x, bool) for x in numbers)
         if integral and numbers and all(abs(x) <= _SEEDS for x in numbers):
             return torch.tensor(numbers, dtype=torch.int64)
-    raise UserError(f"{where}: must be an integer or a list of integers below 2^63, got {value!r}")
+    given = " ".join(repr(value).split())[:80]
+    raise UserError(f"{where}: must be an integer or a list of integers below 2^63, got {given}")

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput
+from PIL import Image
 from torch import Tensor
 
 from lwd.data.pictures import to_uint8
@@ -169,12 +170,18 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
         self._interrupt = False
         total = math.inf if steps is None else steps * EVALUATIONS.get(solver, 1)
         with self.progress_bar(total=total) as bar:
-            handle = model.register_forward_hook(lambda *_: bar.update())
+
+            def advance(*_: Any) -> None:
+                bar.update()  # what a hook returns would replace the output, so this returns nothing
+
+            handle = model.register_forward_hook(advance)
             try:
                 if callback is not None and steps is not None:
                     return sample_stepwise(self, *where, solver, guidance, steps, callback)
-                options = {} if steps is None else {"steps": steps}
-                return generate(*where, solver=solver, atol=atol, rtol=rtol, guidance=guidance, **options).latents
+                samples = generate(
+                    *where, solver=solver, atol=atol, rtol=rtol, guidance=guidance, steps=1 if steps is None else steps
+                )
+                return samples.latents
             finally:
                 handle.remove()
 
@@ -187,7 +194,7 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
     def _images(self, latents: Tensor, output_type: OutputType) -> Any:
         images = self.decode(latents)
         if output_type == "pil":
-            return self.numpy_to_pil(to_uint8(images).permute(0, 2, 3, 1).cpu().numpy())
+            return [Image.fromarray(pixels) for pixels in to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()]
         images = (images / 2 + 0.5).clamp(0, 1)
         return images if output_type == "pt" else images.permute(0, 2, 3, 1).cpu().numpy()
 

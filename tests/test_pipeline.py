@@ -362,6 +362,13 @@ def test_components_that_do_not_fit(vae, networks):
         LwdPipeline(main, vae.model, scheduler(), decoded_group="sem")
     with pytest.raises(UserError, match="statistics of 64 channels"):
         LwdPipeline(main, vae.model, wide)
+    pipe = quiet(LwdPipeline(main, vae.model, scheduler()))
+    pipe.register_modules(scheduler=wide, weak_transformer=both)
+    with pytest.raises(UserError, match="statistics of 64 channels"):
+        pipe(1)
+    pipe.register_modules(scheduler=scheduler())
+    with pytest.raises(UserError, match="weak_transformer: its layout"):
+        pipe(1, guidance_scale=2.0)
     with pytest.raises(UserError, match="schedule has groups"):
         LwdPipeline(main, vae.model, scheduler(Schedule.synchronous(["sem", "tex"])))
     with pytest.raises(UserError, match="weak_transformer: its num_classes is 3"):

@@ -158,13 +158,14 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
         self,
         labels: Tensor,
         seeds: Tensor,
-        guidance: AutoGuidance | ClassifierFreeGuidance | None,
+        guidance: AutoGuidance | ClassifierFreeGuidance,
         how: tuple[Solver, int | None, float, float],
         callback: Callback | None,
     ) -> Tensor:
         """Standardised latents (N, C, H, W), with a progress bar that counts evaluations of the network."""
         solver, steps, atol, rtol = how
         model = self.transformer
+        self.scheduler.check(model.layout)
         _onload(model)
         where = model, self.scheduler.schedule, model.layout, labels, seeds, model.input_size
         self._interrupt = False
@@ -198,12 +199,10 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
         images = (images / 2 + 0.5).clamp(0, 1)
         return images if output_type == "pt" else images.permute(0, 2, 3, 1).cpu().numpy()
 
-    def _guidance(self, scale: Scale) -> AutoGuidance | ClassifierFreeGuidance | None:
+    def _guidance(self, scale: Scale) -> AutoGuidance | ClassifierFreeGuidance:
         names = self.transformer.layout.names
         if isinstance(scale, Mapping) and set(scale) != set(names):
             raise UserError(f"guidance_scale: must name each of the groups {list(names)}, got {sorted(scale)}")
-        if all(w == 1 for w in (scale.values() if isinstance(scale, Mapping) else [scale])):
-            return None
         if self.weak_transformer is None:
             return ClassifierFreeGuidance(scale, self.transformer.null_label)
         _check_weak(self.transformer, self.weak_transformer)

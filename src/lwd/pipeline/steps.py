@@ -30,7 +30,7 @@ def sample_stepwise(
     seeds: Tensor,
     input_size: int,
     solver: Solver,
-    guidance: AutoGuidance | ClassifierFreeGuidance | None,
+    guidance: AutoGuidance | ClassifierFreeGuidance,
     steps: int,
     callback: Callback,
 ) -> Tensor:
@@ -40,7 +40,7 @@ def sample_stepwise(
     """
     device = next(model.parameters()).device
     labels, seeds, schedule = labels.to(device), seeds.to(device), schedule.to(device)
-    network = model if guidance is None else guidance.wrap(model, layout)
+    network = guidance.wrap(model, layout)
     z = normal(Stream.SAMPLE_NOISE, seeds, 0, torch.zeros_like(seeds), (layout.channels, input_size, input_size))
 
     def velocity(flat: Tensor, tau: Tensor) -> Tensor:

@@ -363,10 +363,10 @@ def test_components_that_do_not_fit(vae, networks):
     with pytest.raises(UserError, match="statistics of 64 channels"):
         LwdPipeline(main, vae.model, wide)
     pipe = quiet(LwdPipeline(main, vae.model, scheduler()))
-    pipe.register_modules(scheduler=wide, weak_transformer=both)
+    pipe.register_modules(scheduler=wide)
     with pytest.raises(UserError, match="statistics of 64 channels"):
         pipe(1)
-    pipe.register_modules(scheduler=scheduler())
+    pipe.register_modules(scheduler=scheduler(), weak_transformer=both)
     with pytest.raises(UserError, match="weak_transformer: its layout"):
         pipe(1, guidance_scale=2.0)
     with pytest.raises(UserError, match="schedule has groups"):

@@ -161,8 +161,8 @@ def test_sampling_goes_on_from_what_a_callback_returns(pipe, networks):
     torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-5)
 
     def stop(pipe, step, tau, tensors):
-        pipe._interrupt = step == 0
-        return {"latents": replaced}
+        pipe._interrupt = True
+        return {"latents": replaced + step}
 
     assert torch.equal(latents_of(pipe, labels, callback_on_step_end=stop, **call), replaced)
     with pytest.raises(UserError, match="must return latents of shape"):

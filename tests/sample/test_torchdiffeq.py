@@ -66,9 +66,9 @@ def by_torchdiffeq(schedule, z, atol, rtol, hit_ends):
 def test_the_same_ends_for_as_many_evaluations(atol, rtol):
     """No more than torchdiffeq for the same batch as people call it, on any schedule.
 
-    Told of the ends, torchdiffeq needed 2 to 3 % fewer than ours sample by sample, and 5 to 8 % fewer with its one norm
-    for the batch, which averages the samples' errors and rejects fewer steps: the price of samples that do not depend on
-    each other.
+    Told of the ends, torchdiffeq needed 2 to 3 % fewer than ours sample by sample, and 5 to 8 % fewer with its one
+    norm for the batch, which averages the samples' errors and rejects fewer steps: the price of samples that do not
+    depend on each other.
     """
     ours, alone, batch = 0.0, 0.0, 0.0
     for name, schedule in SCHEDULES.items():

@@ -16,6 +16,7 @@ from lwd.data.batches import StepBatch, StepBatches, draw
 from lwd.flow import Jacobian, Reduction, interpolate, schedule_objective
 from lwd.models import LightningDiT, training_flops
 from lwd.probe.collapse import distance_from_collapse
+from lwd.probe.early import EarlyStop, fit_until_stopped
 from lwd.runtime.checkpoint import Content, load_module, load_optimizer, load_tensors, optimizer_tensors
 from lwd.runtime.engine import Engine
 from lwd.runtime.logging import Metric
@@ -132,10 +133,11 @@ class ProbeTask:
             self._sum[name].copy_(buffer[f"sum/{name}"])
 
 
-def run(config: ProbeConfig, folder: Path | None = None) -> Schedule:
+def run(config: ProbeConfig, folder: Path | None = None, early: EarlyStop | None = None) -> Schedule:
     """Algorithm 1, stage I: the learned schedule, also written to ``folder/schedule.json`` (default OUTPUT/probe).
 
-    The denoiser is thrown away. Raises UserError for input that does not fit.
+    The denoiser is thrown away. ``early``: end where this rule says so; the schedule is then what it makes of the log,
+    and a later call without it goes on to the full length. Raises UserError for input that does not fit.
     """
     settings, layout = config.probe, config.layout
     folder = folder or config.output / "probe"
@@ -147,7 +149,9 @@ def run(config: ProbeConfig, folder: Path | None = None) -> Schedule:
     schedule = Schedule.learnable(layout.names, config.leader, settings.degree).to(engine.device)
     task = ProbeTask(ProbeObjective(model, schedule, settings, config.seed), settings)
     recipe = config.recipe(probe=settings.model_dump(mode="json"))
-    engine.fit(
+    stopped = fit_until_stopped(
+        engine,
+        early,
         task,
         StepBatches(shards, settings.batch, config.seed, engine.rank, engine.world),
         steps=settings.steps,
@@ -157,7 +161,8 @@ def run(config: ProbeConfig, folder: Path | None = None) -> Schedule:
         on_start=lambda: write_run_files(config, folder),
         work=Work(settings.batch, training_flops(model)),
     )
-    learned = _freeze(schedule, task.averaged(), _provenance(config))
+    averaged, more = (stopped.rho, stopped.provenance) if stopped else (task.averaged(), {})
+    learned = _freeze(schedule, averaged, _provenance(config) | more)
     if engine.is_main:
         learned.save(folder / "schedule.json")
     engine.barrier()

@@ -1,5 +1,6 @@
 """The report: one self-contained HTML page of everything that an output folder holds."""
 
 from lwd.report.page import write_page
+from lwd.report.sweep import save_curves
 
-__all__ = ["write_page"]
+__all__ = ["save_curves", "write_page"]

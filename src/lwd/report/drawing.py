@@ -5,47 +5,51 @@ from __future__ import annotations
 import functools
 import io
 import re
-from collections.abc import Callable
-from typing import Concatenate, ParamSpec
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec
 
 import matplotlib
 from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lwd.report.theme import stand_in, with_variables
+from lwd.files import atomic_path
+from lwd.report.theme import printed, stand_in, with_variables
 
 P = ParamSpec("P")
 
-_STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.0,
-    "text.color": stand_in("ink"),
-    "axes.edgecolor": stand_in("rule"),
-    "axes.facecolor": "none",
-    "axes.labelcolor": stand_in("muted"),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.formatter.use_mathtext": False,
-    "axes.unicode_minus": True,
-    "figure.facecolor": "none",
-    "grid.color": stand_in("grid"),
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "legend.handlelength": 1.8,
-    "lines.linewidth": 1.7,
-    "lines.solid_capstyle": "round",
-    "savefig.facecolor": "none",
-    "svg.fonttype": "none",
-    "svg.hashsalt": "lwd",
-    "xtick.color": stand_in("rule"),
-    "xtick.labelcolor": stand_in("muted"),
-    "ytick.color": stand_in("rule"),
-    "ytick.labelcolor": stand_in("muted"),
-}
+
+def _style() -> dict[str, Any]:
+    return {
+        "font.family": "DejaVu Sans",
+        "font.size": 9.0,
+        "text.color": stand_in("ink"),
+        "axes.edgecolor": stand_in("rule"),
+        "axes.facecolor": "none",
+        "axes.labelcolor": stand_in("muted"),
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "axes.formatter.use_mathtext": False,
+        "axes.unicode_minus": True,
+        "figure.facecolor": "none",
+        "grid.color": stand_in("grid"),
+        "grid.linewidth": 0.8,
+        "legend.frameon": False,
+        "legend.fontsize": 8.5,
+        "legend.handlelength": 1.8,
+        "lines.linewidth": 1.7,
+        "lines.solid_capstyle": "round",
+        "savefig.facecolor": "none",
+        "svg.fonttype": "none",
+        "svg.hashsalt": "lwd",
+        "xtick.color": stand_in("rule"),
+        "xtick.labelcolor": stand_in("muted"),
+        "ytick.color": stand_in("rule"),
+        "ytick.labelcolor": stand_in("muted"),
+    }
 
 
 def picture(
@@ -59,7 +63,7 @@ def picture(
     def decorate(draw: Callable[Concatenate[Axes, P], None]) -> Callable[P, Markup]:
         @functools.wraps(draw)
         def drawn(*args: P.args, **kwargs: P.kwargs) -> Markup:
-            with matplotlib.rc_context(_STYLE):
+            with matplotlib.rc_context(_style()):
                 figure = Figure(figsize=(width, height), layout="constrained")
                 draw(figure.add_subplot(), *args, **kwargs)
                 file = io.StringIO()
@@ -70,6 +74,16 @@ def picture(
         return drawn
 
     return decorate
+
+
+def save_png(path: Path, panels: Sequence[Callable[[Axes], None]], width: float = 4.5, height: float = 3.6) -> None:
+    """Write a PNG of ``panels``, each drawn on its own axes, side by side; sizes in inches of one panel."""
+    with printed(), matplotlib.rc_context(_style()):
+        figure = Figure(figsize=(width * len(panels), height), layout="constrained")
+        for axes, draw in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            draw(axes)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=160, facecolor=stand_in("card"), metadata={"Software": None})
 
 
 def _inline(svg: str, label: str) -> Markup:

@@ -1,12 +1,15 @@
 """Colours by name, each for a light and a dark page; drawings and CSS both take them from here.
 
 Drawings are made in stand-in colours, one per name; `lwd.report.drawing` turns these into CSS variables, so that one
-inline SVG follows the reader's colour scheme.
+inline SVG follows the reader's colour scheme. Within `printed` they are made in the light page's own colours.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 _SURFACES = {
     "ground": ("#faf9f7", "#131519"),
@@ -62,8 +65,23 @@ def ramp_colour(index: int, count: int) -> str:
     return f"ramp{round(index * (_RAMP_LEVELS - 1) / max(count - 1, 1))}"
 
 
+_printing = ContextVar("printing", default=False)
+
+
+@contextmanager
+def printed() -> Iterator[None]:
+    """Within the block drawings are made for a picture file."""
+    token = _printing.set(True)
+    try:
+        yield
+    finally:
+        _printing.reset(token)
+
+
 def stand_in(name: str) -> str:
-    """The colour that stands for ``name`` in a drawing."""
+    """The colour that stands for ``name`` in a drawing; within `printed` its own."""
+    if _printing.get():
+        return COLOURS[name][0]
     return f"#0100{list(COLOURS).index(name):02x}"
 
 

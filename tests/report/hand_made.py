@@ -148,7 +148,9 @@ def write_sample_set(folder: Path, images: torch.Tensor, labels: torch.Tensor) -
     """What `lwd sample` leaves: uint8 images (N, H, W, 3), labels (N,)."""
     folder.mkdir(parents=True, exist_ok=True)
     np.savez(folder / "images.npz", arr_0=images.numpy(), arr_1=labels.numpy())
-    save_file({"labels": labels, "seeds": labels.clone(), "nfe": torch.full_like(labels, 8)}, folder / "samples.safetensors")
+    save_file(
+        {"labels": labels, "seeds": labels.clone(), "nfe": torch.full_like(labels, 8)}, folder / "samples.safetensors"
+    )
     write_json(folder / "samples.json", {"format": "lwd.samples/1", "count": len(labels), "formats": ["npz"]})
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-DIGITS = 4
+DIGITS = 3
 """Significant digits of a lambda that the search makes up."""
 WIDEN = 4.0
 """By how much the range grows at a time, where both of its ends say the same."""

@@ -41,7 +41,7 @@ class SweepSettings(Config):
     """auto: bisection on a log scale, see `Bisection`."""
     low: PositiveFloat = 0.01
     high: PositiveFloat = 0.1
-    resolution: float = Field(default=1.25, ge=1.01, allow_inf_nan=False)
+    resolution: float = Field(default=1.25, ge=1.05, allow_inf_nan=False)
     """Of auto: the largest ratio between the lambda that is found and the next weaker one, which collapsed."""
     expansions: NonNegativeInt = Field(default=3, le=10)
     """Of auto: how often, fourfold each time, the search goes beyond low or high where both say the same."""

@@ -76,7 +76,8 @@ class Cost:
         return self.flops / self.main_flops if self.main_flops else None
 
     def __str__(self) -> str:
-        share = "" if self.share is None else f", {100 * self.share:.2g} % of the main run"
+        percent = None if self.share is None else 100 * self.share
+        share = "" if percent is None else f", {percent:{',.0f' if percent >= 10 else '.2g'}} % of the main run"
         return f"{self.steps:,} of {self.planned:,} steps, {self.flops:.2g} operations{share}"
 
 
@@ -133,7 +134,7 @@ def on_screen(table: dict[str, Any]) -> str:
     for line in table["rows"]:
         chosen = line["kinetic_weight"] == table["chosen"]
         verdict = "collapsed" if line["collapsed"] else "chosen" if chosen else "stable"
-        ended = f", {line['stopped']} early" if line["stopped"] else ""
+        ended = {None: "", "collapsed": ", ended early", "settled": ", settled early"}[line["stopped"]]
         weight, distance, mass = line["kinetic_weight"], line["distance_from_collapse"], line["mass"]
         numbers = f"{weight:<8g} {line['seed']:<4d} {distance:9.3f} {mass:12.3f} {line['steps']:9,d}"
         lines.append(f"{numbers}  {verdict}{ended}")

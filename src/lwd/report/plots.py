@@ -26,7 +26,7 @@ DASHED: Dash = (0, (4, 2.2))
 DOTTED: Dash = (0, (1.2, 2))
 _MAX_POINTS = 400
 _LOG_FROM = 4.0
-_MOST_TICKS = 7
+_MOST_TICKS, _LONGEST_TICK = 7, 4
 
 
 @dataclass(frozen=True)
@@ -147,13 +147,15 @@ def _sweep_distance(axes: Axes, probes: Sequence[Probe], collapsed_below: float)
         face = stand_in("card") if probe.collapsed else colour
         size = 9 if probe.chosen else 6
         x, y = probe.kinetic_weight, probe.distance
-        axes.plot([x], [y], "o", color=colour, markerfacecolor=face, markersize=size, markeredgewidth=1.6)
+        shape = {"markerfacecolor": face, "markersize": size, "markeredgewidth": 1.6, "clip_on": False}
+        axes.plot([x], [y], "o", color=colour, zorder=3, **shape)
     chosen = [(probe.kinetic_weight, probe.distance) for probe in probes if probe.chosen]
     if chosen:
         at = max(chosen, key=lambda point: point[1])
         axes.annotate("chosen", at, (0, 9), textcoords="offset points", ha="center", va="bottom", fontsize=8.5)
-    crowded = len(weights) > _MOST_TICKS
-    axes.set_xticks(weights, [f"{weight:g}" for weight in weights], rotation=90 if crowded else 0)
+    labels = [f"{weight:g}" for weight in weights]
+    crowded = len(labels) > _MOST_TICKS or max(map(len, labels)) > _LONGEST_TICK
+    axes.set_xticks(weights, labels, rotation=90 if crowded else 0)
     axes.minorticks_off()
     axes.margins(x=0.1)
     axes.set(ylim=(0, 1.02), xlabel="λ", ylabel="distance from the extremal curve")

@@ -147,8 +147,8 @@ def _sweep_distance(axes: Axes, probes: Sequence[Probe], collapsed_below: float)
         face = stand_in("card") if probe.collapsed else colour
         size = 9 if probe.chosen else 6
         x, y = probe.kinetic_weight, probe.distance
-        shape = {"markerfacecolor": face, "markersize": size, "markeredgewidth": 1.6, "clip_on": False}
-        axes.plot([x], [y], "o", color=colour, zorder=3, **shape)
+        (point,) = axes.plot([x], [y], "o", color=colour, markerfacecolor=face, markersize=size, markeredgewidth=1.6)
+        point.set(clip_on=False, zorder=3)
     chosen = [(probe.kinetic_weight, probe.distance) for probe in probes if probe.chosen]
     if chosen:
         at = max(chosen, key=lambda point: point[1])

@@ -75,6 +75,16 @@ def test_what_a_stopped_probe_learned() -> None:
     torch.testing.assert_close(collapsed.rho["a"], COLLAPSED)
 
 
+def test_settled_takes_two_whole_windows_after_burn_in() -> None:
+    assert reason(log((STABLE, 100)), EarlyStop(100, 45, 10, 0.005, Criterion())) == ("settled", 70)
+
+
+def test_at_its_end_a_probe_is_not_early() -> None:
+    late = EarlyStop(100, 89, 10, 0.005, Criterion())
+    assert reason(log((STABLE, 90), (COLLAPSED, 10)), late) is None
+    assert reason(log((STABLE, 80), (COLLAPSED, 20)), late) == ("collapsed", 90)
+
+
 def test_looks() -> None:
     assert RULE.looks == [10, 20, 30, 40, 50, 60, 70, 80, 90, 100]
     assert EarlyStop(25, 10, 10, 0.0, Criterion()).looks == [10, 20, 25]

@@ -17,8 +17,10 @@ from lwd.errors import Preempted, UserError
 from lwd.experiment import Experiment
 from lwd.models import training_flops
 from lwd.probe import SweepSettings, on_screen, sweep
+from lwd.probe.collapse import Criterion
 from lwd.probe.early import EarlyStop
 from lwd.probe.loop import run as real_run
+from lwd.probe.table import Outcome
 from lwd.runtime.checkpoint import find_checkpoints
 from lwd.schedules import PolynomialCurve, Schedule
 from lwd.train import main_flops
@@ -163,6 +165,15 @@ def test_the_screen_shows_every_probe(stub) -> None:
     assert lines[0].split() == ["lambda", "seed", "distance", "mass", "on", "a_M", "steps"]
     assert lines[1].split()[:2] == ["0.01", "0"] and lines[1].endswith("3  collapsed, ended early")
     assert lines[2].endswith("12  chosen") and lines[3].endswith("6  stable, settled early")
+
+
+def test_a_probe_that_was_ended_for_it_has_collapsed_whatever_its_average() -> None:
+    made = Schedule.learnable(["a", "b"], "b")
+    assert not Outcome.of(0.1, 0, made, "", Criterion()).collapse.collapsed
+    made.provenance["stopped"] = "settled"
+    assert not Outcome.of(0.1, 0, made, "", Criterion()).collapse.collapsed
+    made.provenance["stopped"] = "collapsed"
+    assert Outcome.of(0.1, 0, made, "", Criterion()).collapse.collapsed
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,8 @@ def run(config: SampleConfig) -> Path:
     labels = class_labels(settings, model)
     decoder = _decoder(config, engine.device)
     guidance = load_guidance(settings.guidance, schedule, engine)
+    if guidance is not None:
+        guidance.wrap(model, config.layout)  # refuses what does not fit before anything is written
     recipe = _recipe(config, checkpoint, schedule)
     with alone_in(folder) if engine.is_main else nullcontext():
         if engine.is_main:
@@ -106,7 +108,8 @@ def _trace(config: SampleConfig, sampler: Sampler, decoder: Decoder | None, labe
 def _prepare(folder: Path, recipe: dict[str, Any], config: SampleConfig) -> None:
     """An empty folder, or one that the same settings began."""
     begun = folder / RECIPE
-    if begun.is_file() and not config.compute.resume:
+    empty = not (folder / INFO).is_file() and not any((folder / PARTS).glob("*.safetensors"))
+    if begun.is_file() and (empty or not config.compute.resume):
         for path in (path for path in folder.iterdir() if path.name != LOCK):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     elif begun.is_file() and (changed := first_difference(read_json(begun), recipe)):

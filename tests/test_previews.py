@@ -14,7 +14,7 @@ from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.models import load_model
 from lwd.previews import SamplePreview
-from lwd.report import save_curves
+from lwd.report import save_probe_curves
 from lwd.report.theme import COLOURS, css, stand_in
 from lwd.runtime.checkpoint import find_checkpoints
 from lwd.sample import generate
@@ -97,7 +97,7 @@ def test_the_probe_draws_and_is_the_same_as_without(experiment, tmp_path):
     def preview(path, present, averaged, earlier):
         rho = [s["tex"].rho.tolist() for s in earlier]
         seen[path.name] = (present["tex"].rho.tolist(), averaged and averaged["tex"].rho.tolist(), rho)
-        save_curves(path, present, averaged, earlier)
+        save_probe_curves(path, present, averaged, earlier)
 
     plain = probe.run(probing(experiment, tmp_path / "plain"))
     drawn = probe.run(probing(experiment, tmp_path / "drawn", preview_every=4), preview=preview)
@@ -132,7 +132,7 @@ def test_a_resumed_probe_remembers_earlier_curves(experiment, tmp_path):
 def test_the_picture_is_in_the_light_colours_and_drawings_for_the_page_stay_as_they_were(tmp_path):
     curve = PolynomialCurve.from_rho(torch.tensor([0.1, 0.0, 0.5, 0.2, 1.0]))
     schedule = Schedule({"tex": curve, "sem": Schedule.synchronous(["sem"])["sem"]})
-    save_curves(tmp_path / "step-00000001.png", schedule, schedule, [])
+    save_probe_curves(tmp_path / "step-00000001.png", schedule, schedule, [])
     with Image.open(tmp_path / "step-00000001.png") as picture:
         found = {colour for _, colour in picture.convert("RGB").getcolors(10**6)}
     light = tuple(bytes.fromhex(COLOURS["variant2"][0][1:]))

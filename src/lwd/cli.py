@@ -83,23 +83,22 @@ def _semvae(experiment: Experiment) -> str:
 
 def _probe(experiment: Experiment) -> str:
     from lwd.probe import run
-    from lwd.report import save_curves
+    from lwd.report import save_probe_curves
 
-    return f"learned {run(experiment, preview=save_curves).to_dict()['groups']}, in {experiment.output / 'probe'}"
+    return f"learned {run(experiment, preview=save_probe_curves).to_dict()['groups']}, in {experiment.output / 'probe'}"
 
 
 def _sweep(experiment: Experiment) -> str:
-    from lwd.probe import sweep
-    from lwd.report import save_curves
+    from lwd.files import read_json
+    from lwd.probe import on_screen, sweep
+    from lwd.report import save_probe_curves, save_sweep_curves
+    from lwd.train import main_flops
 
-    rows, schedule = sweep(experiment, preview=save_curves)
-    lines = [
-        f"lambda {row.kinetic_weight:<6g} distance from collapse {row.distance_from_collapse:.3f}"
-        f"{'  collapsed' if row.collapsed else ''}"
-        for row in rows
-    ]
-    chosen = f"chosen: lambda {schedule.provenance['lambda']:g} -> {experiment.output / 'schedule.json'}"
-    return "\n".join([*lines, chosen])
+    _, schedule = sweep(experiment, main_flops(experiment), save_probe_curves)
+    if os.environ.get("RANK", "0") == "0":
+        save_sweep_curves(experiment)
+    table = on_screen(read_json(experiment.output / "sweep" / "table.json"))
+    return f"{table}\nchosen: lambda {schedule.provenance['lambda']:g} -> {experiment.output / 'schedule.json'}"
 
 
 def _train(experiment: Experiment) -> str:
@@ -124,7 +123,12 @@ def _report(experiment: Experiment) -> str:
 _stage("encode", "Images to latent shards, statistics and encoders, in OUTPUT/data.", _encode)
 _stage("semvae", "Train the semantic VAE on the features in the shards, in OUTPUT/semvae.", _semvae)
 _stage("probe", "Stage I at one lambda: learn a schedule, in OUTPUT/probe.", _probe)
-_stage("sweep", "Stage I at several lambdas; the weakest stable one becomes OUTPUT/schedule.json.", _sweep)
+_stage(
+    "sweep",
+    "Stage I at several lambdas (sweep.kinetic_weights: a list, or auto); the weakest stable one becomes "
+    "OUTPUT/schedule.json.",
+    _sweep,
+)
 _stage("train", "Stage II: train a denoiser under a schedule, in OUTPUT/train/NAME.", _train)
 _stage("sample", "Sample from a checkpoint, into OUTPUT/samples.", _sample)
 _stage("report", "Draw everything that OUTPUT holds into OUTPUT/report.html.", _report)

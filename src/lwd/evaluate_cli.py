@@ -110,7 +110,8 @@ def _sampled(experiment: Experiment, checkpoint: Path) -> tuple[Experiment, Imag
     sampling = experiment.sample.model_copy(update={"checkpoint": checkpoint})
     name = sampling.name or f"{checkpoint.parent.name}-{checkpoint.name}"
     out = experiment.evaluate.out or experiment.output / "samples" / f"{name}.evaluation.json"
-    settings = experiment.evaluate.model_copy(update={"out": out})
+    batch = max(experiment.evaluate.batch, sampling.batch)  # what the sampler has in hand at once
+    settings = experiment.evaluate.model_copy(update={"out": out, "batch": batch})
     experiment = experiment.model_copy(update={"sample": sampling, "evaluate": settings})
     return experiment, SampleStream(experiment)
 

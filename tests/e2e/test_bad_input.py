@@ -174,7 +174,9 @@ def test_a_refusal_leaves_the_earlier_result_as_it_was(lwd: Lwd, overrides: list
 def test_a_sweep_in_which_all_collapse_leaves_no_schedule(lwd: Lwd, overrides: list[str], tmp_path: Path) -> None:
     schedule = tmp_path / "run" / "schedule.json"
     assert lwd("sweep", "-c", CONFIG, *overrides)[0] == 0 and schedule.is_file()
-    assert "collapsed" in lwd.refuses("sweep", "-c", CONFIG, *overrides, "sweep.collapsed_below=1")
+    assert "collapsed" in lwd.refuses(
+        "sweep", "-c", CONFIG, *overrides, "sweep.collapsed_below=1", "sweep.mass_above=0"
+    )
     assert not schedule.exists()
 
 

@@ -1,16 +1,13 @@
-"""The measure of collapse, and the choice that the sweep makes by it."""
+"""The criterion of collapse, against curves whose areas and masses are known."""
 
 from __future__ import annotations
-
-import sys
 
 import pytest
 import torch
 
-from lwd.errors import UserError
-from lwd.experiment import Experiment
-from lwd.probe import distance_from_collapse, sweep
-from lwd.schedules import PolynomialCurve, Schedule
+from lwd.probe import distance_from_collapse
+from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
+from lwd.schedules.collapse import Collapse, Criterion, assess, distance, mass
 
 
 def schedule(rho: list[float]) -> Schedule:
@@ -22,10 +19,17 @@ def schedule(rho: list[float]) -> Schedule:
     return learned
 
 
+def mixture(*p: float) -> PolynomialCurve:
+    """The curve sum_m p_m tau^(m+1): a_m = (m + 1) p_m, and rho is softplus's inverse of it."""
+    a = torch.tensor([(m + 1) * max(share, 1e-12) for m, share in enumerate(p)], dtype=torch.float64)
+    return PolynomialCurve.from_rho(torch.log(torch.expm1(a)).float())
+
+
 def test_the_extremes() -> None:
     assert distance_from_collapse(schedule([-50, -50, -50, -50, 5])) == pytest.approx(0, abs=1e-9)
     assert distance_from_collapse(schedule([5, -50, -50, -50, -50])) == pytest.approx(1, abs=1e-9)
     assert distance_from_collapse(Schedule.synchronous(["a", "b"])) is None
+    assert assess(Schedule.synchronous(["a", "b"]), Criterion()) is None
 
 
 @pytest.mark.parametrize("rho", [[0.0, 1.0, -1.0, 0.5, 2.0], [1.0, 0.0], [-2.0, 3.0, 0.0]])
@@ -38,24 +42,61 @@ def test_it_is_the_ratio_of_areas(rho: list[float]) -> None:
     assert distance_from_collapse(one) == pytest.approx(ratio.item(), abs=1e-7)
 
 
-def test_the_sweep_takes_the_weakest_stable_lambda(experiment: Experiment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Probes are replaced by curves whose collapse is known; only the choice is under test."""
-    curves = {0.01: [-9.0, -9, -9, -9, 3], 0.04: [0.0, 0, 0, 0, 1], 0.1: [2.0, -3, -3, -3, -3]}
+@pytest.mark.parametrize("rho", [[0.0, 1.0, -1.0, 0.5, 2.0], [1.0, 0.0], [-2.0, 3.0, 0.0]])
+def test_the_mass_is_the_leading_coefficient(rho: list[float]) -> None:
+    """p_M is the coefficient of tau^(M+1) in t, read off a polynomial fit in float64 (error 1e-8)."""
+    curve = PolynomialCurve.from_rho(torch.tensor(rho))
+    tau = torch.linspace(0, 1, len(rho) + 1, dtype=torch.float64)
+    powers = tau[:, None] ** torch.arange(len(rho) + 1)
+    coefficients = torch.linalg.solve(powers, curve(tau)[0].detach())
+    assert mass(curve) == pytest.approx(coefficients[-1].item(), abs=1e-7)
 
-    def fake_run(config: Experiment, folder: object, preview: object) -> Schedule:
-        weight = config.probe.kinetic_weight
-        made = schedule(curves[weight])
-        made.provenance["lambda"] = weight
-        return made
 
-    monkeypatch.setattr(sys.modules["lwd.probe.sweep"], "run", fake_run)
-    settings = experiment.sweep.model_copy(update={"kinetic_weights": tuple(curves), "collapsed_below": 0.1})
-    config = experiment.model_copy(update={"sweep": settings})
-    rows, chosen = sweep(config)
-    assert [row.collapsed for row in rows] == [True, False, False]
-    assert chosen.provenance["lambda"] == 0.04
-    assert Schedule.load(config.output / "schedule.json").hash() == chosen.hash()
+# rho is kept in float32, so areas and masses are those of p to about 1e-6.
+@pytest.mark.parametrize(
+    ("p", "d", "collapsed"),
+    [
+        ((0, 0, 0, 0, 1), 0.0, True),
+        ((0.05, 0, 0, 0, 0.95), 0.05, True),
+        ((0, 0, 0, 0.4, 0.6), 0.04, True),
+        ((0, 0, 0, 0.9, 0.1), 0.09, False),  # near, but on tau^4: the mass says no
+        ((0, 0, 0, 0.52, 0.48), 0.052, False),
+        ((0.3, 0, 0, 0, 0.7), 0.3, False),  # most of the mass, but far: the distance says no
+        ((0.11, 0, 0, 0, 0.89), 0.11, False),
+        ((1, 0, 0, 0, 0), 1.0, False),
+        ((0, 1), 0.0, True),
+        ((0.6, 0.4), 0.6, False),
+    ],
+)
+def test_both_measures_together(p: tuple[float, ...], d: float, collapsed: bool) -> None:
+    curve = mixture(*p)
+    assert (distance(curve), mass(curve)) == (pytest.approx(d, abs=2e-6), pytest.approx(p[-1], abs=2e-6))
+    assert Criterion().holds(curve) is collapsed
 
-    none = config.model_copy(update={"sweep": settings.model_copy(update={"kinetic_weights": (0.01,)})})
-    with pytest.raises(UserError, match=r"every lambda up to 0\.01 collapsed"):
-        sweep(none)
+
+def test_each_bounds_the_other() -> None:
+    """w_(M-1) (1 - p_M) <= d <= 1 - p_M, over random curves of every degree."""
+    torch.manual_seed(0)
+    for degree in (1, 2, 4, 7):
+        w = (1 / (degree + 1) - 1 / (degree + 2)) / (1 / 2 - 1 / (degree + 2))
+        for _ in range(50):
+            curve = PolynomialCurve.from_rho(4 * torch.randn(degree + 1))
+            d, rest = distance(curve), 1 - mass(curve)
+            assert w * rest - 1e-9 <= d <= rest + 1e-9
+
+
+def test_one_collapsed_group_is_enough_but_by_both_of_its_own_measures() -> None:
+    near, heavy, stable = mixture(0, 0, 0, 0.9, 0.1), mixture(0.3, 0, 0, 0, 0.7), mixture(1, 0, 0, 0, 0)
+    mixed = Schedule({"a": near, "b": heavy, "c": IdentityCurve()})
+    found = assess(mixed, Criterion())
+    assert found == Collapse(pytest.approx(0.09, abs=2e-6), pytest.approx(0.1, abs=2e-6), collapsed=False)
+    worst = assess(Schedule({"a": stable, "b": near, "c": mixture(0.099, 0, 0, 0, 0.901)}), Criterion())
+    assert worst == Collapse(pytest.approx(0.099, abs=2e-6), pytest.approx(0.901, abs=2e-6), collapsed=True)
+
+
+def test_the_thresholds_are_strict() -> None:
+    """So that 0 below means never, and 1 below with a mass of 0 always but for the exact identity."""
+    extremal = mixture(0, 0, 0, 0, 1)
+    assert not Criterion(distance=0, mass=0).holds(extremal)
+    assert not Criterion(distance=1, mass=1).holds(extremal)
+    assert Criterion(distance=1, mass=0).holds(PolynomialCurve())

@@ -14,10 +14,13 @@ from lwd.data.shards import shard_key
 from lwd.data.stats import save_stats, stats_path
 from lwd.flow import group_factors
 from lwd.groups import Group, Layout
+from lwd.probe.early import EarlyStop, curve_distance, fit_until_stopped
 from lwd.probe.loop import ProbeObjective, ProbeSettings, ProbeTask
+from lwd.probe.search import Bisection, weakest_stable
 from lwd.runtime.compute import ComputeConfig
 from lwd.runtime.engine import Engine
 from lwd.schedules import PolynomialCurve, Schedule
+from lwd.schedules.collapse import Criterion, distance, mass
 
 LAYOUT = Layout([Group("texture", 4, 1.0), Group("semantic", 2, 2.0)])
 STEPS, BURN_IN, BATCH, RHO_LR = 250, 125, 128, 0.05
@@ -100,3 +103,43 @@ def test_the_probe_lands_where_the_closed_form_dynamics_do(
     assert (found - expected).abs().max() < 0.03
     moved = float((expected - start).abs().max())
     assert moved > 0.1 if jacobian == "stop" else moved < 0.05, "the settings must differ in where they lead"
+
+
+def test_the_search_finds_the_threshold_of_the_closed_form_and_real_probes_agree(
+    data: tuple[GaussianData, LatentShards], tmp_path: Path
+) -> None:
+    """Auto-lambda on probes with the expectation of every gradient; then noisy ones on either side of what it found.
+
+    Below the threshold probes reach one and the same extremal curve; just above it the mass on a_M is already most of
+    the mixture while the curve is not near the extremal one, which is why the criterion asks for both.
+    """
+    gaussian, shards = data
+    settings = ProbeSettings(steps=100, burn_in=50, batch=BATCH, rho_lr=0.2)
+    curves: dict[float, PolynomialCurve] = {}
+
+    def is_stable(weight: float) -> bool:
+        rho = closed_form(gaussian, settings.model_copy(update={"kinetic_weight": weight}))
+        curves[weight] = PolynomialCurve.from_rho(rho.float())
+        return not Criterion().holds(curves[weight])
+
+    search, tried = Bisection(0.02, 0.2, 1.25), dict[float, bool]()
+    while weights := search.next(tried, 1):
+        tried |= {weight: is_stable(weight) for weight in weights}
+    found = weakest_stable(tried)
+    collapsed = sorted(weight for weight, stable in tried.items() if not stable)
+    assert found is not None and found / collapsed[-1] < 1.26
+    assert distance(curves[found]) > 0.1 and mass(curves[found]) > 0.5
+    assert mass(curves[collapsed[0]]) > 0.9 and distance(curves[collapsed[0]]) < 0.05
+
+    rule = EarlyStop(settings.steps, settings.burn_in, window=10, settled_within=0.0, criterion=Criterion())
+    for weight, expected in ((found / 3, "collapsed"), (found * 2, None)):
+        one = settings.model_copy(update={"kinetic_weight": weight})
+        schedule = Schedule.learnable(LAYOUT.names, "semantic", one.degree)
+        task = ProbeTask(ProbeObjective(IdealDenoiser(gaussian), schedule, one, seed=0), one)
+        engine, folder = Engine(ComputeConfig(device="cpu", progress=False)), tmp_path / f"{weight:g}"
+        steps = StepBatches(shards, BATCH, seed=0)
+        stopped = fit_until_stopped(engine, rule, task, steps, steps=one.steps, folder=folder, recipe={}, title="probe")
+        assert (stopped.reason if stopped else None) == expected
+        if stopped is not None:
+            assert stopped.steps <= settings.burn_in, "it need not wait for the average to begin"
+            assert curve_distance(PolynomialCurve.from_rho(stopped.rho["texture"]), curves[collapsed[0]]) < 0.1

@@ -100,12 +100,25 @@ def write_sweep(output: Path) -> None:
         rows.append(
             {
                 "kinetic_weight": weight,
+                "seed": 0,
                 "distance_from_collapse": distance,
+                "mass": 1 - distance,
                 "collapsed": distance < 0.1,
+                "steps": 20 if distance < 0.1 else 60,
+                "stopped": "collapsed" if distance < 0.1 else None,
+                "folder": f"lambda-{weight:g}",
                 "curve": {"paint": times},
             }
         )
-    table = {"rows": rows, "collapsed_below": 0.1, "points": [0.25, 0.5, 0.75], "chosen": 0.04}
+    table = {
+        "rows": rows,
+        "lambdas": [{"kinetic_weight": w, "stable": w > 0.01, "disagreement": None} for w in WEIGHTS],
+        "collapsed_below": 0.1,
+        "mass_above": 0.5,
+        "points": [0.25, 0.5, 0.75],
+        "chosen": 0.04,
+        "cost": {"steps": 140, "planned": 180, "step_flops": 10, "main_flops": 5600, "flops": 1400, "share": 0.25},
+    }
     write_json(output / "sweep" / "table.json", table)
     schedule(0.04).save(output / "schedule.json")
     write_trace(output / "sweep" / "lambda-0.04" / "trace.jsonl", ["paint", "idea"], ["paint"])

@@ -198,7 +198,7 @@ def test_names_are_escaped(tmp_path):
         ("results.json", '[{"variant": "apart"}]', "not a table of results"),
         ("results.json", "{", "not valid JSON"),
         ("sweep/table.json", '{"rows": []}', "not the table of a sweep"),
-        ("sweep/table.json", '{"rows": [], "chosen": null, "collapsed_below": 0.1, "points": []}', "no rows"),
+        ("sweep/table.json", '{"rows": [], "chosen": null, "points": []}', "no rows"),
         ("sweep/lambda-0.04/trace.jsonl", '{"step": 0}\n', "not the log of a probe"),
         ("sweep/lambda-0.04/trace.jsonl", '{"step": 0', "empty"),
         ("sweep/lambda-0.04/trace.jsonl", "", "empty"),

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from lwd.errors import UserError
-from lwd.runtime.jobs import run_jobs
+from lwd.runtime import jobs as jobs_module
+from lwd.runtime.jobs import devices, run_jobs, workers
 
 
 def square(x):
@@ -35,6 +36,11 @@ def complain(job):
     if job == 1:
         raise UserError("data: channel 3 is constant")
     time.sleep(120)
+
+
+def wait_and_see(job):
+    """Which GPUs this process may use; as in `wait_for_next`."""
+    return wait_for_next(job)[1], os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
 def crash(job):
@@ -78,3 +84,23 @@ def test_in_one_process_exceptions_come_through_too():
     with pytest.raises(ZeroDivisionError, match="job 2"):
         run_jobs(job, [0, 1, 2, 3], "crash", processes=1, show=False)
     assert done == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "dealt", "default"),
+    [(0, None, [], None), (1, None, [], 1), (2, None, ["0", "1"], 2), (2, "5,GPU-a", ["5", "GPU-a"], 2)],
+)
+def test_several_gpus_are_dealt_out(monkeypatch, gpus, visible, dealt, default):
+    monkeypatch.setattr(jobs_module.torch.cuda, "is_available", lambda: gpus > 0)
+    monkeypatch.setattr(jobs_module.torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert devices() == dealt
+    assert workers() == (default or min(os.cpu_count(), 8)) and workers(3) == 3
+
+
+def test_each_process_sees_its_own_gpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(jobs_module, "devices", lambda: ["5", "7"])
+    results = run_jobs(wait_and_see, [(number, tmp_path) for number in range(3)], "gpus", processes=2, show=False)
+    assert len(set(results)) == 2 and {gpu for _, gpu in results} == {"5", "7"}

@@ -10,8 +10,8 @@ from gaussian import GaussianData
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
 from lwd.models import create
-from lwd.sample import AutoGuidance, ClassifierFreeGuidance, generate
-from lwd.sample.generate import trace
+from lwd.sample import AutoGuidance, ClassifierFreeGuidance, Integration, Ramp, generate, stream
+from lwd.sample.trace import trace
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
 
 LAYOUT = Layout([Group("tex", 4), Group("sem", 2)])
@@ -76,6 +76,25 @@ def test_a_sample_depends_on_its_own_label_and_seed_alone(network, schedule):
     assert torch.pdist(whole.latents.flatten(1)).min() > 0.1
     noise = generate(Plain(lambda z, t, y: torch.zeros_like(z)), schedule, LAYOUT, LABELS, SEEDS, 4).latents
     assert (whole.latents - noise).flatten(1).norm(dim=1).min() > 1, "the network must have moved every sample"
+
+
+@over_schedules
+@pytest.mark.parametrize("batch", [1, 3])
+def test_batch_order_and_refill_do_not_matter(network, schedule, batch):
+    whole = generate(network, schedule, LAYOUT, LABELS, SEEDS, 4)
+    order = torch.tensor([4, 2, 0, 6, 1, 3, 7, 5])
+    part = generate(network, schedule, LAYOUT, LABELS[order], SEEDS[order], 4, batch=batch)
+    torch.testing.assert_close(part.latents, whole.latents[order], **SINGLE)
+    assert torch.equal(part.nfe, whole.nfe[order])
+
+
+def test_stream_yields_each_sample_once_as_it_ends(network):
+    whole, seen = generate(network, LEARNED, LAYOUT, LABELS, SEEDS, 4), []
+    for indices, latents, nfe in stream(network, LEARNED, LAYOUT, LABELS, SEEDS, 4, batch=3):
+        torch.testing.assert_close(latents, whole.latents[indices], **SINGLE)
+        assert torch.equal(nfe, whole.nfe[indices]) and len(indices) <= 3
+        seen += indices.tolist()
+    assert sorted(seen) == list(range(8))
 
 
 def start(seeds, size=4, layout=LAYOUT):
@@ -204,9 +223,30 @@ def test_trace_follows_the_same_path(network):
     assert path.states.shape == path.predictions.shape == (3, 8, 6, 4, 4) and path.times.shape == (3, 2)
     assert torch.equal(path.states[0], start(SEEDS.tolist()))
     torch.testing.assert_close(path.times, LEARNED(torch.tensor([0.0, 0.4, 1.0]))[0], rtol=0, atol=1e-6)  # float32
-    # Both ends are within some ten steps' rtol 1e-3 of the exact one, with values up to 5.
-    torch.testing.assert_close(path.states[2], generate(*args).latents, rtol=0, atol=0.05)
+    assert torch.equal(path.states[2], generate(*args).latents), "the very same steps"
     assert torch.equal(path.predictions[2], path.states[2]), "at t = 1 nothing is left to predict"
+
+
+SETTINGS = [
+    Integration(rtol=1e-4),
+    Integration("heun", steps=40),
+    Integration("midpoint", steps=40, grid="arc_length"),
+    Integration("ab2", steps=80),
+    Integration("euler", steps=600),
+]
+
+
+@over_schedules
+@pytest.mark.parametrize("how", SETTINGS, ids=[how.solver for how in SETTINGS])
+def test_trace_keeps_to_solver_and_grid(network, schedule, how):
+    args = (network, schedule, LAYOUT, LABELS[:2], SEEDS[:2], 4)
+    path = trace(*args, taus=(0.31, 1.0), how=how)
+    samples = generate(*args, how.solver, how.atol, how.rtol, steps=how.steps, grid=how.grid)
+    assert torch.equal(path.states[1], samples.latents)
+    exact = trace(*args, taus=(0.31, 1.0), how=Integration(rtol=1e-6, atol=1e-7)).states
+    # Euler's error, the largest: 1/600 of the path's curvature. The states between steps are as good as at their ends.
+    assert (path.states[0] - exact[0]).abs().max() < 0.02
+    assert (exact[0] - exact[1]).abs().max() > 0.2
 
 
 # Errors
@@ -238,5 +278,22 @@ def test_a_schedule_of_another_layout(network, schedule, message):
 def test_samples_that_are_not_finite(solver, bad):
     model = Plain(lambda z, t, y: torch.where((y == 1)[:, None, None, None], bad, z))
     labels = torch.tensor([0, 1, 0])
-    with pytest.raises(UserError, match="not finite"):
-        generate(model, LEARNED, LAYOUT, labels, torch.arange(3), 4, solver=solver)
+    with pytest.raises(UserError, match=r"sample 1 \(label 1, seed 41\): the latents are not finite"):
+        generate(model, LEARNED, LAYOUT, labels, torch.arange(40, 43), 4, solver=solver)
+
+
+def test_labels_that_the_model_does_not_have(network):
+    for bad in (11, -1):
+        with pytest.raises(UserError, match=f"sample 2: label {bad}, but the model's are 0 to 10"):
+            generate(network, LEARNED, LAYOUT, torch.tensor([0, 10, bad]), torch.arange(3), 4)
+
+
+def test_guidance_ramps_see_global_time(network):
+    args = (network, LEARNED, LAYOUT, LABELS, SEEDS, 4)
+    options = {"solver": "heun", "steps": 8}
+    flat, ramp, one = (
+        generate(*args, guidance=ClassifierFreeGuidance(scale), **options).latents
+        for scale in (2.0, Ramp(2.0, 2.0), Ramp(1.0, 2.0))
+    )
+    torch.testing.assert_close(flat, ramp, **SINGLE)
+    assert (flat - one).abs().max() > 0.02

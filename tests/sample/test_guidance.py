@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from lwd.errors import UserError
 from lwd.groups import Group, Layout
-from lwd.sample import AutoGuidance, ClassifierFreeGuidance, Interval
+from lwd.models import create
+from lwd.sample import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, Interval, Ramp
 
 LAYOUT = Layout([Group("tex", 2), Group("sem", 1), Group("dep", 3)])
 NULL = 7
@@ -132,3 +134,124 @@ def test_output_keeps_the_dtype(kind, inputs):
     z, times, labels = inputs
     both, _, _ = guided(kind, {"tex": 2.0, "sem": 1.0, "dep": 1.3}, Interval("tex", 0.5))
     assert both(z.float(), times.float(), labels).dtype == torch.float32
+
+
+# Outside of the interval, and both kinds at once
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_where_the_scale_is_one_the_network_s_answer_is_kept_bit_for_bit(kind, inputs):
+    z, times, labels = (x.float() if x.is_floating_point() else x for x in inputs)
+    times[:, 1] = torch.tensor([0.1, 0.5, 0.9, 0.5, 0.1])
+    both, _, main = guided(kind, {"tex": 3.0, "sem": 1.0, "dep": 1.7}, Interval("sem", 0.2, 0.7))
+    v, plain_v = both(z, times, labels), main(z, times, labels)
+    outside = torch.tensor([0, 2, 4])
+    assert torch.equal(v[outside], plain_v[outside]) and torch.equal(v[:, 2:3], plain_v[:, 2:3])
+    assert (v[[1, 3]] - plain_v[[1, 3]]).abs().amax() > 0.1
+
+
+def test_on_a_cpu_a_reference_is_asked_only_where_it_counts(inputs):
+    z, times, labels = inputs
+    times[:, 1] = torch.tensor([0.1, 0.5, 0.9, 0.5, 0.1])
+    weak, main = Counting(plain(0.4)), Counting(plain(1.3))
+    interval = Interval("sem", 0.2, 0.7)
+    CombinedGuidance(AutoGuidance(weak, 2.0, interval), ClassifierFreeGuidance(1.5, NULL, interval)).wrap(main, LAYOUT)(
+        z, times, labels
+    )
+    assert (weak.calls, weak.rows, main.calls, main.rows) == (1, 2, 1, 7)
+    times[:, 1] = 0.9
+    AutoGuidance(weak, 2.0, interval).wrap(main, LAYOUT)(z, times, labels)
+    assert (weak.calls, main.calls, main.rows) == (1, 2, 12)
+
+
+def test_both_kinds_add_up(inputs):
+    main, weak = plain(1.3), plain(0.4)
+    auto, free = {"tex": 2.0, "sem": 1.0, "dep": 0.5}, {"tex": 1.5, "sem": 4.0, "dep": 1.0}
+    both = CombinedGuidance(AutoGuidance(weak, auto), ClassifierFreeGuidance(free, NULL)).wrap(main, LAYOUT)
+    v, w, n = (
+        LAYOUT.split(x) for x in (main(*inputs), weak(*inputs), main(*inputs[:2], torch.full_like(inputs[2], NULL)))
+    )
+    for name, out in LAYOUT.split(both(*inputs)).items():
+        expected = v[name] + (auto[name] - 1) * (v[name] - w[name]) + (free[name] - 1) * (v[name] - n[name])
+        torch.testing.assert_close(out, expected, **EXACT)
+
+
+def test_both_kinds_with_one_of_them_off_are_the_other(inputs):
+    main, weak = plain(1.3), plain(0.4)
+    auto, free = AutoGuidance(weak, 2.0), ClassifierFreeGuidance(2.5, NULL)
+    off = CombinedGuidance(auto, ClassifierFreeGuidance(1.0, NULL)).wrap(main, LAYOUT)
+    assert torch.equal(off(*inputs), auto.wrap(main, LAYOUT)(*inputs))
+    off = CombinedGuidance(AutoGuidance(weak, 1), free).wrap(main, LAYOUT)
+    assert torch.equal(off(*inputs), free.wrap(main, LAYOUT)(*inputs))
+    assert CombinedGuidance(AutoGuidance(weak, 1), ClassifierFreeGuidance(1, NULL)).wrap(main, LAYOUT) is main
+
+
+# Scales that change
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_ramps_over_global_and_local_time(kind, inputs):
+    z, times, labels = inputs
+    tau = torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0], dtype=torch.float64)
+    scale = {"tex": Ramp(1.0, 3.0), "sem": Ramp(2.0, 0.0, "cosine"), "dep": Ramp(4.0, 2.0, over="sem")}
+    both, weak, main = guided(kind, scale)
+    expected = {
+        "tex": torch.tensor([1.0, 1.5, 2.0, 2.5, 3.0], dtype=torch.float64),
+        "sem": torch.tensor([2.0, 1 + 0.5**0.5, 1.0, 1 - 0.5**0.5, 0.0], dtype=torch.float64),
+        "dep": 4 - 2 * times[:, 1],
+    }
+    v, low, high = (LAYOUT.split(x) for x in (both(z, times, labels, tau), weak(*inputs), main(*inputs)))
+    for name, w in expected.items():
+        torch.testing.assert_close(v[name], low[name] + w[:, None, None, None] * (high[name] - low[name]), **EXACT)
+
+
+def test_a_ramp_over_global_time_does_without_tau_only_by_saying_so(inputs):
+    with pytest.raises(ValueError, match="needs tau"):
+        guided("auto", Ramp(1.0, 2.0))[0](*inputs)
+    assert guided("auto", Ramp(1.0, 1.0, "cosine"))[0](*inputs) is not None, "a ramp that stays at 1 guides nowhere"
+
+
+# What does not fit
+
+
+def network(layout=LAYOUT, classes=10, size=2):
+    return create("LightningDiT-Mini/1", layout, size, classes)
+
+
+@pytest.mark.parametrize(
+    ("weak", "message"),
+    [
+        (lambda: network(Layout([Group("tex", 4), Group("dep", 2)])), "layout is"),
+        (lambda: network(classes=9), "num_classes is 9"),
+        (lambda: network(size=4), "input_size is 4"),
+    ],
+)
+def test_a_weak_model_of_other_inputs(weak, message):
+    with pytest.raises(UserError, match=message) as caught:
+        AutoGuidance(weak(), 2.0).wrap(network(), LAYOUT)
+    assert "\n" not in str(caught.value)
+    AutoGuidance(network(), 2.0).wrap(network(), LAYOUT)
+
+
+def test_the_null_label_is_the_model_s():
+    seen = []
+    model = network().eval()
+    model.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[2].tolist()))
+    z, times = torch.zeros(2, 6, 2, 2), torch.zeros(2, 3)
+    with torch.no_grad():
+        ClassifierFreeGuidance(2.0).wrap(model, LAYOUT)(z, times, torch.tensor([3, 4]))
+    assert seen == [[3, 4, 10, 10]]
+    with pytest.raises(UserError, match="null_label 1000 is not the model's, which is 10"):
+        ClassifierFreeGuidance(2.0, 1000).wrap(model, LAYOUT)
+    with pytest.raises(UserError, match="no null_label"):
+        ClassifierFreeGuidance(2.0).wrap(plain(1.0), LAYOUT)
+
+
+@pytest.mark.parametrize(
+    ("scale", "interval"),
+    [({"tex": 2.0}, None), (2.0, Interval("depth")), (Ramp(1.0, 2.0, over="depth"), None)],
+)
+def test_groups_that_are_not_there(scale, interval):
+    with pytest.raises(UserError, match="group") as caught:
+        guided("auto", scale, interval)
+    assert "\n" not in str(caught.value)

@@ -1,16 +1,19 @@
 """Stage I: learning the schedule."""
 
 from lwd.probe.loop import ProbeConfig, ProbeSettings, run
-from lwd.probe.sweep import SweepConfig, SweepRow, SweepSettings, sweep
+from lwd.probe.sweep import SweepConfig, SweepSettings, sweep
+from lwd.probe.table import Cost, SweepRow, on_screen
 from lwd.schedules.collapse import distance_from_collapse
 
 __all__ = [
+    "Cost",
     "ProbeConfig",
     "ProbeSettings",
     "SweepConfig",
     "SweepRow",
     "SweepSettings",
     "distance_from_collapse",
+    "on_screen",
     "run",
     "sweep",
 ]

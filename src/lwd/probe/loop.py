@@ -16,6 +16,7 @@ from lwd.data.batches import StepBatch, StepBatches, draw
 from lwd.errors import UserError
 from lwd.flow import Jacobian, Reduction, interpolate, schedule_objective
 from lwd.models import LightningDiT, training_flops
+from lwd.probe.early import EarlyStop, fit_until_stopped
 from lwd.runtime.checkpoint import Content, load_module, load_optimizer, load_tensors, optimizer_tensors
 from lwd.runtime.engine import Engine
 from lwd.runtime.logging import Metric
@@ -172,11 +173,17 @@ class ProbeTask:
             self._drawn.setdefault(int(step), {})[name] = value
 
 
-def run(config: ProbeConfig, folder: Path | None = None, preview: Preview | None = None) -> Schedule:
+def run(
+    config: ProbeConfig,
+    folder: Path | None = None,
+    early: EarlyStop | None = None,
+    preview: Preview | None = None,
+) -> Schedule:
     """Algorithm 1, stage I: the learned schedule, also written to ``folder/schedule.json`` (default OUTPUT/probe).
 
-    The denoiser is thrown away. ``preview`` draws what ``probe.preview_every`` asks for (`lwd.report.save_curves`).
-    Raises UserError for input that does not fit.
+    The denoiser is thrown away. ``early``: end where this rule says so; the schedule is then what it makes of the log,
+    and a later call without it goes on to the full length. ``preview`` draws what ``probe.preview_every`` asks for
+    (`lwd.report.save_probe_curves`). Raises UserError for input that does not fit.
     """
     settings, layout = config.probe, config.layout
     folder = folder or config.output / "probe"
@@ -196,7 +203,9 @@ def run(config: ProbeConfig, folder: Path | None = None, preview: Preview | None
 
     task = ProbeTask(ProbeObjective(model, schedule, settings, config.seed), settings, draw_preview)
     recipe = config.recipe(probe=settings.model_dump(mode="json", exclude={"preview_every"}))
-    engine.fit(
+    stopped = fit_until_stopped(
+        engine,
+        early,
         task,
         StepBatches(shards, settings.batch, config.seed, engine.rank, engine.world),
         steps=settings.steps,
@@ -206,8 +215,9 @@ def run(config: ProbeConfig, folder: Path | None = None, preview: Preview | None
         on_start=lambda: write_run_files(config, folder),
         work=Work(settings.batch, training_flops(model)),
     )
-    learned = task.frozen(task.averaged())
-    learned.provenance = {**_provenance(config), "distance_from_collapse": distance_from_collapse(learned)}
+    averaged, more = (stopped.rho, stopped.provenance) if stopped else (task.averaged(), {})
+    learned = task.frozen(averaged)
+    learned.provenance = {**_provenance(config), **more, "distance_from_collapse": distance_from_collapse(learned)}
     if engine.is_main:
         learned.save(folder / "schedule.json")
     engine.barrier()

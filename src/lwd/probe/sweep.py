@@ -1,39 +1,98 @@
-"""The one-dimensional search for lambda: the weakest value whose probe does not collapse (Section 3.5, Figure 2)."""
+"""The one-dimensional search for lambda: the weakest value whose probes do not collapse (Section 3.5, Figure 2)."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeInt, field_validator
+from pydantic import (
+    Field,
+    FiniteFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from lwd.config import Config
 from lwd.errors import UserError
 from lwd.files import write_json
-from lwd.probe.loop import CURVE_POINTS, Preview, ProbeConfig, run
+from lwd.models import training_flops
+from lwd.probe.early import EarlyStop
+from lwd.probe.loop import Preview, ProbeConfig, run
+from lwd.probe.search import Bisection, Listed, Search, weakest_stable
+from lwd.probe.table import Cost, Outcome, SweepRow, as_json, row
 from lwd.runtime.engine import Engine
-from lwd.runtime.jobs import run_jobs
+from lwd.runtime.jobs import run_jobs, workers
 from lwd.runtime.run import write_run_files
-from lwd.schedules import PolynomialCurve, Schedule
-from lwd.schedules.collapse import distance_from_collapse
+from lwd.schedules import Schedule
+from lwd.schedules.collapse import Criterion
 
 
 class SweepSettings(Config):
-    """Which values of lambda are tried (the paper's) and what counts as collapsed."""
+    """Which values of lambda are tried (the paper's), what counts as collapsed, and when a probe may end early."""
 
-    kinetic_weights: tuple[float, ...] = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.10)
+    kinetic_weights: tuple[FiniteFloat, ...] | Literal["auto"] = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.10)
+    """auto: bisection on a log scale, see `Bisection`."""
+    low: PositiveFloat = 0.01
+    high: PositiveFloat = 0.1
+    resolution: float = Field(default=1.25, ge=1.05, allow_inf_nan=False)
+    """Of auto: the largest ratio between the lambda that is found and the next weaker one, which collapsed."""
+    expansions: NonNegativeInt = Field(default=3, le=10)
+    """Of auto: how often, fourfold each time, the search goes beyond low or high where both say the same."""
+    seeds: tuple[NonNegativeInt, ...] = ()
+    """A lambda is stable if the probes of all seeds are; the schedule is the first one's. Empty: the experiment's."""
     collapsed_below: float = Field(default=0.1, ge=0, le=1)
-    """A probe whose schedule's `distance_from_collapse` is smaller has collapsed (0: tau^(M+1), 1: tau)."""
-
+    mass_above: float = Field(default=0.5, ge=0, le=1)
+    """A curve has collapsed where its distance from collapse is below the one (0: tau^(M+1), 1: tau) and the mass of
+    its mixture on a_M above the other; see `lwd.schedules.collapse`."""
+    early_stop: bool = True
+    """End collapsed and settled probes early; those of the chosen lambda run to their full length all the same."""
+    window: PositiveInt | None = None
+    """Steps between two looks, for so many of which a probe must be collapsed or settled; None: a tenth of them."""
+    settled_within: NonNegativeFloat = 0.005
+    """The most that the averaged curve of a settled probe moves in a window."""
     processes: NonNegativeInt = 0
-    """How many probes run side by side; 0: one per core, or one where there is a GPU."""
+    """How many probes run side by side; 0: one per core, or one per GPU."""
+
+    @field_validator("kinetic_weights", mode="before")
+    @classmethod
+    def _one_word(cls, values: Any) -> Any:
+        if isinstance(values, str) and values != "auto":
+            raise ValueError(f"must be auto or a list of numbers, not {values!r}")
+        return values
 
     @field_validator("kinetic_weights")
     @classmethod
-    def _increasing(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if not values or list(values) != sorted(set(values)) or values[0] < 0:
+    def _increasing(cls, values: tuple[float, ...] | str) -> tuple[float, ...] | str:
+        if isinstance(values, tuple) and (not values or list(values) != sorted(set(values)) or values[0] < 0):
             raise ValueError("must be increasing, not negative and not empty")
         return values
+
+    @model_validator(mode="after")
+    def _fits(self) -> SweepSettings:
+        if not self.low < self.high < float("inf"):
+            raise ValueError(f"low {self.low:g} must be below high {self.high:g}, which must be finite")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)} repeats itself")
+        return self
+
+    @property
+    def criterion(self) -> Criterion:
+        """Of collapse."""
+        return Criterion(self.collapsed_below, self.mass_above)
+
+    @property
+    def search(self) -> Search:
+        """What is tried."""
+        if isinstance(self.kinetic_weights, str):
+            return Bisection(self.low, self.high, self.resolution, self.expansions)
+        return Listed(self.kinetic_weights)
 
 
 class SweepConfig(ProbeConfig):
@@ -41,72 +100,127 @@ class SweepConfig(ProbeConfig):
 
     sweep: SweepSettings = SweepSettings()
 
+    @property
+    def sweep_seeds(self) -> tuple[int, ...]:
+        """The seeds of each lambda's probes, at least one."""
+        return self.sweep.seeds or (self.seed,)
 
-@dataclass(frozen=True)
-class SweepRow:
-    """One probe of the sweep: lambda, how far it stayed from collapse, and t(.25), t(.5), t(.75) by learned group."""
-
-    kinetic_weight: float
-    distance_from_collapse: float
-    collapsed: bool
-    curve: dict[str, list[float]]
-
-
-def sweep(config: SweepConfig, preview: Preview | None = None) -> tuple[list[SweepRow], Schedule]:
-    """A probe per lambda; returns the table and the schedule of the weakest lambda that did not collapse.
-
-    Writes OUTPUT/sweep/lambda-*/ , OUTPUT/sweep/table.json and the chosen OUTPUT/schedule.json. Finished probes are
-    found again. ``preview``, as of `run`, must be picklable. Raises UserError where every lambda collapses; says so
-    where none does.
-    """
-    engine = Engine(config.compute)
-    processes = config.sweep.processes if engine.world == 1 else 1
-    jobs = [_Job(config, weight, preview) for weight in config.sweep.kinetic_weights]
-    schedules = run_jobs(
-        _probe, jobs, "sweep", config.probe.steps, processes, engine.is_main and config.compute.progress
-    )
-    rows = [_row(job.kinetic_weight, s, config.sweep.collapsed_below) for job, s in zip(jobs, schedules, strict=True)]
-    stable = [i for i, row in enumerate(rows) if not row.collapsed]
-    chosen = stable[0] if stable else None
-    weights = config.sweep.kinetic_weights
-    table = {
-        "rows": [asdict(row) for row in rows],
-        "collapsed_below": config.sweep.collapsed_below,
-        "points": list(CURVE_POINTS),
-        "chosen": None if chosen is None else weights[chosen],
-    }
-    if engine.is_main:
-        write_json(config.output / "sweep" / "table.json", table)
-        write_run_files(config, config.output / "sweep")
-    if chosen is None:
-        (config.output / "schedule.json").unlink(missing_ok=True)
-        raise UserError(f"sweep: every lambda up to {weights[-1]:g} collapsed; add larger sweep.kinetic_weights")
-    if chosen == 0:
-        engine.say(f"sweep: no lambda collapsed, so a weaker one than {weights[0]:g} may be stable too")
-    if engine.is_main:
-        schedules[chosen].save(config.output / "schedule.json")
-    engine.barrier()
-    return rows, schedules[chosen]
+    def early_stop(self) -> EarlyStop | None:
+        """When a probe of the sweep ends early."""
+        s, probe = self.sweep, self.probe
+        window = s.window or max(1, probe.steps // 10)
+        return EarlyStop(probe.steps, probe.burn_in, window, s.settled_within, s.criterion) if s.early_stop else None
 
 
 @dataclass(frozen=True)
 class _Job:
+    """One probe; ``full``: not ended early."""
+
     config: SweepConfig
     kinetic_weight: float
+    seed: int
     preview: Preview | None
+    full: bool = False
+
+    @property
+    def folder(self) -> Path:
+        """Named after lambda, and the seed where that is not the experiment's."""
+        seed = "" if self.seed == self.config.seed else f"-seed{self.seed}"
+        return self.config.output / "sweep" / f"lambda-{self.kinetic_weight:g}{seed}"
 
 
-def _probe(job: _Job) -> Schedule:
-    probe = job.config.probe.model_copy(update={"kinetic_weight": job.kinetic_weight})
-    one = job.config.model_copy(update={"probe": probe})
-    return run(one, job.config.output / "sweep" / f"lambda-{job.kinetic_weight:g}", job.preview)
+def sweep(
+    config: SweepConfig, main_flops: int | None = None, preview: Preview | None = None
+) -> tuple[list[SweepRow], Schedule]:
+    """Probes of one lambda after another; returns a row for each and the schedule of the weakest stable lambda.
 
+    Stable: no probe of any seed has collapsed, nor any of a stronger lambda. The chosen lambda's probes run to their
+    full length, and must be stable there, too. ``main_flops``: what the main run takes, for the share in the table.
+    ``preview``, as of `run`, must be picklable.
 
-def _row(weight: float, schedule: Schedule, collapsed_below: float) -> SweepRow:
-    distance = distance_from_collapse(schedule)
-    if distance is None:
+    Writes OUTPUT/sweep/lambda-*/ , OUTPUT/sweep/table.json and the chosen OUTPUT/schedule.json. Finished probes are
+    found again. Raises UserError where the strongest lambda collapses; says so where none does.
+    """
+    engine = Engine(config.compute)
+    if len(config.groups) == 1:
         raise UserError("sweep: the schedule has no learned group; groups needs at least two")
-    points = torch.tensor(CURVE_POINTS)
-    learned = {n: schedule[n] for n in schedule.names if isinstance(schedule[n], PolynomialCurve)}
-    curve = {name: c(points)[0].detach().tolist() for name, c in learned.items()}
-    return SweepRow(weight, distance, distance < collapsed_below, curve)
+    found = _find(config, engine, preview)
+    chosen = weakest_stable(_stable(found.values()))
+    rows = [row(outcome) for _, outcome in sorted(found.items())]
+    cost = Cost(sum(r.steps for r in rows), len(rows) * config.probe.steps, _step_flops(config), main_flops)
+    if engine.is_main:
+        write_json(
+            config.output / "sweep" / "table.json", as_json(found.values(), config.sweep.criterion, chosen, cost)
+        )
+        write_run_files(config, config.output / "sweep")
+    if chosen is None:
+        if engine.is_main:
+            (config.output / "schedule.json").unlink(missing_ok=True)
+        raise UserError(_all_collapsed(config, max(r.kinetic_weight for r in rows)))
+    if not any(r.collapsed for r in rows):
+        engine.say(f"sweep: no lambda collapsed, so a weaker one than {chosen:g} may be stable too")
+    schedule = found[chosen, config.sweep_seeds[0]].schedule
+    if engine.is_main:
+        schedule.save(config.output / "schedule.json")
+    engine.barrier()
+    return rows, schedule
+
+
+Found = dict[tuple[float, int], Outcome]
+"""By lambda and seed."""
+
+
+def _find(config: SweepConfig, engine: Engine, preview: Preview | None) -> Found:
+    """Probe until the search is done and the chosen lambda's probes have their full length."""
+    settings, seeds = config.sweep, config.sweep_seeds
+    side_by_side = workers(settings.processes) if engine.world == 1 else 1
+    show = engine.is_main and config.compute.progress
+
+    def probe(jobs: list[_Job]) -> Found:
+        done = run_jobs(_probe, jobs, "sweep", config.probe.steps, side_by_side, show)
+        return {(job.kinetic_weight, job.seed): outcome for job, outcome in zip(jobs, done, strict=True)}
+
+    found: Found = {}
+    while True:
+        stable = _stable(found.values())
+        if weights := settings.search.next(stable, max(1, side_by_side // len(seeds))):
+            new = probe([_Job(config, weight, seed, preview) for weight in weights for seed in seeds])
+            for weight, is_stable in _stable(new.values()).items():
+                engine.say(f"sweep: lambda {weight:g} {'is stable' if is_stable else 'collapsed'}")
+        else:
+            chosen = weakest_stable(stable)
+            cut = [seed for seed in seeds if chosen is not None and found[chosen, seed].stopped]
+            if chosen is None or not cut:
+                return found
+            engine.say(f"sweep: lambda {chosen:g} goes on to its full length")
+            goes_on = config.model_copy(update={"compute": config.compute.model_copy(update={"resume": True})})
+            new = probe([_Job(goes_on, chosen, seed, preview, full=True) for seed in cut])
+        found |= new
+
+
+def _probe(job: _Job) -> Outcome:
+    probe = job.config.probe.model_copy(update={"kinetic_weight": job.kinetic_weight})
+    one = job.config.model_copy(update={"probe": probe, "seed": job.seed})
+    schedule = run(one, job.folder, None if job.full else job.config.early_stop(), job.preview)
+    return Outcome.of(job.kinetic_weight, job.seed, schedule, job.folder.name, job.config.sweep.criterion)
+
+
+def _stable(outcomes: Iterable[Outcome]) -> dict[float, bool]:
+    """By lambda, whether the probes of all seeds are."""
+    stable: dict[float, bool] = {}
+    for outcome in outcomes:
+        stable[outcome.kinetic_weight] = stable.get(outcome.kinetic_weight, True) and not outcome.collapse.collapsed
+    return stable
+
+
+def _step_flops(config: SweepConfig) -> int:
+    """Operations of one probe step."""
+    input_size = config.shards("train", features=False).input_size
+    with torch.device("meta"):
+        model = config.model.build(config.layout, input_size)
+    return config.probe.batch * training_flops(model)
+
+
+def _all_collapsed(config: SweepConfig, strongest: float) -> str:
+    remedy = "raise sweep.high" if config.sweep.kinetic_weights == "auto" else "add larger sweep.kinetic_weights"
+    return f"sweep: every lambda up to {strongest:g} collapsed; {remedy}"

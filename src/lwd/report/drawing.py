@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec
 
@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lwd.files import atomic_path
-from lwd.report.theme import light_colours, stand_in, with_variables
+from lwd.report.theme import printed, stand_in, with_variables
 
 P = ParamSpec("P")
 
@@ -76,12 +76,14 @@ def picture(
     return decorate
 
 
-def save_png(path: Path, draw: Callable[[Axes], None], width: float = 4.5, height: float = 3.6) -> None:
-    """What ``draw`` draws, on a light ground, as a PNG; sizes in inches of 160 pixels."""
-    with light_colours(), matplotlib.rc_context(_style()), atomic_path(path) as temporary:
-        figure = Figure(figsize=(width, height), layout="constrained", facecolor=stand_in("card"))
-        draw(figure.add_subplot())
-        figure.savefig(temporary, format="png", dpi=160, facecolor=stand_in("card"), metadata={"Software": None})
+def save_png(path: Path, panels: Sequence[Callable[[Axes], None]], width: float = 4.5, height: float = 3.6) -> None:
+    """Write a PNG of ``panels``, each drawn on its own axes, side by side; sizes in inches of one panel."""
+    with printed(), matplotlib.rc_context(_style()):
+        figure = Figure(figsize=(width * len(panels), height), layout="constrained")
+        for axes, draw in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+            draw(axes)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=160, facecolor=stand_in("card"), metadata={"Software": None})
 
 
 def _inline(svg: str, label: str) -> Markup:

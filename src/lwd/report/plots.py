@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from lwd.report.drawing import picture
+from lwd.report.drawing import picture, save_png
 from lwd.report.text import count
 from lwd.report.theme import stand_in
 
@@ -24,6 +26,7 @@ DASHED: Dash = (0, (4, 2.2))
 DOTTED: Dash = (0, (1.2, 2))
 _MAX_POINTS = 400
 _LOG_FROM = 4.0
+_MOST_TICKS, _LONGEST_TICK = 7, 4
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Probe:
-    """One point of the sweep."""
+    """One point of the sweep, of which several seeds may share a lambda."""
 
     kinetic_weight: float
     distance: float
     colour: str
     collapsed: bool
     chosen: bool
+
+
+TAU_LABEL = "global time τ"
 
 
 @picture("Curves between 0 and 1 over a time between 0 and 1")
@@ -71,36 +77,18 @@ def settled(axes: Axes, lines: Sequence[Line]) -> None:
 @picture("Distance from collapse over lambda")
 def sweep_distance(axes: Axes, probes: Sequence[Probe], collapsed_below: float) -> None:
     """Distance from the extremal curve over lambda, on a logarithmic axis, and what counts as collapsed."""
-    weights = [probe.kinetic_weight for probe in probes]
-    positive = [weight for weight in weights if weight > 0]
-    if len(positive) == len(weights):
-        axes.set_xscale("log")
-    elif positive:
-        axes.set_xscale("symlog", linthresh=min(positive))
-    axes.axhline(collapsed_below, color=stand_in("muted"), linestyle=DASHED, linewidth=1)
-    axes.annotate(
-        f"collapsed below {collapsed_below:g}",
-        (0.99, collapsed_below),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, 4),
-        textcoords="offset points",
-        ha="right",
-        color=stand_in("muted"),
-        fontsize=8.5,
-    )
-    axes.plot(weights, [probe.distance for probe in probes], color=stand_in("rule"), linewidth=1.2)
-    for probe in probes:
-        colour = stand_in(probe.colour)
-        face = stand_in("card") if probe.collapsed else colour
-        size = 9 if probe.chosen else 6
-        x, y = probe.kinetic_weight, probe.distance
-        axes.plot([x], [y], "o", color=colour, markerfacecolor=face, markersize=size, markeredgewidth=1.6)
-        if probe.chosen:
-            axes.annotate("chosen", (x, y), (0, 9), textcoords="offset points", ha="center", va="bottom", fontsize=8.5)
-    axes.set_xticks(weights, [f"{weight:g}" for weight in weights])
-    axes.minorticks_off()
-    axes.margins(x=0.1)
-    axes.set(ylim=(0, 1.02), xlabel="λ", ylabel="distance from the extremal curve")
+    _sweep_distance(axes, probes, collapsed_below)
+
+
+def save_sweep(
+    path: Path, curves: Mapping[str, Sequence[Line]], probes: Sequence[Probe], collapsed_below: float
+) -> None:
+    """Write Figure 2 as a PNG: a panel of curves for each learned group, and the distances."""
+    panels = [
+        partial(_unit_square, lines=each, x_label=TAU_LABEL, y_label=f"local time of {group}")
+        for group, each in curves.items()
+    ]
+    save_png(path, [*panels, partial(_sweep_distance, probes=probes, collapsed_below=collapsed_below)])
 
 
 @picture("Values over the steps of the probe", width=3.9, height=3.2)
@@ -138,6 +126,45 @@ def accuracy(axes: Axes, means: Sequence[Line], seeds: Sequence[Line]) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.0f}\u202f%"))
     axes.set_ylabel("accuracy")
     axes.legend()
+
+
+def _sweep_distance(axes: Axes, probes: Sequence[Probe], collapsed_below: float) -> None:
+    weights = sorted({probe.kinetic_weight for probe in probes})
+    positive = [weight for weight in weights if weight > 0]
+    if len(positive) == len(weights):
+        axes.set_xscale("log")
+    elif positive:
+        axes.set_xscale("symlog", linthresh=min(positive))
+    axes.axhline(collapsed_below, color=stand_in("muted"), linestyle=DASHED, linewidth=1)
+    axes.annotate(
+        f"collapsed below {collapsed_below:g}",
+        (0.99, collapsed_below),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, 4),
+        textcoords="offset points",
+        ha="right",
+        color=stand_in("muted"),
+        fontsize=8.5,
+    )
+    means = [np.mean([probe.distance for probe in probes if probe.kinetic_weight == weight]) for weight in weights]
+    axes.plot(weights, means, color=stand_in("rule"), linewidth=1.2)
+    for probe in probes:
+        colour = stand_in(probe.colour)
+        face = stand_in("card") if probe.collapsed else colour
+        size = 9 if probe.chosen else 6
+        x, y = probe.kinetic_weight, probe.distance
+        (point,) = axes.plot([x], [y], "o", color=colour, markerfacecolor=face, markersize=size, markeredgewidth=1.6)
+        point.set(clip_on=False, zorder=3)
+    chosen = [(probe.kinetic_weight, probe.distance) for probe in probes if probe.chosen]
+    if chosen:
+        at = max(chosen, key=lambda point: point[1])
+        axes.annotate("chosen", at, (0, 9), textcoords="offset points", ha="center", va="bottom", fontsize=8.5)
+    labels = [f"{weight:g}" for weight in weights]
+    crowded = len(labels) > _MOST_TICKS or max(map(len, labels)) > _LONGEST_TICK
+    axes.set_xticks(weights, labels, rotation=90 if crowded else 0)
+    axes.minorticks_off()
+    axes.margins(x=0.1)
+    axes.set(ylim=(0, 1.02), xlabel="λ", ylabel="distance from the extremal curve")
 
 
 def _over_budgets(axes: Axes, means: Sequence[Line], seeds: Sequence[Line]) -> None:

@@ -20,7 +20,7 @@ _FIRST_COLOUR = 2
 
 
 @torch.no_grad()
-def save_curves(path: Path, present: Schedule, averaged: Schedule | None, earlier: Sequence[Schedule]) -> None:
+def save_probe_curves(path: Path, present: Schedule, averaged: Schedule | None, earlier: Sequence[Schedule]) -> None:
     """A PNG, step-N.png, of the learned curves: averaged bold, present thin, earlier ones faint; tau and tau^(M+1)."""
     lines = []
     for i, (name, curve) in enumerate(polynomials(present).items()):
@@ -42,7 +42,7 @@ def save_curves(path: Path, present: Schedule, averaged: Schedule | None, earlie
     def draw(axes: Axes) -> None:
         draw_unit_square(axes, lines, "global time τ", followers, title)
 
-    save_png(path, draw)
+    save_png(path, [draw])
 
 
 def _line(label: str, values: Tensor, colour: str, width: float) -> Line:

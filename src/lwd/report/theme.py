@@ -1,7 +1,7 @@
 """Colours by name, each for a light and a dark page; drawings and CSS both take them from here.
 
 Drawings are made in stand-in colours, one per name; `lwd.report.drawing` turns these into CSS variables, so that one
-inline SVG follows the reader's colour scheme.
+inline SVG follows the reader's colour scheme. Within `printed` they are made in the light page's own colours.
 """
 
 from __future__ import annotations
@@ -52,7 +52,6 @@ COLOURS: dict[str, tuple[str, str]] = {
 }
 """Name -> (light, dark)."""
 
-_LIGHT: ContextVar[bool] = ContextVar("light", default=False)
 _STAND_IN = re.compile(r"#0100([0-9a-f]{2})")
 
 
@@ -66,19 +65,22 @@ def ramp_colour(index: int, count: int) -> str:
     return f"ramp{round(index * (_RAMP_LEVELS - 1) / max(count - 1, 1))}"
 
 
+_printing = ContextVar("printing", default=False)
+
+
 @contextmanager
-def light_colours() -> Iterator[None]:
-    """Within the block `stand_in` gives the colours for a light ground themselves, for drawings that are no SVG."""
-    token = _LIGHT.set(True)
+def printed() -> Iterator[None]:
+    """Within the block drawings are made for a picture file."""
+    token = _printing.set(True)
     try:
         yield
     finally:
-        _LIGHT.reset(token)
+        _printing.reset(token)
 
 
 def stand_in(name: str) -> str:
-    """The colour that stands for ``name`` in a drawing."""
-    if _LIGHT.get():
+    """The colour that stands for ``name`` in a drawing; within `printed` its own."""
+    if _printing.get():
         return COLOURS[name][0]
     return f"#0100{list(COLOURS).index(name):02x}"
 

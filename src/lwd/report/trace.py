@@ -52,8 +52,9 @@ def trace_section(config: RunConfig) -> TraceSection | None:
 
 def _trace_of(config: RunConfig, schedule: Schedule, path: Path) -> Path | None:
     """The log of the probe that learned ``schedule``: beside it, or in the sweep's folder for its lambda."""
-    weight = schedule.provenance.get("lambda")
-    folders = [path.parent] if weight is None else [path.parent, config.output / "sweep" / f"lambda-{weight:g}"]
+    weight, seed = schedule.provenance.get("lambda"), schedule.provenance.get("seed")
+    names = [] if weight is None else [f"lambda-{weight:g}-seed{seed}", f"lambda-{weight:g}"]
+    folders = [path.parent, *(config.output / "sweep" / name for name in names)]
     return next((folder / TRACE for folder in folders if (folder / TRACE).is_file()), None)
 
 

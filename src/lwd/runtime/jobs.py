@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import multiprocessing
 import os
 import threading
@@ -21,6 +22,24 @@ R = TypeVar("R")
 
 MAX_PROCESSES = 8
 POLL_S = 0.2
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+def workers(processes: int = 0) -> int:
+    """``processes``, or for 0 one per GPU, or where there is none one per core, up to 8."""
+    if processes:
+        return processes
+    cores = min(os.cpu_count() or 1, MAX_PROCESSES)
+    return max(1, torch.cuda.device_count()) if torch.cuda.is_available() else cores
+
+
+def devices() -> list[str]:
+    """The GPUs to deal out to the processes, by the names that CUDA_VISIBLE_DEVICES takes; empty: fewer than two."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if count <= 1:
+        return []
+    named = [name.strip() for name in os.environ.get(VISIBLE, "").split(",") if name.strip()]
+    return named[:count] or [str(index) for index in range(count)]
 
 
 def run_jobs(
@@ -28,20 +47,24 @@ def run_jobs(
 ) -> list[R]:
     """``function`` of each job, in order; ``function`` and the jobs must be picklable.
 
-    One progress bar counts what the jobs' own bars count, about ``units`` for each job. ``processes`` 0: one per core,
-    up to 8, where there is no GPU; else one. Each process gets its share of the cores. The first exception is raised
+    One progress bar counts what the jobs' own bars count, about ``units`` for each job. ``processes``: see `workers`.
+    Each process gets its share of the cores and, of several GPUs, one, in turn. The first exception is raised
     again here, the other jobs being ended. Asked to stop (`Preemption`), it passes that on and raises Preempted once
     every job has saved or ended.
     """
     cores = os.cpu_count() or 1
-    count = min(len(jobs), processes or (1 if torch.cuda.is_available() else min(cores, MAX_PROCESSES)))
+    count = min(len(jobs), workers(processes))
     with progress_bar(title, units * len(jobs), show=show) as advance:
         if count <= 1:
             with forwarding(advance):
                 return [function(job) for job in jobs]
         context = multiprocessing.get_context("spawn")
         counts: SimpleQueue[int] = context.SimpleQueue()
-        pool = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=(cores // count, counts))
+        gpus: SimpleQueue[str] = context.SimpleQueue()
+        for gpu in itertools.islice(itertools.cycle(devices()), count):
+            gpus.put(gpu)
+        start = (cores // count, counts, gpus if devices() else None)
+        pool = ProcessPoolExecutor(count, context, initializer=_start_worker, initargs=start)
         try:
             with Preemption() as preemption:
                 futures = [pool.submit(_run_forwarding, function, job) for job in jobs]
@@ -88,10 +111,12 @@ def _run_forwarding(function: Callable[[T], R], job: T) -> R:
         return function(job)
 
 
-def _start_worker(threads: int, counts: SimpleQueue[int]) -> None:
-    """Take a share of the cores, and end with the parent, however that ends."""
+def _start_worker(threads: int, counts: SimpleQueue[int], gpus: SimpleQueue[str] | None) -> None:
+    """Take a share of the cores and a GPU, and end with the parent, however that ends."""
     global _counts  # noqa: PLW0603 - what a pool's initialiser is for
     _counts = counts
+    if gpus is not None:
+        os.environ[VISIBLE] = gpus.get()  # CUDA reads it at its first use, which is yet to come
     torch.set_num_threads(max(1, threads))
     parent = multiprocessing.parent_process()
     assert parent is not None

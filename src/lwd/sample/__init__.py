@@ -1,20 +1,33 @@
 """Sampling under a schedule, with guidance."""
 
-from lwd.sample.generate import Samples, generate
-from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance, Interval
+from lwd.sample.generate import Ended, Samples, generate, stream
+from lwd.sample.grids import ArcLength, Shift
+from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance
 from lwd.sample.ode import Solution, integrate
+from lwd.sample.plan import Integration
 from lwd.sample.run import run
+from lwd.sample.scales import Interval, Ramp
 from lwd.sample.settings import SampleConfig, SampleSettings
+from lwd.sample.trace import Trajectory, trace
 
 __all__ = [
+    "ArcLength",
     "AutoGuidance",
     "ClassifierFreeGuidance",
+    "CombinedGuidance",
+    "Ended",
+    "Integration",
     "Interval",
+    "Ramp",
     "SampleConfig",
     "SampleSettings",
     "Samples",
+    "Shift",
     "Solution",
+    "Trajectory",
     "generate",
     "integrate",
     "run",
+    "stream",
+    "trace",
 ]

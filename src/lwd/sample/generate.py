@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from lwd.flow import global_velocity
+from lwd.errors import UserError
 from lwd.groups import Layout
-from lwd.runtime.seeding import Stream, normal
-from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance, Model
-from lwd.sample.ode import Solution, Solver, integrate
+from lwd.sample.flow import Flow, make_flow
+from lwd.sample.grids import Warp
+from lwd.sample.guidance import Guidance
+from lwd.sample.methods import Solver
+from lwd.sample.plan import Integration, make_plan
+from lwd.sample.pool import SampleError, flow_through
+from lwd.sample.slots import Observer
 from lwd.schedules import Schedule
 
 
@@ -25,24 +30,12 @@ class Samples:
     nfe: Tensor
 
 
-@dataclass(frozen=True)
-class Flow:
-    """The global-time flow of a denoiser under a schedule (Eq. 13), for given labels (N,)."""
+class Ended(NamedTuple):
+    """Samples that are done: ``indices`` (n,) int64 on the host; latents (n, C, H, W), nfe (n,) on the device."""
 
-    network: Model
-    schedule: Schedule
-    layout: Layout
-    labels: Tensor
-
-    def local(self, z: Tensor, tau: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """z (N, C, H, W), tau (N,) -> local velocities (N, C, H, W), times and rates (N, G)."""
-        times, rates = (x.to(z.dtype) for x in self.schedule(tau))
-        return self.network(z, times, self.labels), times, rates
-
-    def __call__(self, z: Tensor, tau: Tensor) -> Tensor:
-        """z (N, C, H, W), tau (N,) -> dz/dtau (N, C, H, W)."""
-        v, _, rates = self.local(z, tau)
-        return global_velocity(v, rates, self.layout)
+    indices: Tensor
+    latents: Tensor
+    nfe: Tensor
 
 
 @torch.no_grad()
@@ -56,89 +49,53 @@ def generate(
     solver: Solver = "dopri5",
     atol: float = 1e-6,
     rtol: float = 1e-3,
-    guidance: AutoGuidance | ClassifierFreeGuidance | None = None,
+    guidance: Guidance | None = None,
     steps: int = 50,
+    grid: str | Warp = "uniform",
     batch: int | None = None,
-    finished: Callable[[int], None] = lambda count: None,
 ) -> Samples:
-    """Integrate Eq. 28-29 from noise; labels and seeds (N,) int64, on the model's device as one batch.
+    """Integrate Eq. 28-29 from noise; labels and seeds (N,) int64, on the model's device, ``batch`` at a time.
 
-    Sample i depends on labels[i] and seeds[i] alone, up to the rounding of a batched matrix product. ``steps`` is for
-    the fixed-step solvers, ``atol`` and ``rtol`` for dopri5. Raises UserError where the schedule's groups are not the
-    layout's or the solution is not finite.
+    ``batch`` None: all at once. Sample i depends on labels[i] and seeds[i] alone, up to the rounding of batched
+    products. ``steps`` and ``grid`` are for the fixed-step solvers, ``atol`` and ``rtol`` for dopri5 (`Integration`).
+    Raises UserError where schedule, labels or guidance do not fit the model, or a sample is not finite.
     """
-    flow, noise = start_flow(model, schedule, layout, labels, seeds, input_size, guidance)
-    if batch is not None and batch < len(labels):
-        parts = []
-        for some in torch.split(torch.arange(len(labels)), batch):
-            parts.append(
-                generate(
-                    model, schedule, layout, labels[some], seeds[some], input_size, solver, atol, rtol, guidance, steps
-                )
-            )
-            finished(len(some))
-        return Samples(torch.cat([p.latents for p in parts]), torch.cat([p.nfe for p in parts]))
-    solution = _integrate(flow, noise, solver, steps, atol, rtol, 0.0, 1.0)
-    return Samples(solution.z.view(noise.shape), solution.nfe)
-
-
-@dataclass(frozen=True)
-class Trajectory:
-    """A sampler's path at ``taus`` (K,): states and predicted clean latents (K, N, C, H, W), times (K, G)."""
-
-    taus: Tensor
-    times: Tensor
-    states: Tensor
-    predictions: Tensor
-
-
-@torch.no_grad()
-def trace(
-    model: nn.Module,
-    schedule: Schedule,
-    layout: Layout,
-    labels: Tensor,
-    seeds: Tensor,
-    input_size: int,
-    taus: Sequence[float],
-    guidance: AutoGuidance | ClassifierFreeGuidance | None = None,
-) -> Trajectory:
-    """The path of `generate` (dopri5) at increasing ``taus`` in [0, 1], with the network's guess x1 = z + (1 - t) v."""
-    flow, z = start_flow(model, schedule, layout, labels, seeds, input_size, guidance)
-    states, predictions, all_times = [], [], []
-    for start, end in pairwise([0.0, *taus]):
-        if end > start:
-            z = _integrate(flow, z, "dopri5", 0, 1e-6, 1e-3, start, end).z.view(z.shape)
-        v, times, _ = flow.local(z, torch.full((len(z),), end, dtype=torch.float64, device=z.device))
-        states.append(z)
-        predictions.append(z + (1 - layout.expand(times)) * v)
-        all_times.append(times[0])
-    return Trajectory(torch.tensor(taus), *(torch.stack(x).cpu() for x in (all_times, states, predictions)))
-
-
-def start_flow(
-    model: nn.Module,
-    schedule: Schedule,
-    layout: Layout,
-    labels: Tensor,
-    seeds: Tensor,
-    input_size: int,
-    guidance: AutoGuidance | ClassifierFreeGuidance | None,
-) -> tuple[Flow, Tensor]:
-    """The guided flow on the model's device, and each sample's own noise (N, C, H, W)."""
-    schedule.check(layout, "sample")
+    how = Integration(solver, atol, rtol, steps, grid)
     device = next(model.parameters()).device
-    labels, seeds = labels.to(device), seeds.to(device)
-    shape = (layout.channels, input_size, input_size)
-    noise = normal(Stream.SAMPLE_NOISE, seeds, 0, torch.zeros_like(seeds), shape)
-    network = guidance.wrap(model, layout) if guidance is not None else model
-    return Flow(network, schedule.to(device), layout, labels), noise
+    latents = torch.empty(len(labels), layout.channels, input_size, input_size, device=device)
+    nfe = torch.zeros(len(labels), dtype=torch.int64, device=device)
+    for done in stream(model, schedule, layout, labels, seeds, input_size, how, guidance, batch):
+        where = done.indices.to(device, non_blocking=True)
+        latents[where], nfe[where] = done.latents, done.nfe
+    return Samples(latents, nfe)
 
 
-def _integrate(
-    flow: Flow, z: Tensor, solver: Solver, steps: int, atol: float, rtol: float, start: float, end: float
-) -> Solution:
-    def velocity(flat: Tensor, tau: Tensor) -> Tensor:
-        return flow(flat.view(z.shape), tau).flatten(1)
+def stream(
+    model: nn.Module,
+    schedule: Schedule,
+    layout: Layout,
+    labels: Tensor,
+    seeds: Tensor,
+    input_size: int,
+    how: Integration | None = None,
+    guidance: Guidance | None = None,
+    batch: int | None = None,
+) -> Iterator[Ended]:
+    """`generate`, yielding samples as they end, in no order; memory is that of ``batch`` samples, whatever N."""
+    flow = make_flow(model, schedule, layout, labels, seeds, input_size, guidance)
+    yield from run_flow(flow, how or Integration(), batch)
 
-    return integrate(velocity, z.flatten(1), flow.schedule.kinks, solver, steps, atol, rtol, start, end)
+
+def run_flow(
+    flow: Flow, how: Integration, batch: int | None = None, observe: Observer | None = None, refill: bool = True
+) -> Iterator[Ended]:
+    """The samples of a flow as they end; the rest as `lwd.sample.pool.flow_through`."""
+    plan = make_plan(how, flow.schedule, flow.device)
+    velocity = partial(flow.velocity, flow.labels.to(flow.device))
+    size = max(1, len(flow)) if batch is None else batch
+    try:
+        for done in flow_through(velocity, flow.noise, len(flow), size, plan, observe, refill):
+            yield Ended(done.index, flow.unflatten(done.z), done.nfe)
+    except SampleError as error:
+        label, seed = int(flow.labels[error.number]), int(flow.seeds[error.number])
+        raise UserError(f"sample {error.number} (label {label}, seed {seed}): {error.what}") from error

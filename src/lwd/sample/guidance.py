@@ -1,84 +1,179 @@
-"""Guidance as a wrapper around velocities: v = v_weak + w (v_main - v_weak), group by group (method, Section 4)."""
+"""Guidance as a wrapper around velocities (method, Section 4), group by group:
+
+    v = v_main + (w_auto - 1) (v_main - v_weak) + (w_cfg - 1) (v_main - v_null)
+
+with v_weak a worse network's prediction (AutoGuidance) and v_null the same network's for the null class
+(classifier-free guidance); either alone is the usual v_ref + w (v_main - v_ref). Where w is 1, v is v_main bit for bit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lwd.errors import UserError
 from lwd.groups import Layout
+from lwd.sample.scales import Interval, Scale, Strength
 
 Model = Callable[[Tensor, Tensor, Tensor], Tensor]
 """z (B, C, H, W), times (B, G), labels (B,) -> local velocities (B, C, H, W)."""
 
-Scale = float | Mapping[str, float]
-"""One w for all groups, or one by name."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """Guidance is on while the local time of ``group`` lies in [low, high]."""
-
-    group: str
-    low: float = 0.0
-    high: float = 1.0
-
 
 @dataclass(frozen=True)
 class AutoGuidance:
-    """The weak prediction is a worse network's (Karras et al. 2024): ``scale`` 1 is the main network alone."""
+    """Away from a worse network (Karras et al. 2024), ``weak``, of its own size; ``scale`` 1 is the main one alone.
+
+    On CUDA the two networks run on a stream each, unless ``streams`` is False.
+    """
 
     weak: Model
     scale: Scale
     interval: Interval | None = None
+    streams: bool = True
 
     def wrap(self, model: Model, layout: Layout) -> Model:
-        """The guided network."""
-        if _is_one(self.scale):
-            return model
-
-        def guided(z: Tensor, times: Tensor, labels: Tensor) -> Tensor:
-            return _extrapolate(
-                self.weak(z, times, labels), model(z, times, labels), times, self.scale, self.interval, layout
-            )
-
-        return guided
+        """The guided network. Raises UserError where ``weak`` does not fit ``model``."""
+        return _guided(model, layout, auto=self)
 
 
 @dataclass(frozen=True)
 class ClassifierFreeGuidance:
-    """The weak prediction is the same network's for the null class, in one batched call (Ho & Salimans 2021)."""
+    """Away from the null class, in one batched call (Ho & Salimans 2021); ``null_label`` None: the model's own."""
 
     scale: Scale
-    null_label: int
+    null_label: int | None = None
     interval: Interval | None = None
 
     def wrap(self, model: Model, layout: Layout) -> Model:
-        """The guided network."""
-        if _is_one(self.scale):
-            return model
-
-        def guided(z: Tensor, times: Tensor, labels: Tensor) -> Tensor:
-            null = torch.full_like(labels, self.null_label)
-            both = model(torch.cat([z, z]), torch.cat([times, times]), torch.cat([null, labels]))
-            weak, main = both.chunk(2)
-            return _extrapolate(weak, main, times, self.scale, self.interval, layout)
-
-        return guided
+        """The guided network. Raises UserError where the model has another null label."""
+        return _guided(model, layout, free=self)
 
 
-def _is_one(scale: Scale) -> bool:
-    return all(s == 1.0 for s in (scale.values() if isinstance(scale, Mapping) else [scale]))
+@dataclass(frozen=True)
+class CombinedGuidance:
+    """Both at once, by the formula above; the null class is the main network's."""
+
+    auto: AutoGuidance
+    free: ClassifierFreeGuidance
+
+    def wrap(self, model: Model, layout: Layout) -> Model:
+        """The guided network. Raises UserError as the two do."""
+        return _guided(model, layout, self.auto, self.free)
 
 
-def _extrapolate(
-    weak: Tensor, main: Tensor, times: Tensor, scale: Scale, interval: Interval | None, layout: Layout
-) -> Tensor:
-    by_group = [scale[name] if isinstance(scale, Mapping) else scale for name in layout.names]
-    w = torch.tensor(by_group, device=weak.device, dtype=weak.dtype).expand(len(weak), -1)
-    if interval is not None:
-        t = times[:, layout.names.index(interval.group), None]
-        w = torch.where((t >= interval.low) & (t <= interval.high), w, 1.0)
-    return torch.lerp(weak, main, layout.expand(w))
+Guidance = AutoGuidance | ClassifierFreeGuidance | CombinedGuidance
+
+
+@dataclass(frozen=True)
+class Guided:
+    """A guided network; ``tau`` (B,) is needed by ramps over global time alone.
+
+    On a CPU a reference is asked only for the samples whose w is not 1 just now. Elsewhere that is not known without
+    making the host wait, and it is asked for all.
+    """
+
+    main: Model
+    layout: Layout
+    auto: tuple[AutoGuidance, Strength] | None
+    null: tuple[int, Strength] | None
+
+    def __call__(self, z: Tensor, times: Tensor, labels: Tensor, tau: Tensor | None = None) -> Tensor:
+        """As a model."""
+        parts: list[tuple[Tensor, Tensor | None, Tensor]] = []  # w (B, G), its rows or None for all, reference v
+        side = None
+        if self.auto is not None:
+            guidance, strength = self.auto
+            w, rows = _ask_for(strength, times, tau)
+            if z.is_cuda and guidance.streams:
+                side = _side_stream(z.device)
+                side.wait_stream(torch.cuda.current_stream(z.device))
+            if rows is None or len(rows):
+                with torch.cuda.stream(side):
+                    parts.append((w, rows, guidance.weak(*_take(rows, z, times, labels))))
+        if self.null is None:
+            v = self.main(z, times, labels)
+        else:
+            label, strength = self.null
+            w, rows = _ask_for(strength, times, tau)
+            some_z, some_times, some_labels = _take(rows, z, times, labels)
+            batch = (z, some_z), (times, some_times), (labels, torch.full_like(some_labels, label))
+            both = self.main(*(torch.cat(pair) for pair in batch))
+            v, null = both[: len(z)], both[len(z) :]
+            parts.append((w, rows, null))
+        if side is not None:
+            torch.cuda.current_stream(z.device).wait_stream(side)
+            parts[0][2].record_stream(torch.cuda.current_stream(z.device))
+        return self._add(v, parts)
+
+    def _add(self, main: Tensor, parts: list[tuple[Tensor, Tensor | None, Tensor]]) -> Tensor:
+        v = main
+        for w, rows, reference in parts:
+            whole = reference if rows is None else main.index_copy(0, rows, reference)
+            v = v + (self.layout.expand(w).to(main.dtype) - 1) * (main - whole)
+        return v
+
+
+def _guided(
+    model: Model,
+    layout: Layout,
+    auto: AutoGuidance | None = None,
+    free: ClassifierFreeGuidance | None = None,
+) -> Model:
+    """The guided network; ``model`` itself where nothing guides."""
+    weak = null = None
+    if auto is not None:
+        _check_weak(model, auto.weak, layout)
+        weak = (auto, Strength(auto.scale, auto.interval, layout))
+    if free is not None:
+        null = (_null_label(model, free.null_label), Strength(free.scale, free.interval, layout))
+    weak = None if weak is None or weak[1].is_one else weak
+    null = None if null is None or null[1].is_one else null
+    return model if weak is None and null is None else Guided(model, layout, weak, null)
+
+
+def _check_weak(model: Model, weak: Model, layout: Layout) -> None:
+    """Raise UserError where ``weak`` is a network of other inputs than ``model``."""
+    theirs = getattr(weak, "layout", None)
+    if isinstance(theirs, Layout) and (theirs.names, theirs.sizes) != (layout.names, layout.sizes):
+        raise UserError(
+            f"guidance: the weak model's layout is {theirs}, the main one's {layout}; take another weak model"
+        )
+    for what in ("num_classes", "null_label", "input_size"):
+        main_s, weak_s = (getattr(each, what, None) for each in (model, weak))
+        if None not in (main_s, weak_s) and main_s != weak_s:
+            raise UserError(
+                f"guidance: the weak model's {what} is {weak_s}, the main one's {main_s}; take another weak model"
+            )
+
+
+def _null_label(model: Model, given: int | None) -> int:
+    """The model's null label, or the one given for a model that does not say."""
+    own: Any = getattr(model, "null_label", None)
+    if own is None and given is None:
+        raise UserError("guidance: the model has no null_label; classifier-free guidance needs one")
+    if None not in (own, given) and own != given:
+        raise UserError(f"guidance: null_label {given} is not the model's, which is {own}; leave it out")
+    return int(own if given is None else given)
+
+
+def _ask_for(strength: Strength, times: Tensor, tau: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """w (B, G), and the samples to ask a reference for: on a CPU those with some w other than 1; None: all."""
+    w = strength.at(times, tau)
+    if w.device.type != "cpu":
+        return w, None
+    rows = (w != 1).any(1).nonzero()[:, 0]
+    return w, None if len(rows) == len(w) else rows
+
+
+def _take(rows: Tensor | None, *inputs: Tensor) -> tuple[Tensor, ...]:
+    return inputs if rows is None else tuple(x[rows] for x in inputs)
+
+
+@lru_cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]

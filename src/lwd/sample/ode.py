@@ -1,4 +1,4 @@
-"""Integrating dz/dtau = V(z, tau) from tau = 0 to 1 (Eq. 28-29), keeping the end state only.
+"""Integrating dz/dtau = V(z, tau) (Eq. 28-29) for one batch, keeping the end state only.
 
 Every interval is split where the schedule's rate jumps, and within a piece V is never asked at the jump itself but just
 inside, so that each solver keeps its order on schedules such as SFD's.
@@ -6,30 +6,16 @@ inside, so that each solver keeps its order on schedules such as SFD's.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Literal
 
 import torch
-import torchode
 from torch import Tensor
 
-from lwd.errors import UserError
-
-Velocity = Callable[[Tensor, Tensor], Tensor]
-"""z (B, D) and tau (B,) float64 -> dz/dtau (B, D)."""
-
-Solver = Literal["dopri5", "heun", "euler"]
-
-
-KINK_MARGIN = 1e-12
-"""How far inside a piece V is asked, at the least: some thousand ulps, so that no rounding of a curve's own arithmetic
-lands on the other side."""
-
-MAX_STEPS = 1000
-"""Steps of dopri5 for one sample and piece; trained networks take tens."""
+from lwd.sample.grids import Warp, uniform
+from lwd.sample.methods import Solver
+from lwd.sample.plan import Integration, plan_between
+from lwd.sample.pool import flow_through
 
 
 @dataclass(frozen=True)
@@ -41,7 +27,7 @@ class Solution:
 
 
 def integrate(
-    velocity: Velocity,
+    velocity: Callable[[Tensor, Tensor], Tensor],
     z: Tensor,
     kinks: Sequence[float],
     solver: Solver = "dopri5",
@@ -50,51 +36,20 @@ def integrate(
     rtol: float = 1e-3,
     start: float = 0.0,
     end: float = 1.0,
+    grid: Warp = uniform,
 ) -> Solution:
-    """From z (B, D) at tau = ``start`` to ``end``.
+    """From z (B, D) at tau = ``start`` to ``end``, with velocity(z (B, D), tau (B,) float64) -> dz/dtau (B, D).
 
-    ``dopri5`` adapts every sample's step to its own error (tolerances per Hairer's RMS norm of one sample), so that no
-    result depends on its batch; ``heun`` and ``euler`` take ``steps`` equal steps, shared out over the pieces between
-    kinks by length, at least one each. Raises UserError where the solution stops being finite or dopri5 gets stuck.
+    ``dopri5`` adapts every sample's step to its own error (`Integration`), so that no result depends on its batch; the
+    others take ``steps`` steps of the grid. Raises UserError where a sample is not finite or dopri5 gets stuck.
     """
-    nfe = torch.zeros(len(z), dtype=torch.int64, device=z.device)
-    for low, high in pairwise([start, *(k for k in kinks if start < k < end), end]):
-        inside = _clamped(velocity, low + KINK_MARGIN, high - KINK_MARGIN) if kinks else velocity
-        if solver == "dopri5":
-            z, calls = _dopri5(inside, z, low, high, atol, rtol)
-        else:
-            pieces = max(1, round(steps * (high - low)))
-            z = _fixed(inside, z, low, high, solver, pieces)
-            calls = torch.full_like(nfe, pieces * (2 if solver == "heun" else 1))
-        nfe = nfe + calls
-    if not bool(torch.isfinite(z).all()):
-        raise UserError("sample: the latents are not finite; is the checkpoint a trained one, of this schedule?")
-    return Solution(z, nfe)
+    plan = plan_between(Integration(solver, atol, rtol, steps), kinks, grid, z.device, start, end)
+    out, nfe = torch.empty_like(z), torch.zeros(len(z), dtype=torch.int64, device=z.device)
 
+    def numbered(state: Tensor, tau: Tensor, index: Tensor) -> Tensor:
+        return velocity(state, tau)
 
-def _clamped(velocity: Velocity, low: float, high: float) -> Velocity:
-    return lambda z, tau: velocity(z, tau.clamp(low, high))
-
-
-def _dopri5(velocity: Velocity, z: Tensor, start: float, end: float, atol: float, rtol: float) -> tuple[Tensor, Tensor]:
-    """Dormand-Prince 5(4) by torchode, each sample with its own step size."""
-    term = torchode.ODETerm(lambda tau, y: velocity(y, tau))
-    controller = torchode.IntegralController(atol=atol, rtol=rtol, term=term).to(z.device)
-    solver = torchode.AutoDiffAdjoint(torchode.Dopri5(term=term).to(z.device), controller, max_steps=MAX_STEPS)
-    ones = torch.ones(len(z), dtype=torch.float64, device=z.device)
-    solution = solver.solve(torchode.InitialValueProblem(y0=z, t_start=start * ones, t_end=end * ones))
-    stages, first_step = 6, 2
-    finished = (solution.status == 0)[:, None]
-    return torch.where(finished, solution.ys[:, -1], math.nan), first_step + stages * solution.stats["n_steps"]
-
-
-def _fixed(velocity: Velocity, z: Tensor, start: float, end: float, solver: Solver, steps: int) -> Tensor:
-    """Euler's or Heun's method on an equidistant grid."""
-    taus = torch.linspace(start, end, steps + 1, dtype=torch.float64, device=z.device)
-    for now, then in pairwise(taus):
-        h = (then - now).to(z.dtype)
-        slope = velocity(z, now.expand(len(z)))
-        if solver == "heun":
-            slope = (slope + velocity(z + h * slope, then.expand(len(z)))) / 2
-        z = z + h * slope
-    return z
+    for done in flow_through(numbered, lambda i: z[i.to(z.device)], len(z), max(len(z), 1), plan):
+        where = done.index.to(z.device)
+        out[where], nfe[where] = done.z, done.nfe
+    return Solution(out, nfe)

@@ -28,8 +28,7 @@ from lwd.runtime.progress import progress_bar
 from lwd.runtime.run import write_run_files
 from lwd.sample.blocks import PARTS, BlockWriter, part_path, read_part
 from lwd.sample.checkpoints import check_fit, fingerprint, load_checkpoint_model, newest_checkpoint
-from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance
-from lwd.sample.sampler import Sampler
+from lwd.sample.sampler import Sampler, load_guidance
 from lwd.sample.settings import SampleConfig, SampleSettings
 from lwd.sample.trajectory import write_trajectory
 from lwd.schedules import Schedule
@@ -51,7 +50,9 @@ def run(config: SampleConfig) -> Path:
     check_fit(checkpoint, model, config)
     labels = class_labels(settings, model)
     decoder = decoder_of(config, engine.device)
-    guidance = guidance_of(config, model, schedule, engine)
+    guidance = load_guidance(settings.guidance, schedule, engine)
+    if guidance is not None:
+        guidance.wrap(model, config.layout)  # refuses what does not fit before anything is written
     recipe = recipe_of(config, checkpoint, schedule)
     with alone_in(folder) if engine.is_main else nullcontext():
         if engine.is_main:
@@ -107,7 +108,8 @@ def _trace(config: SampleConfig, sampler: Sampler, decoder: Decoder | None, labe
 def _prepare(folder: Path, recipe: dict[str, Any], config: SampleConfig) -> None:
     """An empty folder, or one that the same settings began."""
     begun = folder / RECIPE
-    if begun.is_file() and not config.compute.resume:
+    empty = not (folder / INFO).is_file() and not any((folder / PARTS).glob("*.safetensors"))
+    if begun.is_file() and (empty or not config.compute.resume):
         for path in (path for path in folder.iterdir() if path.name != LOCK):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     elif begun.is_file() and (changed := first_difference(read_json(begun), recipe)):
@@ -192,22 +194,3 @@ def decoder_of(config: SampleConfig, device: torch.device) -> Decoder | None:
             "or sample.formats=[latents]"
         )
     return None
-
-
-def guidance_of(
-    config: SampleConfig, model: LightningDiT, schedule: Schedule, engine: Engine
-) -> AutoGuidance | ClassifierFreeGuidance | None:
-    settings = config.sample.guidance
-    scale: Any = settings.scale
-    if isinstance(scale, dict) and set(scale) != set(config.layout.names):
-        raise UserError(f"sample.guidance.scale: must name each of the groups {list(config.layout.names)}")
-    if settings.kind == "none":
-        return None
-    if settings.kind == "classifier_free":
-        return ClassifierFreeGuidance(scale, model.null_label)
-    if settings.weak is None:
-        raise UserError("sample.guidance.weak: AutoGuidance needs the checkpoint folder of a weak model")
-    weak, weak_schedule = load_checkpoint_model(settings.weak)
-    if weak_schedule.hash() != schedule.hash():
-        raise UserError(f"{settings.weak}: the weak model was trained under another schedule than the main one")
-    return AutoGuidance(engine.place(weak), scale)

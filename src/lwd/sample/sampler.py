@@ -8,10 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lwd.errors import UserError
 from lwd.models import LightningDiT
-from lwd.sample.generate import Samples, Trajectory, generate, trace
-from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance
-from lwd.sample.settings import SampleSettings
+from lwd.runtime.engine import Engine
+from lwd.sample.checkpoints import load_checkpoint_model
+from lwd.sample.generate import Samples, stream
+from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, Guidance
+from lwd.sample.settings import GuidanceSettings, SampleSettings, to_interval, to_scale
+from lwd.sample.trace import Trajectory, trace
 from lwd.schedules import Schedule
 
 
@@ -22,33 +26,47 @@ class Sampler:
     model: LightningDiT
     schedule: Schedule
     settings: SampleSettings
-    guidance: AutoGuidance | ClassifierFreeGuidance | None
+    guidance: Guidance | None
 
     def seeds(self) -> Tensor:
         """One for each of ``settings.num`` samples, (N,) int64."""
         return self.settings.seed * 2**32 + torch.arange(self.settings.num)
 
     def sample(self, labels: Tensor, seeds: Tensor, finished: Callable[[int], None]) -> Samples:
-        """labels, seeds (N,); ``finished`` is told how many more samples are done."""
-        s = self.settings
-        return generate(
-            self.model,
-            self.schedule,
-            self.model.layout,
-            labels,
-            seeds,
-            self.model.input_size,
-            solver=s.solver,
-            atol=s.atol,
-            rtol=s.rtol,
-            guidance=self.guidance,
-            steps=s.steps,
-            batch=s.batch,
-            finished=finished,
-        )
+        """labels, seeds (N,) -> latents and nfe on the device; ``finished`` is told how many more samples are done."""
+        model, device = self.model, next(self.model.parameters()).device
+        latents = torch.empty(len(labels), model.layout.channels, model.input_size, model.input_size, device=device)
+        nfe = torch.zeros(len(labels), dtype=torch.int64, device=device)
+        how, batch = self.settings.integration, self.settings.batch
+        for done in stream(
+            model, self.schedule, model.layout, labels, seeds, model.input_size, how, self.guidance, batch
+        ):
+            where = done.indices.to(device, non_blocking=True)
+            latents[where], nfe[where] = done.latents, done.nfe
+            finished(len(where))
+        return Samples(latents, nfe)
 
     def trace(self, labels: Tensor, seeds: Tensor) -> Trajectory:
         """The same samples' paths, at ``settings.trace_points`` global times from 0 to 1."""
-        taus = torch.linspace(0, 1, self.settings.trace_points).tolist()
-        model = self.model
-        return trace(model, self.schedule, model.layout, labels, seeds, model.input_size, taus, self.guidance)
+        taus, s, model = torch.linspace(0, 1, self.settings.trace_points).tolist(), self.settings, self.model
+        return trace(
+            model, self.schedule, model.layout, labels, seeds, model.input_size, taus, self.guidance, s.integration
+        )
+
+
+def load_guidance(settings: GuidanceSettings, schedule: Schedule, engine: Engine) -> Guidance | None:
+    """What ``sample.guidance`` asks for, with its weak model; raises UserError where that is of another schedule."""
+    interval, scale = to_interval(settings.interval), to_scale(settings.scale)
+    if settings.kind == "none":
+        return None
+    if settings.kind == "classifier_free":
+        return ClassifierFreeGuidance(scale, interval=interval)
+    if settings.weak is None:
+        raise UserError("sample.guidance.weak: AutoGuidance needs the checkpoint folder of a weak model")
+    weak, weak_schedule = load_checkpoint_model(settings.weak)
+    if weak_schedule.hash() != schedule.hash():
+        raise UserError(f"{settings.weak}: the weak model was trained under another schedule than the main one")
+    auto = AutoGuidance(engine.place(weak), scale, interval)
+    if settings.kind == "auto":
+        return auto
+    return CombinedGuidance(auto, ClassifierFreeGuidance(to_scale(settings.free_scale), interval=interval))

@@ -10,14 +10,43 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_va
 from lwd.config import Config
 from lwd.runtime.run import RunConfig
 from lwd.sample.blocks import Format
-from lwd.sample.ode import Solver
+from lwd.sample.grids import Shift
+from lwd.sample.methods import Solver
+from lwd.sample.plan import Integration
+from lwd.sample.scales import Interval, OneScale, Ramp, Scale
+
+
+class RampSettings(Config):
+    """A scale that goes from ``first`` to ``last``: `lwd.sample.Ramp`."""
+
+    first: float
+    last: float
+    shape: Literal["linear", "cosine"] = "linear"
+    over: str | None = None
+    """The group whose local time it goes along with; None: global time."""
+
+
+class IntervalSettings(Config):
+    """Guidance only while the local time of ``group`` lies in [low, high]."""
+
+    group: str
+    low: float = Field(default=0.0, ge=0, le=1)
+    high: float = Field(default=1.0, ge=0, le=1)
+
+
+ScaleSettings = float | RampSettings | dict[str, float | RampSettings]
+"""A number or a ramp, for all groups or by name."""
 
 
 class GuidanceSettings(Config):
-    """None, AutoGuidance from a weak model's folder, or classifier-free guidance."""
+    """None, AutoGuidance from a weak model's folder, classifier-free guidance, or both at once."""
 
-    kind: Literal["none", "auto", "classifier_free"] = "none"
-    scale: float | dict[str, float] = 1.5
+    kind: Literal["none", "auto", "classifier_free", "both"] = "none"
+    scale: ScaleSettings = 1.5
+    """Of the one kind; of both, AutoGuidance's."""
+    free_scale: ScaleSettings = 1.5
+    """Of both: that of classifier-free guidance."""
+    interval: IntervalSettings | None = None
     weak: Path | None = None
     """Checkpoint folder of the weak model, trained under the same schedule."""
 
@@ -26,7 +55,8 @@ class DecoderSettings(Config):
     """An SD-VAE for data whose manifest names no decoder, such as SFD's released latents."""
 
     group: str = "tex"
-    path: Path
+    path: str
+    """A released .ckpt, a diffusers folder, or a Hub id."""
 
 
 class SampleSettings(Config):
@@ -49,6 +79,8 @@ class SampleSettings(Config):
     solver: Solver = "dopri5"
     steps: PositiveInt = 50
     """Steps of the fixed-step solvers; dopri5 chooses its own."""
+    grid: Literal["uniform", "arc_length"] | PositiveFloat = "uniform"
+    """Of the fixed-step solvers: equal in global time, along the schedule, or a timestep shift (`lwd.sample.Shift`)."""
     atol: PositiveFloat = 1e-6
     rtol: PositiveFloat = 1e-3
     guidance: GuidanceSettings = GuidanceSettings()
@@ -68,8 +100,32 @@ class SampleSettings(Config):
             raise ValueError("labels: name at least one class")
         return self
 
+    @property
+    def integration(self) -> Integration:
+        """How the solver goes."""
+        grid = self.grid if isinstance(self.grid, str) else Shift(self.grid)
+        return Integration(self.solver, self.atol, self.rtol, self.steps, grid)
+
 
 class SampleConfig(RunConfig):
     """Everything `run` reads."""
 
     sample: SampleSettings = SampleSettings()
+
+
+def to_scale(settings: ScaleSettings) -> Scale:
+    """What the settings describe."""
+    if isinstance(settings, dict):
+        return {name: _one(each) for name, each in settings.items()}
+    return _one(settings)
+
+
+def to_interval(settings: IntervalSettings | None) -> Interval | None:
+    """What the settings describe."""
+    return None if settings is None else Interval(settings.group, settings.low, settings.high)
+
+
+def _one(settings: float | RampSettings) -> OneScale:
+    if isinstance(settings, RampSettings):
+        return Ramp(settings.first, settings.last, settings.shape, settings.over)
+    return settings

@@ -15,8 +15,8 @@ from lwd.data.pictures import to_uint8
 from lwd.errors import UserError
 from lwd.runtime.engine import Engine
 from lwd.sample.checkpoints import check_fit, load_checkpoint_model
-from lwd.sample.run import class_labels, decoder_of, guidance_of, recipe_of
-from lwd.sample.sampler import Sampler
+from lwd.sample.run import class_labels, decoder_of, recipe_of
+from lwd.sample.sampler import Sampler, load_guidance
 from lwd.sample.settings import SampleConfig
 
 
@@ -37,7 +37,9 @@ class SampleStream:
             raise UserError(f"{config.data_path}: no decoder is known; set sample.decoder.path to the VAE's weights")
         self._decoder, self._layout = decoder, config.layout
         self._shards = config.shards("train", features=False)
-        guidance = guidance_of(config, model, schedule, engine)
+        guidance = load_guidance(settings.guidance, schedule, engine)
+        if guidance is not None:
+            guidance.wrap(model, config.layout)  # refuses what does not fit before anything is computed
         recipe = recipe_of(config, checkpoint, schedule)
         self._sampler = Sampler(engine.place(model), schedule, settings, guidance)
         self._seeds, self._labels = self._sampler.seeds(), class_labels(settings, model)

@@ -15,7 +15,7 @@ from lwd.data.pictures import to_uint8
 from lwd.data.shards import LatentShards
 from lwd.encoders.store import Decoder
 from lwd.files import atomic_path
-from lwd.sample.generate import Trajectory
+from lwd.sample.trace import Trajectory
 
 TRAJECTORY, PICTURE = "trajectory.safetensors", "trajectory.png"
 SHOWN = 4

@@ -111,21 +111,24 @@ class Schedule(nn.Module):
     @classmethod
     def load(cls, path: str | Path) -> Schedule:
         """Read schedule.json, frozen (rho never moves again); raises UserError for a missing or altered file."""
-        path = Path(path)
-        data = read_json(path)
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise UserError(f"{path}: not a schedule file (expected format {FORMAT!r})")
+        return cls.from_dict(read_json(Path(path)), str(path))
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str) -> Schedule:
+        """`to_dict` backwards, frozen; raises UserError, beginning with ``where``, for what is none or was altered."""
+        if not isinstance(data, Mapping) or data.get("format") != FORMAT:
+            raise UserError(f"{where}: not a schedule file (expected format {FORMAT!r})")
         groups = data.get("groups")
-        if not isinstance(groups, dict) or not groups:
-            raise UserError(f"{path}: key 'groups' must map each group's name to its curve")
-        curves = {name: _curve_from_dict(group, f"{path}: groups.{name}") for name, group in groups.items()}
+        if not isinstance(groups, Mapping) or not groups:
+            raise UserError(f"{where}: key 'groups' must map each group's name to its curve")
+        curves = {name: _curve_from_dict(group, f"{where}: groups.{name}") for name, group in groups.items()}
         provenance = data.get("provenance", {})
-        if not isinstance(provenance, dict):
-            raise UserError(f"{path}: key 'provenance' must be a mapping")
+        if not isinstance(provenance, Mapping):
+            raise UserError(f"{where}: key 'provenance' must be a mapping")
         schedule = cls(curves, provenance).requires_grad_(False)
         if data.get("hash", schedule.hash()) != schedule.hash():
             raise UserError(
-                f"{path}: the curves were altered (their hash is {schedule.hash()}); remove 'hash' if you did"
+                f"{where}: the curves were altered (their hash is {schedule.hash()}); remove 'hash' if you did"
             )
         return schedule
 

@@ -1,0 +1,114 @@
+"""How fast are images sampled: solvers, guidance, refilled batches against lockstep?
+
+    python benchmarks/sample.py                                                                  # CPU, float32
+    python benchmarks/sample.py --size XL --images 512 --batch 128 --bf16 --compile --grid 16    # GPU
+
+Latents only, no decoding; dopri5 at tolerances of 0.1. Networks are random, but for output layers scaled so that paths
+bend: dopri5's evaluations are those of this toy, evaluations/s are real. The last lines are ratios from this run:
+AutoGuidance's evaluation against the sum of the two forwards, and dopri5 with refilled slots against lockstep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import common
+import torch
+from common import CLASSES, LAYOUT, autocast, machine, median_seconds
+from torch import nn
+
+from lwd.models import create
+from lwd.runtime.memory import keep_freed_memory
+from lwd.sample import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, Integration
+from lwd.sample.flow import make_flow
+from lwd.sample.generate import run_flow
+from lwd.schedules import Schedule
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="S")
+    parser.add_argument("--weak-size", default="S")
+    parser.add_argument("--images", type=int, default=3)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--steps", type=int, default=4, help="of the fixed-step solvers")
+    parser.add_argument("--grid", type=int, default=4, help="height and width of the latent (ImageNet-256: 16)")
+    parser.add_argument("--solvers", nargs="+", default=["dopri5", "heun", "midpoint", "euler", "ab2"])
+    parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--device", default=common.DEVICE)
+    arguments = parser.parse_args()
+    common.DEVICE = arguments.device
+    if arguments.device == "cpu":
+        keep_freed_memory()  # as the engine does
+    model, weak = (network(size, arguments) for size in (arguments.size, arguments.weak_size))
+    print(machine())
+    print(
+        f"LightningDiT-{arguments.size}/1, weak {arguments.weak_size}, grid {arguments.grid}, "
+        f"{arguments.images} images, batch {arguments.batch}, "
+        f"steps {arguments.steps}, bf16 {arguments.bf16}, compile {arguments.compile}"
+    )
+    auto, free = AutoGuidance(weak, 1.5), ClassifierFreeGuidance(1.5)
+    kinds = {"none": None, "auto": auto, "classifier-free": free, "both": CombinedGuidance(auto, free)}
+    print(f"{'solver':10s} {'guidance':16s} {'evaluations':>12s} {'images/s':>9s} {'evaluations/s':>14s}")
+    for solver in arguments.solvers:
+        for name, guidance in kinds.items():
+            seconds, nfe = sample(model, guidance, solver, arguments)
+            rate = arguments.images / seconds
+            print(f"{solver:10s} {name:16s} {nfe:12.1f} {rate:9.3f} {nfe * rate:14.2f}", flush=True)
+    overhead(model, weak, auto, arguments)
+    refilled, _ = sample(model, None, "dopri5", arguments)
+    lockstep, _ = sample(model, None, "dopri5", arguments, refill=False)
+    print(f"dopri5, seconds in lockstep / with refilled slots: {lockstep / refilled:.3f}")
+
+
+def network(size: str, arguments: argparse.Namespace) -> nn.Module:
+    """A random network whose velocity depends on everything."""
+    torch.manual_seed(0)
+    model = create(f"LightningDiT-{size}/1", LAYOUT, arguments.grid, CLASSES).to(arguments.device).eval()
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            if "adaLN" in name or name.startswith("final_layer.linear"):
+                p.normal_(0.0, 0.1 * p.shape[-1] ** -0.5)
+    if arguments.compile:
+        model.compile_blocks()
+    return model
+
+
+def sample(
+    model: nn.Module, guidance: object, solver: str, arguments: argparse.Namespace, refill: bool = True
+) -> tuple[float, float]:
+    """Seconds for all images, and evaluations per image."""
+    labels = torch.arange(arguments.images) % CLASSES
+    schedule = Schedule.offset(LAYOUT.names)
+    flow = make_flow(model, schedule, LAYOUT, labels, torch.arange(arguments.images), arguments.grid, guidance)
+    how = Integration(solver, atol=0.1, rtol=0.1, steps=arguments.steps)
+    nfe = torch.zeros((), dtype=torch.int64)
+    common.synchronise()
+    start = time.perf_counter()
+    with autocast("bf16" if arguments.bf16 else "no"):
+        for done in run_flow(flow, how, arguments.batch, refill=refill):
+            nfe = nfe + done.nfe.sum().cpu()
+    common.synchronise()
+    return time.perf_counter() - start, float(nfe) / arguments.images
+
+
+@torch.no_grad()
+def overhead(model: nn.Module, weak: nn.Module, auto: AutoGuidance, arguments: argparse.Namespace) -> None:
+    """AutoGuidance's evaluation against main plus weak, each by itself, in turns."""
+    batch, device = arguments.batch, arguments.device
+    z = torch.randn(batch, LAYOUT.channels, arguments.grid, arguments.grid, device=device)
+    times, labels = torch.rand(batch, len(LAYOUT.groups), device=device), torch.zeros(batch, device=device).long()
+    apart = AutoGuidance(auto.weak, auto.scale, streams=False)
+    runs = {"main": model, "weak": weak, "two streams": auto.wrap(model, LAYOUT), "in turn": apart.wrap(model, LAYOUT)}
+    with autocast("bf16" if arguments.bf16 else "no"):
+        seconds = {name: median_seconds(lambda run=run: run(z, times, labels), 7) for name, run in runs.items()}
+    both = seconds["main"] + seconds["weak"]
+    for name in ("two streams", "in turn"):
+        print(f"AutoGuidance, {name}: {seconds[name]:.4f} s; / (main + weak): {seconds[name] / both:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""The path of a sampler: the very steps that `generate` takes, read between them from the solver's dense output."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lwd.groups import Layout
+from lwd.sample.flow import make_flow
+from lwd.sample.generate import run_flow
+from lwd.sample.guidance import Guidance
+from lwd.sample.plan import Integration
+from lwd.sample.slots import Slots
+from lwd.schedules import Schedule
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """A path at ``taus`` (K,): states and predicted clean latents (K, N, C, H, W), times (K, G); on the host."""
+
+    taus: Tensor
+    times: Tensor
+    states: Tensor
+    predictions: Tensor
+
+
+@torch.no_grad()
+def trace(
+    model: nn.Module,
+    schedule: Schedule,
+    layout: Layout,
+    labels: Tensor,
+    seeds: Tensor,
+    input_size: int,
+    taus: Sequence[float],
+    guidance: Guidance | None = None,
+    how: Integration | None = None,
+) -> Trajectory:
+    """The path of `generate` at ``taus`` in [0, 1], with the network's guess x1 = z + (1 - t) v at every one.
+
+    N samples at once, as one batch. The last state of taus[-1] = 1 is `generate`'s, and no step is changed.
+    """
+    flow = make_flow(model, schedule, layout, labels, seeds, input_size, guidance)
+    z = flow.noise(torch.arange(len(flow)))
+    recorder = Recorder(torch.tensor(taus, dtype=torch.float64), z)
+    for _ in run_flow(flow, how or Integration(), observe=recorder):
+        pass
+    states, predictions, all_times = flow.unflatten(recorder.states), [], []
+    for tau, state in zip(taus, states, strict=True):
+        where = torch.full((len(flow),), tau, dtype=torch.float64, device=flow.device)
+        v, times, _ = flow.local(state, where, flow.labels.to(flow.device))
+        predictions.append(state + (1 - layout.expand(times)) * v)
+        all_times.append(times[0])
+    return Trajectory(
+        torch.tensor(taus), *(x.cpu() for x in (torch.stack(all_times), states, torch.stack(predictions)))
+    )
+
+
+class Recorder:
+    """An observer of slots that keeps the states (K, N, D) at ``taus`` (K,), given those at tau = 0, z (N, D)."""
+
+    def __init__(self, taus: Tensor, z: Tensor) -> None:
+        self.taus = taus.tolist()
+        self.states = z.expand(len(taus), -1, -1).clone()
+
+    def __call__(self, slots: Slots, accepted: Tensor, z_new: Tensor) -> None:
+        """Keep what lies in the steps that end now."""
+        end = slots.plan.ends[slots.segment]
+        then = torch.where(slots.h >= end - slots.tau, end, slots.tau + slots.h)
+        for tau, states in zip(self.taus, self.states, strict=True):
+            hit = accepted & (slots.tau < tau) & (tau <= then)
+            state = torch.where((tau == then)[:, None], z_new, slots.between((tau - slots.tau) / slots.h))
+            states[slots.index] = torch.where(hit[:, None], state, states[slots.index])

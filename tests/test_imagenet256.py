@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
+from lwd.cli import app
 from lwd.config import load
 from lwd.data import write_shard
 from lwd.errors import UserError
@@ -207,10 +209,27 @@ def leaves(data: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[
 # docs/imagenet.md
 
 
-def commands() -> list[str]:
+def all_commands() -> list[str]:
     blocks = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
-    lines = "".join(blocks).replace("\\\n", " ").splitlines()
-    return [line for line in lines if "--config" in line]
+    return "".join(blocks).replace("\\\n", " ").splitlines()
+
+
+def commands() -> list[str]:
+    return [line for line in all_commands() if "--config" in line and "lwd evaluate" not in line]
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in all_commands() if "lwd evaluate" in line and " compare " not in line]
+)
+def test_the_pages_evaluations_resolve(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    words = shlex.split(line, comments=True)
+    result = CliRunner().invoke(app, [*words[words.index("lwd") + 1 :], "--dry-run"])
+    assert result.exit_code == 0, result.output
+    settings = yaml.safe_load(result.output)["evaluate"]
+    assert settings["reference"] == "VIRTUAL_imagenet256_labeled.npz"
+    folders = {recipe(name).output / "samples" for name in RECIPES} | {recipe("xl").output / "train" / "learned"}
+    assert Path(settings["samples"]).parent in folders
 
 
 @pytest.mark.parametrize("line", commands())

@@ -47,7 +47,7 @@ class Images(Protocol):
 
 
 class ArrayImages:
-    """The array ``arr_0`` (N, H, W, 3) uint8 of an npz."""
+    """The array ``arr_0`` (N, H, W, 3) uint8 of an npz; ``arr_1`` is taken for labels where it is N integers."""
 
     def __init__(
         self, path: Path, arrays: Mapping[str, NDArray[Any]], labels: Tensor | None = None, facts: Any = None
@@ -59,7 +59,7 @@ class ArrayImages:
             raise UserError(f"{path}: {IMAGES} has shape {array.shape}; images must be (N, height, width, 3)")
         _check_count(path, len(array))
         self.name, self._path, self._array = str(path), path, array
-        self.labels = labels if labels is not None else _labels(path, arrays, len(array))
+        self.labels = labels if labels is not None else _labels(arrays, len(array))
         self.facts: Mapping[str, Any] = facts or {}
 
     def __len__(self) -> int:
@@ -173,13 +173,10 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
         raise UserError(f"{path}: not a readable picture ({' '.join(str(error).split())})") from error
 
 
-def _labels(path: Path, arrays: Mapping[str, NDArray[Any]], count: int) -> Tensor | None:
-    if LABELS not in arrays:
-        return None
-    labels = arrays[LABELS]
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise UserError(f"{path}: {LABELS} is {labels.dtype} {labels.shape}; labels must be {count} integers")
-    return torch.from_numpy(labels.astype(np.int64))
+def _labels(arrays: Mapping[str, NDArray[Any]], count: int) -> Tensor | None:
+    labels = arrays.get(LABELS)
+    fits = labels is not None and labels.shape == (count,) and labels.dtype.kind in "iu"
+    return torch.from_numpy(labels.astype(np.int64)) if labels is not None and fits else None
 
 
 def _check_count(where: Path, count: int) -> None:

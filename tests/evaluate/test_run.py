@@ -301,3 +301,19 @@ def test_the_real_network_end_to_end(
     assert record["extractors"]["inception"]["published_weights"] is False
     logits = network(torch.from_numpy(SAMPLES[:12]).permute(0, 3, 1, 2)).logits
     assert record["metrics"]["inception_score"] == pytest.approx(inception_score(logits), rel=1e-6)
+
+
+def test_adms_float16_distances(evaluate: Evaluate, files: Path) -> None:
+    """Far from the origin float16 loses the distances altogether, so that the setting shows; labels that do not fit are
+    no obstacle in a reference."""
+    near = [random.integers(248, 252, (n, 4, 4, 3), dtype=np.uint8) for n in (40, 50)]
+    np.savez(files / "samples.npz", near[0])
+    np.savez(files / "reference.npz", arr_0=near[1], arr_1=np.zeros(3))
+    found = {}
+    for distances in ("exact", "adm-float16"):
+        setting = f"evaluate.distances={distances}"
+        record = evaluate.record(files, files / "samples.npz", files / "reference.npz", setting)
+        found[distances] = (record["metrics"]["precision"], record["metrics"]["recall"])
+        pools = [features(part)["pool"] for part in (near[1], near[0])]
+        assert found[distances] == tuple(precision_recall(*pools, distances=distances))
+    assert found["exact"] != found["adm-float16"]

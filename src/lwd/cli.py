@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,8 +17,6 @@ from lwd.evaluate_cli import app as evaluate_app
 
 if TYPE_CHECKING:
     from lwd.experiment import Experiment
-
-SEVERAL_PROCESSES = ("encode", "semvae", "probe", "sweep", "train", "sample")  # and evaluate
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,18 +51,21 @@ def _one_process_only(name: str) -> None:
         raise UserError(f"{name}: runs on one process; start it without torchrun or accelerate launch")
 
 
+def _perform(action: Callable[[Experiment], str], config: Path, overrides: Sequence[str], dry_run: bool) -> None:
+    """Load the config, then print it or run ``action`` and print what that returns."""
+    from lwd.config import dump, load
+    from lwd.experiment import Experiment
+
+    with one_line_errors():
+        experiment = load(Experiment, config, overrides)
+        show(dump(experiment).rstrip() if dry_run else action(experiment))
+
+
 def _stage(name: str, help_text: str, action: Callable[[Experiment], str]) -> None:
-    """Register one stage: load the config, then print it or run ``action`` and print what that returns."""
+    """Register one stage."""
 
     def command(config: ConfigOption, overrides: Overrides = None, dry_run: DryRun = False) -> None:
-        from lwd.config import dump, load
-        from lwd.experiment import Experiment
-
-        with one_line_errors():
-            if name not in SEVERAL_PROCESSES:
-                _one_process_only(name)
-            experiment = load(Experiment, config, overrides or ())
-            show(dump(experiment).rstrip() if dry_run else action(experiment))
+        _perform(action, config, overrides or (), dry_run)
 
     app.command(name, help=help_text)(command)
 
@@ -117,20 +118,48 @@ def _sample(experiment: Experiment) -> str:
 def _report(experiment: Experiment) -> str:
     from lwd.report import write_page
 
+    _one_process_only("report")
     return f"wrote {write_page(experiment)}"
 
 
 _stage("encode", "Images to latent shards, statistics and encoders, in OUTPUT/data.", _encode)
 _stage("semvae", "Train the semantic VAE on the features in the shards, in OUTPUT/semvae.", _semvae)
 _stage("probe", "Stage I at one lambda: learn a schedule, in OUTPUT/probe.", _probe)
-_stage(
-    "sweep",
-    "Stage I at several lambdas (sweep.kinetic_weights: a list, or auto); the weakest stable one becomes "
-    "OUTPUT/schedule.json.",
-    _sweep,
-)
+
+
+@app.command("sweep")
+def _sweep_command(
+    config: ConfigOption,
+    overrides: Overrides = None,
+    weights: Annotated[
+        str | None, typer.Option("--lambda", help="auto, or 0.01,0.03,0.1: short for sweep.kinetic_weights")
+    ] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Stage I at several lambdas; the schedule of the weakest stable one becomes OUTPUT/schedule.json."""
+    short = [] if weights is None else [f"sweep.kinetic_weights={weights if weights == 'auto' else f'[{weights}]'}"]
+    _perform(_sweep, config, [*(overrides or ()), *short], dry_run)
+
+
 _stage("train", "Stage II: train a denoiser under a schedule, in OUTPUT/train/NAME.", _train)
-_stage("sample", "Sample from a checkpoint, into OUTPUT/samples.", _sample)
+
+
+@app.command("sample")
+def _sample_command(
+    config: ConfigOption,
+    overrides: Overrides = None,
+    num: Annotated[int | None, typer.Option("--num", help="How many: short for sample.num")] = None,
+    trajectory: Annotated[
+        int | None, typer.Option("--trajectory", help="Of how many to draw the path, too: short for sample.trace")
+    ] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Sample from a checkpoint, into OUTPUT/samples."""
+    short = {"sample.num": num, "sample.trace": trajectory}
+    given = [f"{key}={value}" for key, value in short.items() if value is not None]
+    _perform(_sample, config, [*(overrides or ()), *given], dry_run)
+
+
 _stage("report", "Draw everything that OUTPUT holds into OUTPUT/report.html.", _report)
 
 

@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 if [ "${1:-}" = pack ]; then
   python3 -m pip install --quiet --target .device --no-deps --upgrade --constraint constraints.txt \
     --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 \
-    pydantic pydantic_core annotated-types typing-inspection torchode torchtyping typeguard
+    pydantic pydantic_core annotated-types typing-inspection
   exit
 fi
 
@@ -34,4 +34,6 @@ measure train-xl-eager 90 python3 benchmarks/train_step.py --size XL --batch 256
 measure train-b 60 python3 benchmarks/train_step.py --size B --batch 256 --precision bf16
 measure checkpoint-xl 120 python3 benchmarks/checkpoint.py --size XL --batch 256 --precision bf16
 measure forward-xl 120 python3 benchmarks/forward.py --size XL --precision bf16
+measure sample-xl 150 python3 benchmarks/sample.py --size XL --weak-size B --images 512 --batch 128 --grid 16 --bf16 --compile
+measure evaluate 120 python3 benchmarks/evaluate.py
 measure probe-overhead 120 python3 benchmarks/probe_overhead.py --size XL --batch 256 --precision bf16

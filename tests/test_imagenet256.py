@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from typer.testing import CliRunner
 
+from lwd.cli import app
 from lwd.config import load
 from lwd.data import write_shard
 from lwd.errors import UserError
@@ -209,9 +211,24 @@ def leaves(data: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[
 # docs/imagenet.md
 
 
-@pytest.mark.parametrize("command", [c for c in commands(PAGE) if c.config], ids=lambda command: command.line)
+EVALUATIONS = [command for command in commands(PAGE) if command.stage == "evaluate"]
+OF_A_RECIPE = [command for command in commands(PAGE) if command.config and command not in EVALUATIONS]
+
+
+@pytest.mark.parametrize("command", EVALUATIONS, ids=lambda command: command.line)
+def test_the_pages_evaluations_resolve(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    result = CliRunner().invoke(app, [*command.words, "--dry-run"])
+    assert result.exit_code == 0, result.output
+    settings = yaml.safe_load(result.output)["evaluate"]
+    assert settings["reference"] == "VIRTUAL_imagenet256_labeled.npz"
+    folders = {recipe(name).output / "samples" for name in RECIPES} | {recipe("xl").output / "train" / "learned"}
+    assert Path(settings["samples"]).parent in folders
+
+
+@pytest.mark.parametrize("command", OF_A_RECIPE, ids=lambda command: command.line)
 def test_the_pages_commands_resolve(command: Command) -> None:
-    assert command.stage in ("encode", "semvae", "probe", "sweep", "train", "sample", "evaluate")
+    assert command.stage in ("encode", "semvae", "probe", "sweep", "train", "sample")
     config = load(Experiment, ROOT / str(command.config), command.overrides)
     if command.processes is None and command.stage == "train":
         assert command.dry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lwd.config import dump
 from lwd.data.npz import read_npz
 from lwd.data.samples import INFO, NPZ, SHEET, SampleSet
 from lwd.encoders.semvae import load_semvae
+from lwd.evaluate.settings import PAPER
 from lwd.experiment import Experiment
 from lwd.files import read_json
 from lwd.models import LightningDiT
@@ -140,12 +142,17 @@ def printed(config: Experiment, output: str) -> str:
     return "printed its config"
 
 
-def evaluated(words: tuple[str, ...], output: str) -> str:
-    """Its own words, and its record beside a folder of samples."""
-    record = Path(words[1]) / "evaluation.json" if len(words) > 1 else None
-    if record is not None and record.parent.is_dir():
-        require(record.is_file(), f"{record}: missing")
-    return output.strip().splitlines()[-1]
+def evaluated(words: tuple[str, ...], config: Experiment | None, output: str) -> str:
+    """A record beside the samples, or where those of a checkpoint would be; the metrics of the paper, all numbers."""
+    record = Path(words[1]) / "evaluation.json"
+    if config is not None:
+        record = config.output / "samples" / f"{config.sample.name}.evaluation.json"
+    require(record.is_file(), f"{record}: missing")
+    values = read_json(record)["metrics"]
+    require(set(PAPER) <= values.keys(), f"{record}: only {sorted(values)}")
+    require(all(math.isfinite(value) for value in values.values()), f"{record}: {values}")
+    require("fid" in output.lower(), "printed no FID")
+    return f"{record}: " + ", ".join(f"{name} {value:.3g}" for name, value in values.items())
 
 
 OF_CONFIG: dict[str, Callable[[Experiment], str]] = {

@@ -40,6 +40,17 @@ BUDGETS = (70_000, 400_000, 1_000_000, 3_000_000)
 TRAIN, VAL = Path("data/imagenet/train"), Path("data/imagenet/val")
 OURS = Path("runs/imagenet256/data")
 LOGS = Path("logs")
+MORE = {
+    "watch": ("--once",),
+    "evaluate": (
+        f"evaluate.weights={material.INCEPTION}",
+        "evaluate.allow_other_weights=true",
+        "evaluate.download=false",
+        "evaluate.bootstrap=2",
+        "evaluate.counts=0",
+    ),
+}
+"""What is added to commands with or without a config."""
 FAST = ("train.lr=1e-2", "train.ema_decay=0.5")
 """So that a few steps make networks that differ from each other in their samples."""
 TAIL = 40
@@ -65,7 +76,7 @@ class Size:
         return max(2, self.images // 4)
 
 
-SMALLEST = Size(images=8, classes=4, batch=4, steps=2, probe_steps=4, samples=4, width=32, depth=2)
+SMALLEST = Size(images=8, classes=4, batch=4, steps=2, probe_steps=4, samples=8, width=32, depth=2)
 
 
 def small(step: int, size: Size) -> int:
@@ -96,9 +107,10 @@ def overrides(stage: str, config: Experiment, size: Size) -> list[str]:
         "train": [*model, f"train.batch={size.batch}", f"train.checkpoint_steps={kept}", *FAST],
         "sample": [*model, f"sample.num={size.samples}", f"sample.block={size.samples // 2}"],
     }
+    by_stage["evaluate"] = by_stage["sample"]
     if stage == "train":
         by_stage["train"].append(f"train.steps={small(config.train.steps, size)}")
-    if stage == "sample":
+    if stage in ("sample", "evaluate"):
         paths = {"sample.checkpoint": config.sample.checkpoint, "sample.guidance.weak": config.sample.guidance.weak}
         by_stage["sample"] += [f"{key}={localised(str(path), size)}" for key, path in paths.items() if path is not None]
     return by_stage.get(stage, [])
@@ -138,7 +150,7 @@ class Runner:
             words += more
             own = [localised(word, self.size) for word in command.overrides]
             config = load(Experiment, command.config, [*own, *more])
-        words += ["--once"] if command.stage == "watch" else []
+        words += MORE.get(command.stage, ())
         self._prepare(command, config, words)
         log = checks.trace(config) if config is not None and command.stage == "train" else None
         before = log.read_bytes() if log is not None and log.exists() else b""
@@ -157,8 +169,12 @@ class Runner:
             say(f"     an alternative to what is there: {config.data_path} moved to {aside}")
         elif config is not None and config.data.path is not None and not config.data_path.exists():
             material.write_released_shards(config.data_path, OURS)
-        if command.stage == "evaluate" and "--reference" in words:
-            material.write_evaluation(command, Path(words[words.index("--reference") + 1]), VAL)
+        if command.stage == "evaluate":
+            reference = Path(words[words.index("--reference") + 1])
+            if not reference.exists():
+                material.write_reference(reference, TRAIN)
+            if not material.INCEPTION.exists():
+                material.write_inception()
 
     def _start(self, words: list[str], processes: int | None, path: Path) -> int:
         """Run `lwd` with ``words``; its exit code."""
@@ -187,7 +203,7 @@ class Runner:
         if config is not None and command.stage in checks.OF_CONFIG:
             return checks.OF_CONFIG[command.stage](config)
         of_words: dict[str, Callable[[], str]] = {
-            "evaluate": lambda: checks.evaluated(words, output),
+            "evaluate": lambda: checks.evaluated(words, config, output),
             "export": lambda: checks.exported(words),
             "ema": lambda: checks.averaged(words),
         }

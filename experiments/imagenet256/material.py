@@ -7,19 +7,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from page import Command
 from PIL import Image
-from safetensors.torch import save_file
 
 from lwd.data.npz import write_npz
 from lwd.encoders.semvae import SemVAE
 from lwd.encoders.vae import SDVAE
 from lwd.encoders.vision import random_patch_encoder, vision_model
+from lwd.evaluate import FidInception
 from lwd.experiment import Experiment
 from lwd.runtime.seeding import Stream, seeded
 
 WEIGHTS = Path("weights")
-VAE, SEMVAE = WEIGHTS / "sd-vae.ckpt", WEIGHTS / "semvae.pt"
+VAE, SEMVAE, INCEPTION = (WEIGHTS / name for name in ("sd-vae.ckpt", "semvae.pt", "inception.pth"))
 FIRST_SYNSET = 1_440_764
 SIZES = ((500, 375), (375, 500), (333, 500), (256, 256), (1200, 800), (300, 180))
 """Of the pictures, width and height, in turn: most of ImageNet's, a small and a large one."""
@@ -59,26 +58,15 @@ def write_released_shards(folder: Path, ours: Path) -> None:
             (folder / "train" / file.name).symlink_to(file.resolve())
 
 
-def write_evaluation(command: Command, reference: Path, val: Path) -> None:
-    """The files that `lwd evaluate` names and that are not there: a batch in ADM's form, and Inception's weights."""
-    if reference.suffix == ".npz" and not reference.exists():
-        files = sorted(val.rglob("*.JPEG"))
-        pictures = np.stack([np.asarray(Image.open(file).convert("RGB").resize((256, 256))) for file in files])
-        reference.parent.mkdir(parents=True, exist_ok=True)
-        write_npz(reference, [pictures], np.arange(len(files)), (256, 256))
-    for word in command.overrides:
-        key, _, value = word.partition("=")
-        if key == "evaluate.weights" and not Path(value).exists():
-            _write_inception(Path(value))
-
-
-def _write_inception(path: Path) -> None:
-    from lwd.evaluate import FidInception
-
+def write_reference(path: Path, pictures: Path) -> None:
+    """A batch of reference images in ADM's form, made of the pictures in a folder."""
+    files = sorted(pictures.rglob("*.JPEG"))
+    images = np.stack([np.asarray(Image.open(file).convert("RGB").resize((256, 256))) for file in files])
     path.parent.mkdir(parents=True, exist_ok=True)
+    write_npz(path, [images], np.arange(len(files)), (256, 256))
+
+
+def write_inception() -> None:
+    """Inception with random weights, in the form of the published PyTorch port."""
     with seeded(Stream.INITIALISE, 0):
-        weights = FidInception().state_dict()
-    if path.suffix == ".safetensors":
-        save_file(weights, path)
-    else:
-        torch.save(weights, path)
+        torch.save(FidInception().state_dict(), INCEPTION)

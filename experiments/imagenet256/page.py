@@ -10,6 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "imagenet.md"
+SUBCOMMANDS = ("data check", "evaluate compare")
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,9 @@ class Command:
 
     @property
     def stage(self) -> str:
-        """`encode`, `train`, ..., or `data check`."""
-        return " ".join(self.words[:2]) if self.words[0] == "data" else self.words[0]
+        """`encode`, `train`, ..., or one of `SUBCOMMANDS`."""
+        both = " ".join(self.words[:2])
+        return both if both in SUBCOMMANDS else self.words[0]
 
     @property
     def config(self) -> Path | None:

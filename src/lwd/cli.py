@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lwd import __version__
-from lwd.errors import Preempted, UserError
+from lwd.console import USER_ERROR, complain, one_line_errors, show
+from lwd.errors import UserError
+from lwd.evaluate_cli import app as evaluate_app
 
 if TYPE_CHECKING:
     from lwd.experiment import Experiment
 
-USER_ERROR = 2
-PREEMPTED = 75
-"""EX_TEMPFAIL of sysexits.h: run the same command again."""
-INTERRUPTED = 130
-SEVERAL_PROCESSES = ("encode", "semvae", "probe", "sweep", "train", "sample")
+SEVERAL_PROCESSES = ("encode", "semvae", "probe", "sweep", "train", "sample")  # and evaluate
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,6 +37,7 @@ app = typer.Typer(
     """,
 )
 
+app.add_typer(evaluate_app, name="evaluate")
 data_app = typer.Typer(no_args_is_help=True, help="Look after data: fetch in and check.")
 app.add_typer(data_app, name="data")
 
@@ -50,38 +48,9 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE].
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop")]
 
 
-def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
-
-
 def _one_process_only(name: str) -> None:
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise UserError(f"{name}: runs on one process; start it without torchrun or accelerate launch")
-
-
-def _complain(message: str) -> None:
-    """One line on stderr, whatever a file's content or name put into it."""
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
-    sys.stderr.write(f"lwd: {line}\n")
-
-
-@contextmanager
-def _one_line_errors() -> Iterator[None]:
-    """One line and exit code 2 for what the user can mend, 75 for a run that was asked to stop, 130 for Ctrl-C."""
-    try:
-        yield
-    except UserError as error:
-        _complain(str(error))
-        raise typer.Exit(USER_ERROR) from None
-    except Preempted as error:
-        _complain(str(error))
-        raise typer.Exit(PREEMPTED) from None
-    except OSError as error:
-        _complain(f"{error.filename or 'file system'}: {error.strerror or error}")
-        raise typer.Exit(USER_ERROR) from None
-    except KeyboardInterrupt:
-        _complain("interrupted; what is finished is kept, run the same command again to go on")
-        raise typer.Exit(INTERRUPTED) from None
 
 
 def _stage(name: str, help_text: str, action: Callable[[Experiment], str]) -> None:
@@ -91,11 +60,11 @@ def _stage(name: str, help_text: str, action: Callable[[Experiment], str]) -> No
         from lwd.config import dump, load
         from lwd.experiment import Experiment
 
-        with _one_line_errors():
+        with one_line_errors():
             if name not in SEVERAL_PROCESSES:
                 _one_process_only(name)
             experiment = load(Experiment, config, overrides or ())
-            _print(dump(experiment).rstrip() if dry_run else action(experiment))
+            show(dump(experiment).rstrip() if dry_run else action(experiment))
 
     app.command(name, help=help_text)(command)
 
@@ -145,17 +114,6 @@ def _sample(experiment: Experiment) -> str:
     return f"wrote {run(experiment)}"
 
 
-def _evaluate(experiment: Experiment) -> str:
-    from lwd.evaluate import run
-
-    result = run(experiment)
-    accuracy = "" if result.accuracy is None else f", accuracy {result.accuracy:.3f}"
-    return (
-        f"{result.samples}: Fréchet distance {result.frechet:.3f} (training images: {result.frechet_real:.3f})"
-        f"{accuracy}, {result.nfe:.1f} evaluations per sample"
-    )
-
-
 def _report(experiment: Experiment) -> str:
     from lwd.report import write_page
 
@@ -173,7 +131,6 @@ _stage(
 )
 _stage("train", "Stage II: train a denoiser under a schedule, in OUTPUT/train/NAME.", _train)
 _stage("sample", "Sample from a checkpoint, into OUTPUT/samples.", _sample)
-_stage("evaluate", "Compare samples with held-out images.", _evaluate)
 _stage("report", "Draw everything that OUTPUT holds into OUTPUT/report.html.", _report)
 
 
@@ -187,10 +144,10 @@ def export(
     from lwd.train.export import export as write
     from lwd.train.export import push
 
-    with _one_line_errors():
-        _print(write(checkpoint, target))
+    with one_line_errors():
+        show(write(checkpoint, target))
         if push_to is not None:
-            _print(push(target, push_to))
+            show(push(target, push_to))
 
 
 @app.command()
@@ -205,8 +162,8 @@ def ema(
     """An average of the weights of any width, after training: a checkpoint for `lwd sample` and `lwd export`."""
     from lwd.train.posthoc import reconstruct
 
-    with _one_line_errors():
-        _print(reconstruct(folder, sigma_rel, step, out))
+    with one_line_errors():
+        show(reconstruct(folder, sigma_rel, step, out))
 
 
 @app.command()
@@ -217,7 +174,7 @@ def watch(
     """One screen about a run, from its log as it grows: progress, losses, speed, and the curve of a probe."""
     from lwd.report.live import watch as show
 
-    with _one_line_errors():
+    with one_line_errors():
         show(folder, once)
 
 
@@ -236,8 +193,8 @@ def convert(
     """
     from lwd.models.convert import from_sfd, to_sfd
 
-    with _one_line_errors():
-        _print(to_sfd(source, target) if source.is_dir() else from_sfd(source, target, which))
+    with one_line_errors():
+        show(to_sfd(source, target) if source.is_dir() else from_sfd(source, target, which))
 
 
 @app.command()
@@ -248,9 +205,9 @@ def demo(
     """The whole method on 1 797 real digits, in minutes on a laptop: ends with OUTPUT/report.html."""
     from lwd.demo import run
 
-    with _one_line_errors():
+    with one_line_errors():
         _one_process_only("demo")
-        _print(f"open {run(config, overrides or ())} in a browser")
+        show(f"open {run(config, overrides or ())} in a browser")
 
 
 @data_app.command("fashion-mnist")
@@ -263,8 +220,8 @@ def _fashion_mnist(
     """
     from lwd.data.fashion import import_files
 
-    with _one_line_errors():
-        _print(f"wrote {import_files(folder)}; name it with encode.dataset=fashion-mnist")
+    with one_line_errors():
+        show(f"wrote {import_files(folder)}; name it with encode.dataset=fashion-mnist")
 
 
 @data_app.command("check")
@@ -276,16 +233,16 @@ def data_check(
     from lwd.data.check import check
     from lwd.data.check_picture import save_histograms, table
 
-    with _one_line_errors():
+    with one_line_errors():
         reports = check(path, show=sys.stderr.isatty())
-        _print(table(reports))
+        show(table(reports))
         if any(report.channels for report in reports):
             target = picture or path / "histograms.png"
             save_histograms(reports, target)
-            _print(f"histograms: {target}")
+            show(f"histograms: {target}")
         problems = [problem for report in reports for problem in report.problems]
         for problem in problems:
-            _complain(problem)
+            complain(problem)
         if problems:
             raise typer.Exit(USER_ERROR)
 
@@ -293,7 +250,7 @@ def data_check(
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="Print the version")] = False) -> None:
     if version:
-        _print(__version__)
+        show(__version__)
         raise typer.Exit
 
 

@@ -11,7 +11,7 @@ from lwd.config import dump, load
 from lwd.data.extract import run as encode
 from lwd.errors import UserError
 from lwd.experiment import Experiment
-from lwd.files import read_json, write_json
+from lwd.files import write_json
 from lwd.previews import SamplePreview
 from lwd.report.comparison import RESULTS, Result
 from lwd.runtime.checkpoint import checkpoint_path
@@ -71,5 +71,6 @@ def _measure(one: Experiment, job: Job, name: str, steps: int) -> Result:
     if not (done.is_file() and (folder / "config.yaml").read_text() == dump(one)):
         sample.run(one)
         evaluate.run(one)
-    result = read_json(done)
-    return Result(job.variant, job.seed, steps, result["frechet"], result["accuracy"], result["nfe"])
+    found = evaluate.Evaluation.read(done)
+    distance, accuracy = found.metrics["frechet"], found.metrics.get("accuracy")
+    return Result(job.variant, job.seed, steps, distance, accuracy, found.samples["nfe"])

@@ -193,7 +193,7 @@ def test_samples_of_other_data_and_several_processes(
     (other / "manifest.json").write_text("{}")
     assert "not a manifest" in lwd.refuses("sample", *options, f"data.path={other}")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for command in ("evaluate", "report", "demo"):
+    for command in ("report", "demo"):
         assert "one process" in lwd.refuses(command, "-c", CONFIG)
 
 

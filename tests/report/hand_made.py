@@ -141,7 +141,7 @@ def write_trace(path: Path, groups: list[str], learned: list[str]) -> None:
 def write_results(output: Path) -> None:
     """The convergence table, and the floor in one evaluation."""
     write_json(output / "results.json", RESULTS)
-    write_json(output / "samples" / "together-seed0-2000" / "evaluation.json", {"frechet_real": FLOOR})
+    write_json(output / "samples" / "together-seed0-2000" / "evaluation.json", {"metrics": {"frechet_real": FLOOR}})
 
 
 def write_sample_set(folder: Path, images: torch.Tensor, labels: torch.Tensor) -> None:

@@ -33,7 +33,7 @@ def trained(data, tmp_path_factory):
     """Checkpoints of a main and of a weak model under the offset schedule."""
     folder = tmp_path_factory.mktemp("trained")
     tiny = ["model={name: LightningDiT-Mini/1, num_classes: 10}", "compute.progress=false", f"data.path={data}"]
-    steps = ["train={steps: 6, batch: 16, ema_decay: 0.5, checkpoint_steps: [3], schedule: {kind: offset}}"]
+    steps = ["train={steps: 6, batch: 16, lr: 1e-2, ema_decay: 0.5, checkpoint_steps: [3], schedule: {kind: offset}}"]
     train.run(load(Experiment, DIGITS, [*tiny, *steps, f"output={folder}"]))
     return folder / "train" / "learned"
 
@@ -162,6 +162,45 @@ def test_chosen_classes_and_none(config):
     assert null.labels.tolist() == [10] * NUM
     with pytest.raises(UserError, match=r"sample.labels: class 10; the model has 0 to 9"):
         sample.run(config("sample.labels=[3, 10]"))
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        "kind: classifier_free, scale: {tex: 1.5, sem: 1.2}",
+        "kind: auto, weak: WEAK, scale: {first: 1, last: 2, shape: cosine}",
+        "kind: both, weak: WEAK, free_scale: 2, interval: {group: sem, low: 0.2, high: 0.9}",
+    ],
+)
+def test_every_guidance_changes_the_images(config, trained, guidance):
+    settings = "sample.guidance={" + guidance.replace("WEAK", str(trained / "step-00000003")) + "}"
+    plain, guided = (
+        torch.cat(list(SampleSet.read(sample.run(config(*more, name=name))).images())).float()
+        for name, more in (("plain", []), ("guided", [settings]))
+    )
+    assert not torch.equal(plain, guided)
+
+
+@pytest.mark.parametrize("grid", ["arc_length", "0.3"])
+def test_grids(config, grid):
+    plain = SampleSet.read(sample.run(config("sample.steps=7", name="plain")))
+    warped = SampleSet.read(sample.run(config("sample.steps=7", f"sample.grid={grid}", name="warped")))
+    assert torch.equal(plain.nfe, warped.nfe) and plain.info["nfe"] == {"mean": 14, "min": 14, "max": 14}
+    assert not torch.equal(torch.cat(list(plain.images())), torch.cat(list(warped.images())))
+
+
+def test_guidance_that_does_not_fit(config, trained):
+    weak = f"weak: {trained / 'step-00000003'}"
+    for settings, complaint in (
+        ("kind: auto", "AutoGuidance needs the checkpoint folder"),
+        ("kind: auto, weak: nowhere", "nowhere: no such checkpoint folder"),
+        (f"kind: auto, {weak}, scale: {{tex: 2}}", "must name each of the groups"),
+        (f"kind: auto, {weak}, interval: {{group: x}}", "there is no group 'x'"),
+    ):
+        with pytest.raises(UserError, match=complaint) as error:
+            sample.run(config("sample.guidance={" + settings + "}"))
+        assert "\n" not in str(error.value)
+    sample.run(config())  # a refused run leaves nothing in the way
 
 
 def broken(trained, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,16 +20,6 @@ from lwd.runtime.checkpoint import load_module
 MANIFEST = "manifest.json"
 JUDGE = "judge.safetensors"
 FORMAT = "lwd.data/1"
-
-
-class Judge(Protocol):
-    """A classifier whose pooled features measure distances between sets of images; never used to make latents."""
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """Images (N, c, H, W) in [-1, 1] -> logits (N, classes)."""
-
-    def pooled(self, images: Tensor) -> Tensor:
-        """Images (N, c, H, W) in [-1, 1] -> features (N, D)."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +53,9 @@ def load_decoder(folder: Path, device: torch.device | str = "cpu") -> Decoder:
     return Decoder(texture["group"], SDVAE.load(texture["path"], device))
 
 
-def load_judge(folder: Path) -> Judge:
-    """The judge of encoded data, in evaluation mode."""
+def load_judge(folder: Path) -> SmallCNN:
+    """The judge of encoded data, in evaluation mode: its pooled features measure distances between sets of images, and
+    it is never used to make latents."""
     settings = read_manifest(folder)["judge"]
     if settings is None:
         raise UserError(f"{folder}: was encoded from images on disk, which no small classifier judges")

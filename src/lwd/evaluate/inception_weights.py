@@ -28,7 +28,10 @@ def published_weights(download: bool = False) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / PUBLISHED_NAME
     if not path.is_file():
         if not download:
-            raise UserError(f"{path}: no Inception weights there; fetch {PUBLISHED_URL} or name a file that holds them")
+            raise UserError(
+                f"{path}: no Inception weights there; fetch {PUBLISHED_URL} (evaluate.download=true does), or name a "
+                "file that holds them with evaluate.weights=FILE"
+            )
         _fetch(path)
     if checksum(path) != PUBLISHED_SHA256:
         raise UserError(f"{path}: not the published Inception weights, or damaged; remove it and fetch {PUBLISHED_URL}")

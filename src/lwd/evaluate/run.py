@@ -1,91 +1,164 @@
-"""`lwd evaluate`: how far generated images are from held-out ones, and whether they show the class asked for."""
+"""`lwd evaluate`: samples against a reference, for an experiment or for files alone, on any number of processes."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from lwd.config import Config
-from lwd.data.samples import INFO, SampleSet
-from lwd.encoders.store import Judge, load_decoder, load_judge, read_manifest
+from lwd.data.samples import INFO
+from lwd.encoders.store import MANIFEST
 from lwd.errors import UserError
-from lwd.evaluate.frechet import frechet_distance, gaussian_stats
-from lwd.files import write_json
-from lwd.runtime.checkpoint import versions
-from lwd.runtime.run import RunConfig
+from lwd.evaluate.extractors import DinoExtractor, Extractor, InceptionExtractor, JudgeExtractor
+from lwd.evaluate.featureset import FeatureSet
+from lwd.evaluate.material import Material, open_material
+from lwd.evaluate.metrics import Measurement
+from lwd.evaluate.record import Evaluation
+from lwd.evaluate.settings import (
+    JUDGED,
+    PAPER,
+    EvaluateConfig,
+    EvaluateOnly,
+    EvaluateSettings,
+    Features,
+    Metric,
+    features_of,
+)
+from lwd.evaluate.sources import Images, RealImages
+from lwd.runtime.engine import Engine
+
+RESULT = "evaluation.json"
+FEATURES = "features"
+"""Under OUTPUT: where an experiment's own real images keep their features."""
 
 
-class EvaluateSettings(Config):
-    """What is compared with what."""
+def run(config: EvaluateConfig | EvaluateOnly, images: Images | None = None) -> Evaluation | None:
+    """Evaluate, and write the record beside the samples (``evaluate.out``); None on all processes but the main.
 
-    samples: Path | None = None
-    """A folder written by `lwd sample`; None: the only one under OUTPUT/samples."""
-
-
-class EvaluateConfig(RunConfig):
-    """Everything `run` reads."""
-
-    evaluate: EvaluateSettings = EvaluateSettings()
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Fréchet distance to the held-out images in the judge's features, its accuracy on the labels asked for, mean nfe.
-
-    ``frechet_real`` is the same distance for the training images: what a perfect generator would be near.
-    ``accuracy`` is None for unconditional samples.
+    ``images`` stands for ``evaluate.samples``, e.g. a checkpoint's samples as they are made. With no reference the
+    experiment's held-out images are one. Raises UserError for input that does not fit.
     """
-
-    samples: str
-    count: int
-    frechet: float
-    frechet_real: float
-    accuracy: float | None
-    nfe: float
-    schedule: str
-
-
-def run(config: EvaluateConfig) -> Evaluation:
-    """Evaluate one folder of samples; also written to ``evaluation.json`` in it. Raises UserError for unfit input."""
-    settings = config.evaluate
-    folder = settings.samples or _only_samples(config.output / "samples")
-    samples = SampleSet.read(folder)
-    judge = load_judge(config.data_path)
-    channels = read_manifest(config.data_path)["judge"]["image_channels"]
-    images = torch.cat(list(samples.images()))[:, :channels].float() / 127.5 - 1
-    features, logits = judge_images(judge, images)
-    heldout = gaussian_stats(judge_images(judge, real_images(config, "heldout"))[0])
-    train = gaussian_stats(judge_images(judge, real_images(config, "train"))[0])
-    asked = samples.labels
-    conditional = bool((asked < logits.shape[1]).all())
-    result = Evaluation(
-        samples=str(folder),
-        count=len(features),
-        frechet=frechet_distance(*heldout, *gaussian_stats(features)),
-        frechet_real=frechet_distance(*heldout, *train),
-        accuracy=float((logits.argmax(1) == asked).double().mean()) if conditional else None,
-        nfe=float(samples.nfe.double().mean()),
-        schedule=str(samples.info.get("schedule", "")),
-    )
-    write_json(folder / "evaluation.json", asdict(result) | {"versions": versions()})
-    return result
+    settings, engine = config.evaluate, Engine(config.compute)
+    job = _Job(config, engine, _samples(config, images))
+    metrics = settings.metrics or (JUDGED if settings.reference is None else PAPER)
+    networks = list(dict.fromkeys(features_of(metric) for metric in metrics))
+    out, reference = _out(config, job.samples), job.reference()
+    record = Evaluation.begin(settings, metrics)
+    for name in networks:
+        _measure(job, name, [m for m in metrics if features_of(m) == name], reference, record)
+    if not engine.is_main:
+        return None
+    record.write(out)
+    return record
 
 
-@torch.no_grad()
-def judge_images(judge: Judge, images: Tensor, batch: int = 500) -> tuple[Tensor, Tensor]:
-    """Images (N, c, H, W) -> the judge's pooled features (N, D) and logits (N, classes)."""
-    parts = [(judge.pooled(chunk), judge(chunk)) for chunk in torch.split(images, batch)]
-    return torch.cat([f for f, _ in parts]), torch.cat([logits for _, logits in parts])
+def save_only(config: EvaluateOnly, images: Images | None = None) -> None:
+    """Features and statistics of the samples into the files named, under Inception; no reference, no metrics."""
+    job = _Job(config, Engine(config.compute), _samples(config, images))
+    extractor = job.extractor("inception")
+    _keep(job, job.features(job.samples, extractor, config.evaluate.cache))
 
 
-def real_images(config: EvaluateConfig, split: str) -> Tensor:
-    """The images of a split, decoded from their texture latents."""
-    shards = config.shards(split, features=False)
-    latents = shards.destandardise(shards.read(torch.arange(len(shards))).x1)
-    return load_decoder(config.data_path).decode(latents, config.layout)
+@dataclass
+class _Job:
+    config: EvaluateConfig | EvaluateOnly
+    engine: Engine
+    samples: Material
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def settings(self) -> EvaluateSettings:
+        return self.config.evaluate
+
+    def reference(self) -> Material:
+        if self.settings.reference is not None:
+            return open_material(self.settings.reference)
+        return self.real("heldout")
+
+    def real(self, split: str) -> Material:
+        """The real images of an experiment."""
+        config = self.config
+        if not isinstance(config, EvaluateConfig):
+            raise UserError("no reference: name one with --reference, or an experiment with --config")
+        if not (config.data_path / MANIFEST).is_file():
+            raise UserError(f"{config.data_path}: no encoded data to compare with; name a reference with --reference")
+        return Material(config.data_path / split, RealImages(config, split))
+
+    def extractor(self, name: str) -> Extractor:
+        config, device = self.config, self.engine.device
+        if name == "inception":
+            return InceptionExtractor(self.settings, device)
+        if name == "dinov2":
+            return DinoExtractor(self.settings.dinov2, device)
+        if not isinstance(config, EvaluateConfig):
+            raise UserError("evaluate.metrics: frechet and accuracy are the judge's: name the experiment with --config")
+        return JudgeExtractor(config.data_path, device)
+
+    def features(self, material: Material, extractor: Extractor, cache: Path | None) -> FeatureSet | None:
+        with _timed(self.seconds, f"{extractor.name} features of {material.path}"):
+            return material.features(extractor, self.settings.batch, self.engine, cache)
+
+    def real_cache(self) -> Path | None:
+        """Real images' features are kept in any case: every set of samples is compared with them."""
+        config = self.config
+        return self.settings.cache or (config.output / FEATURES if isinstance(config, EvaluateConfig) else None)
+
+
+def _measure(job: _Job, name: Features, metrics: list[Metric], reference: Material, record: Evaluation) -> None:
+    settings, engine = job.settings, job.engine
+    extractor = job.extractor(name)
+    samples = job.features(job.samples, extractor, settings.cache)
+    built_in = settings.reference is None
+    theirs = job.features(reference, extractor, job.real_cache() if built_in else settings.cache)
+    train = None
+    if "frechet_real" in metrics:
+        train = job.features(job.real("train"), extractor, job.real_cache())
+    if name == "inception":
+        _keep(job, samples)
+    if samples is None or theirs is None:
+        return
+    asked = [metric for metric in metrics if metric != "frechet_real"]
+    found = Measurement(samples, theirs, settings, engine.device, engine.say).run(asked)
+    if train is not None:
+        found.values["frechet_real"] = _floor(train, theirs, job)
+    record.add(samples, theirs, found, job.seconds)
+
+
+def _floor(train: FeatureSet, heldout: FeatureSet, job: _Job) -> float:
+    """What a perfect generator would be near: the distance of the training images."""
+    plain = job.settings.model_copy(update={"bootstrap": 0, "counts": 0})
+    return Measurement(train, heldout, plain, job.engine.device, job.engine.say).run(["frechet"]).values["frechet"]
+
+
+def _keep(job: _Job, samples: FeatureSet | None) -> None:
+    if samples is None:
+        return
+    settings = job.settings
+    for path, whole in ((settings.save_statistics, False), (settings.save_features, True)):
+        if path is not None:
+            if not samples.features:
+                raise UserError(f"{samples.name}: holds statistics alone; there are no features to save in {path}")
+            samples.save(path, job.engine.device, features=whole)
+            job.engine.say(f"wrote {path}")
+
+
+def _samples(config: EvaluateConfig | EvaluateOnly, images: Images | None) -> Material:
+    if images is not None:
+        return Material(Path(images.name), images)
+    path = config.evaluate.samples
+    if path is None and isinstance(config, EvaluateConfig):
+        path = _only_samples(config.output / "samples")
+    if path is None:
+        raise UserError("no samples: name a folder, an .npz, or saved features")
+    return open_material(path)
+
+
+def _out(config: EvaluateConfig | EvaluateOnly, samples: Material) -> Path:
+    """Beside the samples: in their folder, or named after their file."""
+    path = samples.path
+    return config.evaluate.out or (path / RESULT if path.is_dir() else path.with_name(f"{path.stem}.{RESULT}"))
 
 
 def _only_samples(folder: Path) -> Path:
@@ -93,3 +166,10 @@ def _only_samples(folder: Path) -> Path:
     if len(found) != 1:
         raise UserError(f"{folder}: holds {len(found)} folders of samples; name one with evaluate.samples=FOLDER")
     return found[0]
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    started = time.perf_counter()
+    yield
+    seconds[name] = round(time.perf_counter() - started, 3)

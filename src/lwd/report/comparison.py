@@ -186,8 +186,9 @@ def _floor(samples: Path) -> float | None:
     """The Fréchet distance of the training images, from any evaluation."""
     for path in sorted(samples.glob("*/evaluation.json")):
         evaluation = read_json(path)
-        if isinstance(evaluation, dict) and isinstance(evaluation.get("frechet_real"), float | int):
-            return float(evaluation["frechet_real"])
+        metrics = evaluation.get("metrics") if isinstance(evaluation, dict) else None
+        if isinstance(metrics, dict) and isinstance(metrics.get("frechet_real"), float | int):
+            return float(metrics["frechet_real"])
     return None
 
 

@@ -49,9 +49,11 @@ def run(config: SampleConfig) -> Path:
     model, schedule = load_checkpoint_model(checkpoint)
     check_fit(checkpoint, model, config)
     labels = class_labels(settings, model)
-    decoder = _decoder(config, engine.device)
+    decoder = decoder_of(config, engine.device)
     guidance = load_guidance(settings.guidance, schedule, engine)
-    recipe = _recipe(config, checkpoint, schedule)
+    if guidance is not None:
+        guidance.wrap(model, config.layout)  # refuses what does not fit before anything is written
+    recipe = recipe_of(config, checkpoint, schedule)
     with alone_in(folder) if engine.is_main else nullcontext():
         if engine.is_main:
             _prepare(folder, recipe, config)
@@ -106,7 +108,8 @@ def _trace(config: SampleConfig, sampler: Sampler, decoder: Decoder | None, labe
 def _prepare(folder: Path, recipe: dict[str, Any], config: SampleConfig) -> None:
     """An empty folder, or one that the same settings began."""
     begun = folder / RECIPE
-    if begun.is_file() and not config.compute.resume:
+    empty = not (folder / INFO).is_file() and not any((folder / PARTS).glob("*.safetensors"))
+    if begun.is_file() and (empty or not config.compute.resume):
         for path in (path for path in folder.iterdir() if path.name != LOCK):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     elif begun.is_file() and (changed := first_difference(read_json(begun), recipe)):
@@ -153,7 +156,7 @@ def _tensor(folder: Path, number: int, key: str) -> Tensor:
     return tensor
 
 
-def _recipe(config: SampleConfig, checkpoint: Path, schedule: Schedule) -> dict[str, Any]:
+def recipe_of(config: SampleConfig, checkpoint: Path, schedule: Schedule) -> dict[str, Any]:
     """What decides the bytes: every setting but where they go, and the weights themselves."""
     settings, guidance = config.sample, config.sample.guidance
     weak = guidance.weak if guidance.kind in ("auto", "both") else None
@@ -177,7 +180,7 @@ def class_labels(settings: SampleSettings, model: LightningDiT) -> Tensor:
     return classes[torch.arange(settings.num) % len(classes)]
 
 
-def _decoder(config: SampleConfig, device: torch.device) -> Decoder | None:
+def decoder_of(config: SampleConfig, device: torch.device) -> Decoder | None:
     """The decoder by config, else by manifest; None where only latents are wanted and there is none."""
     chosen = config.sample.decoder
     if chosen is not None:

@@ -1,0 +1,132 @@
+"""Networks whose features stand for images, by name: Inception, DINOv2, and the judge of built-in data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from lwd.encoders.pretrained import fingerprint, library
+from lwd.encoders.store import JUDGE, load_judge, read_manifest
+from lwd.errors import UserError
+from lwd.evaluate.inception import SPATIAL_CHANNELS, FidInception, InceptionFeatures
+from lwd.evaluate.inception_weights import PUBLISHED_URL
+from lwd.evaluate.precision import full_float32
+from lwd.evaluate.settings import EvaluateSettings
+from lwd.files import checksum
+
+DINOV2 = "facebook/dinov2-large"
+_INPUT = 224
+_MEAN_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Extractor(Protocol):
+    """Images -> features, each image once through the network, in float32."""
+
+    name: str
+    identity: Mapping[str, Any]
+    """What decides its numbers: weights, resize; recorded, and part of the cache's key."""
+    widths: Mapping[str, int]
+    """The columns of each kind of features; ``pool`` is the kind that distances are taken in."""
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        """uint8 (n, 3, H, W) on the network's device -> kind -> (n, width) float32."""
+
+
+class InceptionExtractor:
+    """`FidInception`: ``pool``, ``spatial``, ``logits``."""
+
+    name = "inception"
+
+    def __init__(self, settings: EvaluateSettings, device: torch.device) -> None:
+        self._network = FidInception.published(settings.weights, settings.download).to(device)
+        if not self._network.is_published and not settings.allow_other_weights:
+            raise UserError(
+                f"{settings.weights}: not the published Inception weights, so its numbers are no FID; fetch "
+                f"{PUBLISHED_URL}, or go on with evaluate.allow_other_weights=true"
+            )
+        self.identity: Mapping[str, Any] = {
+            "name": self.name,
+            "weights_sha256": self._network.sha256,
+            "published_weights": self._network.is_published,
+            "resize": "tensorflow-1 bilinear to 299",
+        }
+        self.widths: Mapping[str, int] = {
+            "pool": 2048,
+            "spatial": SPATIAL_CHANNELS * 17 * 17,
+            "logits": self._network.fc.out_features,
+        }
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        """See `Extractor`."""
+        features: InceptionFeatures = self._network(images)
+        return features._asdict()
+
+
+class JudgeExtractor:
+    """The small classifier that `lwd encode` leaves beside a built-in data set: ``pool``, ``logits``."""
+
+    name = "judge"
+
+    def __init__(self, folder: Path, device: torch.device) -> None:
+        settings = read_manifest(folder)["judge"]
+        if settings is None:
+            raise UserError(f"{folder}: no built-in data set, so no judge; name the real images with --reference")
+        self._judge, self._device = load_judge(folder).to(device), device
+        self._channels = int(settings["image_channels"])
+        self.identity: Mapping[str, Any] = {"name": self.name, "weights_sha256": checksum(folder / JUDGE)}
+        self.widths: Mapping[str, int] = {"pool": int(settings["channels"]), "logits": int(settings["classes"])}
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        """See `Extractor`."""
+        with full_float32(self._device):
+            pool = self._judge.pooled(images[:, : self._channels].float() / 127.5 - 1)
+            return {"pool": pool, "logits": self._judge.head(pool)}
+
+
+class DinoExtractor:
+    """DINOv2's class token after the last norm: ``pool``.
+
+    As Stein et al. (2023, arXiv 2306.04675) and their `dgm-eval`: ViT-L/14 without registers, images resized to 224
+    bicubically with antialiasing and rounded to 8 bits (as PIL does, up to one level), ImageNet's mean and deviation.
+    ``folder``: transformers' model (config.json, model.safetensors); other sizes and the variant with registers are
+    read too, but give other numbers than the published ones.
+    """
+
+    name = "dinov2"
+
+    def __init__(self, folder: Path | None, device: torch.device) -> None:
+        if folder is None or not (folder / "config.json").is_file():
+            where = "no folder named" if folder is None else f"{folder}: no config.json there"
+            raise UserError(f"{where}; download https://huggingface.co/{DINOV2} and set evaluate.dinov2=FOLDER")
+        try:
+            model = library("transformers", "AutoModel").from_pretrained(
+                folder, local_files_only=True, dtype=torch.float32
+            )
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise UserError(f"{folder}: cannot be read as DINOv2 ({' '.join(str(error).split())})") from error
+        if not model.config.model_type.startswith("dinov2"):
+            raise UserError(f"{folder}: holds a {model.config.model_type!r}, no DINOv2")
+        self._model, self._device = model.eval().requires_grad_(False).to(device), device
+        self.widths: Mapping[str, int] = {"pool": int(model.config.hidden_size)}
+        self.identity: Mapping[str, Any] = {
+            "name": self.name,
+            "weights_sha256": fingerprint(model),
+            "architecture": f"{model.config.model_type}, width {model.config.hidden_size}, "
+            f"depth {model.config.num_hidden_layers}",
+            "resize": "bicubic, antialiased, to 224",
+        }
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        """See `Extractor`."""
+        with full_float32(self._device):
+            size = (_INPUT, _INPUT)
+            x = F.interpolate(images.float(), size, mode="bicubic", antialias=True).round().clamp(0, 255) / 255
+            mean, std = (torch.tensor(values, device=x.device)[:, None, None] for values in _MEAN_STD)
+            return {"pool": self._model((x - mean) / std).last_hidden_state[:, 0]}

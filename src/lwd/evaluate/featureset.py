@@ -1,0 +1,115 @@
+"""The features of a set of images under one network: in memory, and as a file that moves between machines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lwd.errors import UserError
+from lwd.evaluate.moments import Moments
+from lwd.files import atomic_path
+
+FORMAT = "lwd.features/1"
+Gaussian = tuple[Tensor, Tensor]
+"""Mean (D,) and covariance (D, D), float64."""
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """``features``: name -> (N, D) float32; ``gaussians`` of names whose statistics are known without, or better."""
+
+    extractor: Mapping[str, Any]
+    """`Extractor.identity` of the network."""
+    source: Mapping[str, Any]
+    """``path``, ``count`` and ``sha256`` of the images, and what else is known of them."""
+    features: Mapping[str, Tensor]
+    gaussians: Mapping[str, Gaussian] = field(default_factory=dict)
+    labels: Tensor | None = None
+
+    @property
+    def name(self) -> str:
+        """The path it was made from."""
+        return str(self.source["path"])
+
+    def gaussian(self, name: str, device: torch.device) -> Gaussian | None:
+        """The statistics of one kind of features, stored or computed; None where neither is possible."""
+        if name in self.gaussians:
+            return self.gaussians[name]
+        if name not in self.features:
+            return None
+        moments = self._moments(name, device)
+        return moments.mean, moments.covariance()
+
+    def with_gaussians(self, gaussians: Mapping[str, Gaussian]) -> FeatureSet:
+        """The same with stored statistics, which take precedence."""
+        return replace(self, gaussians={**self.gaussians, **gaussians})
+
+    def save(self, path: Path, device: torch.device, features: bool) -> None:
+        """Write one safetensors file, atomically: with the features, else with their count, mean and scatter."""
+        tensors: dict[str, Tensor] = {}
+        for name, values in self.features.items():
+            if features:
+                tensors[f"features.{name}"] = values.contiguous()
+            else:
+                state = self._moments(name, device).state()
+                tensors |= {f"statistics.{name}.{key}": value.cpu() for key, value in state.items()}
+        if self.labels is not None:
+            tensors["labels"] = self.labels.contiguous()
+        facts = {"extractor": dict(self.extractor), "source": dict(self.source), "content": _hash(tensors)}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, {"format": FORMAT, "facts": json.dumps(facts, sort_keys=True)})
+
+    @classmethod
+    def load(cls, path: Path) -> FeatureSet:
+        """Raises UserError for a file that is missing, damaged or something else."""
+        if not path.is_file():
+            raise UserError(f"{path}: no such file")
+        try:
+            with safe_open(path, framework="pt") as file:
+                notes = file.metadata() or {}
+                if notes.get("format") != FORMAT:
+                    raise UserError(f"{path}: not features saved by `lwd evaluate` (expected format {FORMAT!r})")
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
+            facts = json.loads(notes["facts"])
+            extractor, source, content = facts["extractor"], facts["source"], facts["content"]
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: damaged ({' '.join(str(error).split())})") from error
+        if content != _hash(tensors):
+            raise UserError(f"{path}: damaged (its values are not those that were written)")
+        gaussians = {}
+        for key in tensors:
+            kind, _, rest = key.partition(".")
+            if kind == "statistics" and rest.endswith(".mean"):
+                name = rest.removesuffix(".mean")
+                state = {part: tensors[f"statistics.{name}.{part}"] for part in ("count", "mean", "scatter")}
+                moments = Moments.from_state(state)
+                gaussians[name] = (moments.mean, moments.covariance())
+        features = {
+            key.removeprefix("features."): value for key, value in tensors.items() if key.startswith("features.")
+        }
+        return cls(extractor, source, features, gaussians, tensors.get("labels"))
+
+    def _moments(self, name: str, device: torch.device) -> Moments:
+        values = self.features[name]
+        moments = Moments(values.shape[1], device)
+        for rows in torch.split(values, 2048):
+            moments.add(rows.to(device))
+        return moments
+
+
+def _hash(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()

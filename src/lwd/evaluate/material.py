@@ -1,0 +1,94 @@
+"""One side of a comparison, as a path names it: images, saved features, or stored statistics, opened and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lwd.data.npz import IMAGES, read_npz
+from lwd.data.samples import INFO
+from lwd.errors import UserError
+from lwd.evaluate.extraction import extract
+from lwd.evaluate.extractors import Extractor
+from lwd.evaluate.featureset import FeatureSet, Gaussian
+from lwd.evaluate.sources import ArrayImages, Images, PictureImages, sampled_images
+from lwd.files import checksum
+from lwd.runtime.engine import Engine
+
+_ADM = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
+"""The names of Inception's statistics in ADM's reference batches, and the first pair in pytorch-fid's files."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Images, or saved features, or Inception's stored ``gaussians`` with or without images."""
+
+    path: Path
+    images: Images | None = None
+    saved: FeatureSet | None = None
+    gaussians: Mapping[str, Gaussian] = field(default_factory=dict)
+
+    def features(self, extractor: Extractor, batch: int, engine: Engine, cache: Path | None) -> FeatureSet | None:
+        """What is known under this network, on the main process (None on the others).
+
+        Raises UserError where what is stored belongs to another network.
+        """
+        if self.saved is not None:
+            _check_identity(self.path, self.saved.extractor, extractor.identity)
+            return self.saved
+        inception = self.gaussians if extractor.name == "inception" else {}
+        for kind, (mean, covariance) in inception.items():
+            width = extractor.widths[kind]
+            if mean.shape != (width,) or covariance.shape != (width, width):
+                raise UserError(
+                    f"{self.path}: {_ADM[kind][0]} is of {tuple(mean.shape)}, {_ADM[kind][1]} of "
+                    f"{tuple(covariance.shape)}: statistics of other features than Inception's {width} ({kind})"
+                )
+        if self.images is None:
+            if not inception:
+                raise UserError(f"{self.path}: holds statistics of Inception's features and no images, so no others")
+            source = {"path": str(self.path), "count": None, "sha256": checksum(self.path) if engine.is_main else ""}
+            return FeatureSet(extractor.identity, source, {}, inception) if engine.is_main else None
+        found = extract(self.images, extractor, batch, engine, cache)
+        return found.with_gaussians(inception) if found is not None else None
+
+
+def open_material(path: Path) -> Material:
+    """Raises UserError for what is missing, damaged, or nothing that can be compared."""
+    if path.is_dir():
+        return Material(path, sampled_images(path, read_npz) if (path / INFO).is_file() else PictureImages(path))
+    if not path.is_file():
+        raise UserError(f"{path}: no such file or folder")
+    if path.suffix == ".safetensors":
+        return Material(path, saved=FeatureSet.load(path))
+    if path.suffix != ".npz":
+        raise UserError(f"{path}: neither a folder, an .npz, nor .safetensors of `lwd evaluate`")
+    arrays: dict[str, NDArray[Any]] = read_npz(path)
+    gaussians = {
+        kind: (_statistic(path, mean, arrays[mean], 1), _statistic(path, covariance, arrays[covariance], 2))
+        for kind, (mean, covariance) in _ADM.items()
+        if mean in arrays and covariance in arrays
+    }
+    if IMAGES not in arrays and not gaussians:
+        raise UserError(f"{path}: has neither images (arr_0) nor statistics (mu, sigma); it holds {sorted(arrays)}")
+    return Material(path, ArrayImages(path, arrays) if IMAGES in arrays else None, gaussians=gaussians)
+
+
+def _statistic(path: Path, name: str, array: NDArray[Any], dimensions: int) -> torch.Tensor:
+    if array.dtype.kind != "f" or array.ndim != dimensions or not bool(np.isfinite(array).all()):
+        raise UserError(f"{path}: {name} is {array.dtype} {array.shape}; must be finite, of {dimensions} dimension(s)")
+    return torch.from_numpy(array.astype(np.float64))
+
+
+def _check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for key in {**wanted, **stored}:
+        if stored.get(key) != wanted.get(key):
+            raise UserError(
+                f"{path}: holds features of another network: {key} is {stored.get(key)!r}, needed {wanted.get(key)!r}"
+            )

@@ -1,0 +1,80 @@
+"""The record of an evaluation, evaluation.json: every number, and what it is a number of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from lwd.errors import UserError
+from lwd.evaluate.featureset import FeatureSet
+from lwd.evaluate.metrics import Measured
+from lwd.evaluate.settings import EvaluateSettings, Metric
+from lwd.files import read_json, write_json
+from lwd.runtime.checkpoint import versions
+
+FORMAT = "lwd.evaluation/1"
+_ELSEWHERE = {"samples", "reference", "weights", "cache", "out", "save_statistics", "save_features", "dinov2"}
+"""Settings that are paths: the hashes in the record say more."""
+
+
+@dataclass
+class Evaluation:
+    """``metrics`` by name, in the papers' order; both sides with path, count and hash; networks by name."""
+
+    settings: Mapping[str, Any]
+    metrics: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, dict[str, Any]] = field(default_factory=dict)
+    extrapolations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    samples: Mapping[str, Any] = field(default_factory=dict)
+    reference: Mapping[str, Any] = field(default_factory=dict)
+    extractors: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    path: Path | None = None
+
+    @classmethod
+    def begin(cls, settings: EvaluateSettings, metrics: tuple[Metric, ...]) -> Self:
+        """Nothing measured yet."""
+        return cls({**settings.model_dump(mode="json", exclude=_ELSEWHERE), "metrics": list(metrics)})
+
+    def add(self, samples: FeatureSet, reference: FeatureSet, found: Measured, seconds: Mapping[str, float]) -> None:
+        """What was measured under one network."""
+        self.samples, self.reference = dict(samples.source), dict(reference.source)
+        self.extractors[str(samples.extractor["name"])] = dict(samples.extractor)
+        values = {**self.metrics, **found.values}
+        self.metrics = {name: values[name] for name in self.settings["metrics"] if name in values}
+        self.intervals |= found.intervals
+        self.extrapolations |= {name: limit._asdict() for name, limit in found.extrapolations.items()}
+        self.seconds |= {**seconds, **{name: round(value, 3) for name, value in found.seconds.items()}}
+
+    def write(self, path: Path) -> None:
+        """As JSON, atomically."""
+        self.path = path
+        write_json(
+            path,
+            {
+                "format": FORMAT,
+                "metrics": self.metrics,
+                "intervals": self.intervals,
+                "extrapolations": self.extrapolations,
+                "samples": self.samples,
+                "reference": self.reference,
+                "extractors": self.extractors,
+                "settings": self.settings,
+                "versions": versions(),
+                "seconds": self.seconds,
+            },
+        )
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Of a folder that holds evaluation.json, or of that file; raises UserError where it is none."""
+        file = path / "evaluation.json" if path.is_dir() else path
+        data = read_json(file)
+        if not isinstance(data, dict) or data.get("format") != FORMAT:
+            raise UserError(f"{file}: not a record of `lwd evaluate` (expected format {FORMAT!r}); evaluate again")
+        keys = ("settings", "metrics", "intervals", "extrapolations", "samples", "reference", "extractors", "seconds")
+        if missing := [key for key in keys if not isinstance(data.get(key), dict)]:
+            raise UserError(f"{file}: key {missing[0]!r} is missing; evaluate again")
+        return cls(**{key: data[key] for key in keys}, path=file)

@@ -1,0 +1,184 @@
+"""Sources of images: an npz, a folder of pictures, the real images behind latents; anything else with this protocol."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from lwd.data.npz import IMAGES, LABELS
+from lwd.data.pictures import to_uint8
+from lwd.data.samples import IMAGE_FOLDER, NPZ, SampleSet
+from lwd.encoders.store import load_decoder
+from lwd.errors import UserError
+from lwd.files import checksum
+from lwd.runtime.run import RunConfig
+
+SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
+_READERS = 8
+
+
+class Images(Protocol):
+    """Images of one size in a fixed order, read by number; labels (N,) where they are known."""
+
+    name: str
+    labels: Tensor | None
+    facts: Mapping[str, Any]
+    """What else is known of them, for the record."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def read(self, rows: Tensor) -> Tensor:
+        """rows (n,) int64 -> uint8 (n, 3, H, W)."""
+
+    def fingerprint(self) -> str:
+        """A hash of everything that decides the pixels and their order."""
+
+
+class ArrayImages:
+    """The array ``arr_0`` (N, H, W, 3) uint8 of an npz; ``arr_1`` is taken for labels where it is N integers."""
+
+    def __init__(
+        self, path: Path, arrays: Mapping[str, NDArray[Any]], labels: Tensor | None = None, facts: Any = None
+    ) -> None:
+        array = arrays[IMAGES]
+        if array.dtype != np.uint8:
+            raise UserError(f"{path}: {IMAGES} is {array.dtype}; images must be uint8 in [0, 255]")
+        if array.ndim != 4 or array.shape[3] != 3 or 0 in array.shape:
+            raise UserError(f"{path}: {IMAGES} has shape {array.shape}; images must be (N, height, width, 3)")
+        _check_count(path, len(array))
+        self.name, self._path, self._array = str(path), path, array
+        self.labels = labels if labels is not None else _labels(arrays, len(array))
+        self.facts: Mapping[str, Any] = facts or {}
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def read(self, rows: Tensor) -> Tensor:
+        """See `Images`."""
+        return torch.from_numpy(np.array(self._array[rows.numpy()])).permute(0, 3, 1, 2)
+
+    def fingerprint(self) -> str:
+        """Of the file."""
+        return checksum(self._path)
+
+
+class PictureImages:
+    """All png, webp and jpg files under a folder, by name; grey ones are made RGB."""
+
+    def __init__(self, folder: Path, labels: Tensor | None = None, facts: Any = None) -> None:
+        found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        self._files: Sequence[Path] = sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+        if not self._files:
+            raise UserError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)}) and no finished samples")
+        _check_count(folder, len(self._files))
+        if labels is not None and len(labels) != len(self._files):
+            raise UserError(f"{folder}: holds {len(self._files)} pictures, samples.json says {len(labels)}")
+        self.name, self._folder, self.labels = str(folder), folder, labels
+        self.facts: Mapping[str, Any] = facts or {}
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    @cached_property
+    def _size(self) -> tuple[int, ...]:
+        return read_picture(self._files[0]).shape
+
+    def read(self, rows: Tensor) -> Tensor:
+        """See `Images`; raises UserError for a picture of another size."""
+        files = [self._files[row] for row in rows.tolist()]
+        with ThreadPoolExecutor(_READERS) as pool:
+            arrays = list(pool.map(read_picture, files))
+        for file, array in zip(files, arrays, strict=True):
+            if array.shape != self._size:
+                sizes = " and ".join(f"{width}x{height}" for height, width, _ in (array.shape, self._size))
+                raise UserError(f"{file}: pictures of different sizes, {sizes} ({self._files[0]}); make them one size")
+        return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2)
+
+    def fingerprint(self) -> str:
+        """Of all names and contents, in order."""
+        with ThreadPoolExecutor(_READERS) as pool:
+            sums = pool.map(checksum, self._files)
+            listed = [
+                (path.relative_to(self._folder).as_posix(), digest)
+                for path, digest in zip(self._files, sums, strict=True)
+            ]
+        return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+
+
+class RealImages:
+    """The images of a split of encoded data, decoded from their latents."""
+
+    facts: Mapping[str, Any] = {}
+
+    def __init__(self, config: RunConfig, split: str) -> None:
+        self._shards, self._decoder = config.shards(split, features=False), load_decoder(config.data_path)
+        _check_count(self._shards.path, len(self._shards))
+        self.name, self._layout = str(self._shards.path), config.layout
+        self.labels: Tensor | None = self._shards.labels()
+        self._fingerprint = f"{split} of {config.data_fingerprint()}"
+
+    def __len__(self) -> int:
+        return len(self._shards)
+
+    def read(self, rows: Tensor) -> Tensor:
+        """See `Images`."""
+        latents = self._shards.destandardise(self._shards.read(rows).x1)
+        return to_uint8(self._decoder.decode(latents, self._layout)).expand(-1, 3, -1, -1)
+
+    def fingerprint(self) -> str:
+        """By the data's manifest."""
+        return hashlib.sha256(self._fingerprint.encode()).hexdigest()
+
+
+def sampled_images(folder: Path, arrays: Any) -> Images:
+    """The images of a finished folder of samples; ``arrays`` reads an npz."""
+    samples = SampleSet.read(folder)
+    facts = {
+        "nfe": float(samples.nfe.double().mean()),
+        "schedule": str(samples.info.get("schedule", "")),
+        "checkpoint": str(samples.info.get("checkpoint", "")),
+    }
+    if (folder / NPZ).is_file():
+        found = arrays(folder / NPZ)
+        if IMAGES not in found or len(found[IMAGES]) != len(samples):
+            raise UserError(f"{folder / NPZ}: does not hold the {len(samples)} images; run `lwd sample` again")
+        return ArrayImages(folder / NPZ, found, samples.labels, facts)
+    if not (folder / IMAGE_FOLDER).is_dir():
+        raise UserError(f"{folder}: holds no images (sample.formats was {samples.info.get('formats')})")
+    return PictureImages(folder / IMAGE_FOLDER, samples.labels, facts)
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """(H, W, 3); raises UserError for what is no picture, has more than 8 bits a channel, or is transparent."""
+    try:
+        with Image.open(path) as picture:
+            if picture.mode[0] in "IF":
+                raise UserError(f"{path}: has values of mode {picture.mode!r}; pictures must have 8 bits a channel")
+            if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] != 255:
+                raise UserError(f"{path}: is transparent in places; lay it on a background first")
+            return np.asarray(picture.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise UserError(f"{path}: not a readable picture ({' '.join(str(error).split())})") from error
+
+
+def _labels(arrays: Mapping[str, NDArray[Any]], count: int) -> Tensor | None:
+    labels = arrays.get(LABELS)
+    fits = labels is not None and labels.shape == (count,) and labels.dtype.kind in "iu"
+    return torch.from_numpy(labels.astype(np.int64)) if labels is not None and fits else None
+
+
+def _check_count(where: Path, count: int) -> None:
+    if count < 2:
+        raise UserError(f"{where}: holds {count} image; a distribution needs at least 2")

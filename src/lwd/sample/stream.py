@@ -1,0 +1,68 @@
+"""Samples of a checkpoint as they are made, for `lwd evaluate`: no file lies between."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lwd.data.pictures import to_uint8
+from lwd.errors import UserError
+from lwd.runtime.engine import Engine
+from lwd.sample.checkpoints import check_fit, load_checkpoint_model
+from lwd.sample.run import class_labels, decoder_of, recipe_of
+from lwd.sample.sampler import Sampler, load_guidance
+from lwd.sample.settings import SampleConfig
+
+
+class SampleStream:
+    """The images that `lwd sample` would write under this config, any of them by number, on this process.
+
+    ``sample.checkpoint`` must be set. Raises UserError for input that does not fit, as `lwd.sample.run` does.
+    """
+
+    def __init__(self, config: SampleConfig) -> None:
+        settings, checkpoint, engine = config.sample, config.sample.checkpoint, Engine(config.compute)
+        if checkpoint is None:
+            raise UserError("sample.checkpoint: name the checkpoint to sample from")
+        model, schedule = load_checkpoint_model(checkpoint)
+        check_fit(checkpoint, model, config)
+        decoder = decoder_of(config, engine.device)
+        if decoder is None:
+            raise UserError(f"{config.data_path}: no decoder is known; set sample.decoder.path to the VAE's weights")
+        self._decoder, self._layout = decoder, config.layout
+        self._shards = config.shards("train", features=False)
+        guidance = load_guidance(settings.guidance, schedule, engine)
+        if guidance is not None:
+            guidance.wrap(model, config.layout)  # refuses what does not fit before anything is computed
+        recipe = recipe_of(config, checkpoint, schedule)
+        self._sampler = Sampler(engine.place(model), schedule, settings, guidance)
+        self._seeds, self._labels = self._sampler.seeds(), class_labels(settings, model)
+        self._hash = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+        self.name = str(checkpoint)
+        self.labels: Tensor | None = self._labels
+        self.facts: Mapping[str, Any] = {"checkpoint": str(checkpoint), "schedule": schedule.hash()}
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @torch.inference_mode()
+    def read(self, rows: Tensor) -> Tensor:
+        """Sample, decode: rows (n,) -> uint8 (n, 3, H, W), on the CPU."""
+        samples = self._sampler.sample(self._labels[rows], self._seeds[rows], lambda done: None)
+        images = self._decoder.decode(self._shards.destandardise(samples.latents), self._layout)
+        return to_uint8(images.float()).expand(-1, 3, -1, -1).cpu()
+
+    def fingerprint(self) -> str:
+        """Of every setting and of the weights."""
+        return self._hash
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a folder holds a network with its schedule, as `lwd train`, `lwd export` and `lwd convert` leave it."""
+    return (path / "schedule.json").is_file()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,9 @@ from lwd.probe import SweepSettings
 from lwd.runtime.optim import adamw
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "experiments" / "imagenet256"))
+from page import Command, commands  # noqa: E402 - of the dry run, which runs what is checked here
+
 FOLDER = ROOT / "configs" / "imagenet256"
 PAGE = (ROOT / "docs" / "imagenet.md").read_text()
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -209,22 +211,14 @@ def leaves(data: dict[str, Any], above: tuple[str, ...] = ()) -> Iterator[tuple[
 # docs/imagenet.md
 
 
-def all_commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL)
-    return "".join(blocks).replace("\\\n", " ").splitlines()
+EVALUATIONS = [command for command in commands(PAGE) if command.stage == "evaluate"]
+OF_A_RECIPE = [command for command in commands(PAGE) if command.config and command not in EVALUATIONS]
 
 
-def commands() -> list[str]:
-    return [line for line in all_commands() if "--config" in line and "lwd evaluate" not in line]
-
-
-@pytest.mark.parametrize(
-    "line", [line for line in all_commands() if "lwd evaluate" in line and " compare " not in line]
-)
-def test_the_pages_evaluations_resolve(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("command", EVALUATIONS, ids=lambda command: command.line)
+def test_the_pages_evaluations_resolve(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    words = shlex.split(line, comments=True)
-    result = CliRunner().invoke(app, [*words[words.index("lwd") + 1 :], "--dry-run"])
+    result = CliRunner().invoke(app, [*command.words, "--dry-run"])
     assert result.exit_code == 0, result.output
     settings = yaml.safe_load(result.output)["evaluate"]
     assert settings["reference"] == "VIRTUAL_imagenet256_labeled.npz"
@@ -232,17 +226,33 @@ def test_the_pages_evaluations_resolve(line: str, monkeypatch: pytest.MonkeyPatc
     assert Path(settings["samples"]).parent in folders
 
 
-@pytest.mark.parametrize("line", commands())
-def test_the_pages_commands_resolve(line: str) -> None:
-    words = shlex.split(line, comments=True)
-    words = words[words.index("lwd") + 1 :]
-    stage, overrides = words[0], [word for word in words[1:] if "=" in word]
-    assert stage in ("encode", "semvae", "probe", "sweep", "train", "sample")
-    config = load(Experiment, ROOT / words[words.index("--config") + 1], overrides)
-    if "torchrun" not in line and stage == "train":
-        assert "--dry-run" in words
-    if stage == "encode":
+@pytest.mark.parametrize("command", OF_A_RECIPE, ids=lambda command: command.line)
+def test_the_pages_commands_resolve(command: Command) -> None:
+    assert command.stage in ("encode", "semvae", "probe", "sweep", "train", "sample")
+    config = load(Experiment, ROOT / str(command.config), command.overrides)
+    if command.processes is None and command.stage == "train":
+        assert command.dry
+    if command.stage == "encode":
         assert (config.compute.precision, config.compute.tf32) == ("no", True)
+
+
+def test_commands_are_read_from_bash_blocks_alone() -> None:
+    text = """lwd train --config text.yaml
+```bash
+pip install lwd && cd lwd
+torchrun --nproc-per-node 8 -m lwd train --config a.yaml \\
+  'train.posthoc_ema=[0.05, 0.1]' --dry-run   # key=value
+lwd data check runs/a
+```
+```python
+lwd train --config python.yaml
+```
+"""
+    first, second = commands(text)
+    assert (first.stage, first.config, first.processes, first.dry) == ("train", Path("a.yaml"), 8, True)
+    assert first.overrides == ["train.posthoc_ema=[0.05, 0.1]"]
+    assert (second.stage, second.config, second.processes, second.dry) == ("data check", None, None, False)
+    assert second.words == ("data", "check", "runs/a") and second.line == "lwd data check runs/a"
 
 
 def test_the_page_lists_every_recipe() -> None:
@@ -307,5 +317,9 @@ def test_the_work_and_memory_it_takes() -> None:
             for steps, printed in ((400_000, "2.5"), (1_000_000, "1.0"), (3_000_000, "0.33"))
         ),
     ]
+    samples = recipe("xl").sample.num
+    latents = 4 * sum(group.channels for group in recipe("xl").groups) * 16 * 16
+    facts.append(f"50 000 samples are\n{samples * 256 * 256 * 3 / 1e9:.1f} GB as npz")
+    facts.append(f"their latents are\n{samples * latents / 1e9:.1f} GB.")
     missing = [fact for fact in facts if fact not in PAGE]
     assert not missing

@@ -220,6 +220,15 @@ def test_a_schedule_that_is_not_the_trained_one(config, trained, tmp_path):
     assert not (tmp_path / "samples").exists()
 
 
+def test_a_weak_model_that_is_not_asked_for_need_not_be_there(config, tmp_path):
+    """As in `lwd sample --config xl.yaml sample.guidance.kind=none`, whose file names a weak model."""
+    absent = tmp_path / "absent"
+    folder = sample.run(config(f"sample.guidance={{kind: none, weak: {absent}}}"))
+    assert SampleSet.read(folder).info["count"] == NUM
+    with pytest.raises(UserError, match="absent: no such checkpoint folder"):
+        sample.run(config(f"sample.guidance={{kind: auto, weak: {absent}}}", name="b"))
+
+
 def test_weights_that_are_not_finite(config, trained, tmp_path):
     from safetensors.torch import load_file, save_file
 

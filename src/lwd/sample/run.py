@@ -158,7 +158,8 @@ def _tensor(folder: Path, number: int, key: str) -> Tensor:
 
 def recipe_of(config: SampleConfig, checkpoint: Path, schedule: Schedule) -> dict[str, Any]:
     """What decides the bytes: every setting but where they go, and the weights themselves."""
-    settings, weak = config.sample, config.sample.guidance.weak
+    settings, guidance = config.sample, config.sample.guidance
+    weak = guidance.weak if guidance.kind in ("auto", "both") else None
     return {
         "sample": settings.model_dump(mode="json", exclude={"name", "checkpoint"}),
         "weights": fingerprint(checkpoint),

@@ -10,10 +10,10 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 
 from lwd.errors import UserError
 
@@ -21,7 +21,19 @@ from lwd.errors import UserError
 class Config(BaseModel):
     """Base of every settings class: immutable, no unknown keys, defaults checked like everything else."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, arbitrary_types_allowed=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+
+def _one_folder(name: str) -> str:
+    if not re.fullmatch(r"[\w+=-][\w.+= -]*", name) or name.endswith(" "):
+        raise ValueError(
+            f"{name!r} is not the name of one folder: letters, digits, '_', '-', '+', '=', '.', and spaces"
+        )
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_one_folder)]
+"""What a run's folder is called: one plain component of a path."""
 
 
 C = TypeVar("C", bound=Config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +18,8 @@ INTERRUPTED = 130
 
 
 def show(text: str) -> None:
-    """On stdout, with a line break; nothing for nothing."""
-    if text:
+    """On stdout, with a line break; nothing for nothing, and of several processes the first alone."""
+    if text and os.environ.get("RANK", "0") == "0":
         sys.stdout.write(text + "\n")
 
 

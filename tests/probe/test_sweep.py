@@ -184,7 +184,7 @@ def test_a_probe_that_was_ended_for_it_has_collapsed_whatever_its_average() -> N
         ({"kinetic_weights": []}, "must be increasing"),
         ({"kinetic_weights": [0.1, float("inf")]}, "kinetic_weights"),
         ({"low": 0.2, "high": 0.1}, r"low 0\.2 must be below high 0\.1"),
-        ({"high": float("inf")}, "must be finite"),
+        ({"high": float("inf")}, "a finite number"),
         ({"resolution": 1.0}, "resolution"),
         ({"seeds": [1, 1]}, r"seeds \[1, 1\] repeats itself"),
         ({"mass_above": 1.5}, "mass_above"),

@@ -81,9 +81,14 @@ def test_snapshots_and_a_tracked_width_in_the_middle(run, tmp_path):
 
 
 @pytest.mark.parametrize(("width", "step", "bound"), [(0.08, 16, 1e-4), (0.15, 16, 5e-4), (0.08, 13, 8e-4)])
-def test_an_untracked_width_against_the_recorded_weights(run, tmp_path, width, step, bound):
+def test_an_untracked_width_against_the_recorded_weights(run, tmp_path, monkeypatch, width, step, bound):
     """The bounds are twice the errors measured here, of weights that travelled 1.6e-2; step 13 has no snapshot."""
     end, history = run
+    if (width, step) != (0.08, 16):
+        refused = lwd("ema", end.parent, "--sigma-rel", width, "--step", step, "--out", tmp_path / "out")
+        assert refused.exit_code == 2 and not (tmp_path / "out").exists()
+        assert "only allow a profile" in refused.output and "or step" in refused.output
+    monkeypatch.setattr("lwd.train.posthoc.FARTHEST", 1.0)
     done = lwd("ema", end.parent, "--sigma-rel", width, "--step", step, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     ours = moving(tmp_path / "out" / f"step-{step:08d}" / "ema")

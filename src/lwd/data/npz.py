@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
             return {info.filename.removesuffix(".npy"): _member(path, archive, info) for info in members}
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
         raise UserError(f"{path}: not a readable npz ({' '.join(str(error).split())})") from error
 
 

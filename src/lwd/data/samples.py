@@ -57,6 +57,10 @@ class SampleSet:
         facts = load_tensors(path / FACTS)
         if missing := [key for key in ("labels", "seeds", "nfe") if key not in facts]:
             raise UserError(f"{path / FACTS}: key {missing[0]!r} is missing; run `lwd sample` again")
+        kept = {"npz": NPZ, "png": IMAGE_FOLDER, "webp": IMAGE_FOLDER, "latents": LATENT_FOLDER}
+        for form in info.get("formats", []):
+            if form in kept and not (path / kept[form]).exists():
+                raise UserError(f"{path / kept[form]}: missing; make the samples again with compute.resume=false")
         return cls(path, info, facts["labels"], facts["seeds"], facts["nfe"])
 
     def __len__(self) -> int:
@@ -76,8 +80,10 @@ class SampleSet:
                 raise UserError(f"{self.path / NPZ}: does not hold the {len(self)} images; run `lwd sample` again")
             return lambda rows: _to_tensor(np.asarray(array[rows]))
         files = sorted((self.path / IMAGE_FOLDER).glob("*.*"))
-        if len(files) != len(self):
+        if not files:
             raise UserError(f"{self.path}: holds no images (sample.formats was {self.info.get('formats')})")
+        if len(files) != len(self):
+            raise UserError(f"{self.path / IMAGE_FOLDER}: {len(files)} images, there were {len(self)}")
         return lambda rows: _to_tensor(np.stack([_pixels(files[row]) for row in rows]))
 
 

@@ -72,12 +72,14 @@ class SweepSettings(Config):
     def _increasing(cls, values: tuple[float, ...] | str) -> tuple[float, ...] | str:
         if isinstance(values, tuple) and (not values or list(values) != sorted(set(values)) or values[0] < 0):
             raise ValueError("must be increasing, not negative and not empty")
+        if isinstance(values, tuple) and len({f"{value:g}" for value in values}) < len(values):
+            raise ValueError("two are equal to six digits, by which their folders are named")
         return values
 
     @model_validator(mode="after")
     def _fits(self) -> SweepSettings:
-        if not self.low < self.high < float("inf"):
-            raise ValueError(f"low {self.low:g} must be below high {self.high:g}, which must be finite")
+        if not self.low < self.high:
+            raise ValueError(f"low {self.low:g} must be below high {self.high:g}")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} repeats itself")
         return self

@@ -59,8 +59,15 @@ def _parsed(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
             value = json.loads(line)
         except ValueError:  # cut short by a kill
             continue
-        if isinstance(value, dict) and isinstance(value.get("step"), int):
+        if isinstance(value, dict) and isinstance(value.get("step"), int) and all(map(_is_metric, value.values())):
             yield value
+
+
+def _is_metric(value: object) -> bool:
+    """A number, a list of numbers and Nones, or None, as `lwd.runtime.logging` writes them."""
+    if isinstance(value, list):
+        return all(isinstance(x, int | float | None) for x in value)
+    return isinstance(value, int | float | None)
 
 
 @dataclass
@@ -77,7 +84,7 @@ class Run:
         for line in lines:
             self.latest |= line
             self.recent.append(line)
-            self.losses.append(float(line.get("loss", math.nan)))
+            self.losses.append(float(line.get("loss") or math.nan))
 
     @property
     def done(self) -> int:
@@ -91,13 +98,20 @@ class Run:
         file = self.folder / "config.yaml"
         try:
             section = yaml.safe_load(file.read_text())[stage] if file.is_file() else {}
-            return section.get("steps"), section.get("batch")
-        except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+            steps, batch = (None if (n := section.get(key)) is None else int(n) for key in ("steps", "batch"))
+            return steps, batch
+        except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{file}: not the config of a run") from error
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is to come: its last step, or a probe's schedule, which a sweep may have taken early."""
+        steps = self.plan[0]
+        return (steps is not None and self.done >= steps) or (self.folder / "schedule.json").is_file()
 
     def mean(self, key: str) -> float:
         """Over the recent steps that have it."""
-        values = [line[key] for line in self.recent if key in line]
+        values = [line[key] for line in self.recent if isinstance(line.get(key), int | float)]
         return math.fsum(values) / len(values) if values else math.nan
 
 
@@ -112,7 +126,7 @@ def watch(folder: Path, once: bool = False, console: Console | None = None, ever
         screen.print(render(run))
         return
     with Live(render(run), console=screen, auto_refresh=False) as live, suppress(KeyboardInterrupt):
-        while run.done != run.plan[0]:
+        while not run.ended:
             time.sleep(every_s)
             fresh, lines = tail.lines()
             run = Run(folder) if fresh else run
@@ -158,7 +172,9 @@ def _losses(run: Run) -> Table:
 def _by_time(latest: Mapping[str, Any]) -> Table:
     """Each group's loss in every bin of its local time, as numbers and bars."""
     table = Table.grid(padding=(0, 2))
-    keys = [k for k in latest if k.startswith("loss_by_time_") and f"{k}_count" in latest]
+    keys = [
+        k for k in latest if k.startswith("loss_by_time_") and isinstance(latest[k], list) and f"{k}_count" in latest
+    ]
     numbers = [x for key in keys for x in latest[key] if x is not None and math.isfinite(x)]
     for key in keys:
         cells = [f"{_number(x)} {_bar(x, max(numbers, default=1.0))}" for x in latest[key]]
@@ -169,7 +185,8 @@ def _by_time(latest: Mapping[str, Any]) -> Table:
 def _curves(run: Run) -> Table:
     """Of a probe: where each learned curve is, and how far from collapse."""
     table = Table.grid(padding=(0, 2))
-    for name in [key.removeprefix("rho_") for key in run.latest if key.startswith("rho_")]:
+    lists = [key for key, value in run.latest.items() if isinstance(value, list)]
+    for name in [k.removeprefix("rho_") for k in lists if k.startswith("rho_") and f"curve_{k[4:]}" in lists]:
         points = "  ".join(
             f"t({p}) {_number(t)}" for p, t in zip((0.25, 0.5, 0.75), run.latest[f"curve_{name}"], strict=False)
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, cast
@@ -120,8 +120,12 @@ class Engine:
             for model in models:
                 shard(model, model.blocks, self.device)
 
+    def autocast(self) -> AbstractContextManager[object]:
+        """The context in which networks compute in ``compute.precision``."""
+        return cast(AbstractContextManager[object], self._accelerator.autocast())
+
     def say(self, message: str) -> None:
-        """One line from the main process."""
+        """One line, from the main process."""
         say(message, self.is_main and self.compute.progress)
 
     def barrier(self) -> None:
@@ -150,10 +154,9 @@ class Engine:
     ) -> Path:
         """Train ``task`` for ``steps`` steps, logging to ``folder/trace.jsonl``.
 
-        ``batches[step]`` is this process's share of the step. ``before_step(step)`` is the place to set a scheduled
-        learning rate. ``work`` is what a step does, for the throughput; ``at_block()`` gives scalars for the last line
-        of each block of the log. What ``snapshot(step)`` gives after ``step`` steps is kept for good, in
-        ``folder/posthoc/step-*``; nothing where it is empty.
+        ``batches[step]`` is this process's share of the step. ``before_step(step)`` may set a scheduled learning rate.
+        ``work`` is what a step does, for the throughput; ``at_block()`` gives scalars for the last line of each block
+        of the log. What ``snapshot(step)`` gives after ``step`` steps, if anything, is kept in ``folder/posthoc``.
 
         Goes on from the newest checkpoint in ``folder``; with ``compute.resume`` off it removes what is there and
         starts afresh. ``on_start`` is called on the main process once nothing stands in the way. Returns the last

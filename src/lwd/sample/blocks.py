@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 from PIL import Image
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lwd.data.pictures import to_uint8
@@ -20,6 +20,7 @@ from lwd.data.samples import IMAGE_FOLDER, LATENT_FOLDER, image_name
 from lwd.data.shards import write_shard
 from lwd.data.writer import shard_path
 from lwd.encoders.store import Decoder
+from lwd.errors import UserError
 from lwd.files import atomic_path
 from lwd.groups import Layout
 from lwd.runtime.background import Background
@@ -35,6 +36,15 @@ _DECODE_BATCH = 64
 def part_path(folder: Path, number: int) -> Path:
     """The record of a finished block: labels, seeds, nfe, and what is still to be put together."""
     return folder / PARTS / f"{number:06d}.safetensors"
+
+
+def is_whole(part: Path) -> bool:
+    """Whether a part can be opened: its header says how long it must be."""
+    try:
+        with safe_open(part, framework="pt"):
+            return True
+    except SafetensorError:
+        return False
 
 
 def read_part(folder: Path, number: int, key: str) -> Tensor | None:
@@ -54,8 +64,17 @@ class BlockWriter(Background):
         """Hand over block ``number``, from image ``start`` on: latents (n, C, H, W) on the encoders' own scale."""
         self.start(self._write, number, start, latents, facts)
 
-    @torch.inference_mode()
     def _write(self, number: int, start: int, latents: Tensor, facts: dict[str, Tensor]) -> None:
+        try:
+            self._decode_and_write(number, start, latents, facts)
+        except OSError as error:
+            raise UserError(
+                f"{self._folder}: block {number} could not be written ({error.strerror or error}); the others are "
+                "kept, and the same command goes on"
+            ) from error
+
+    @torch.inference_mode()
+    def _decode_and_write(self, number: int, start: int, latents: Tensor, facts: dict[str, Tensor]) -> None:
         tensors = dict(facts)
         if "latents" in self._formats:
             split = {name: part.cpu() for name, part in self._layout.split(latents).items()}

@@ -114,7 +114,7 @@ class Guided:
         v = main
         for w, rows, reference in parts:
             whole = reference if rows is None else main.index_copy(0, rows, reference)
-            v = v + (self.layout.expand(w).to(main.dtype) - 1) * (main - whole)
+            v = v + self.layout.expand(w - 1).to(main.dtype) * (main - whole)
         return v
 
 

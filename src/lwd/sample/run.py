@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lwd.data.npz import write_npz
 from lwd.data.pictures import save_grid
-from lwd.data.samples import FACTS, FORMAT, INFO, NPZ, SHEET
+from lwd.data.samples import FACTS, FORMAT, IMAGE_FOLDER, INFO, LATENT_FOLDER, NPZ, SHEET, SampleSet
 from lwd.encoders.store import MANIFEST, Decoder, load_decoder
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
@@ -26,14 +26,16 @@ from lwd.runtime.engine import Engine
 from lwd.runtime.lock import LOCK, alone_in
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.run import write_run_files
-from lwd.sample.blocks import PARTS, BlockWriter, part_path, read_part
+from lwd.sample.blocks import PARTS, BlockWriter, is_whole, part_path, read_part
 from lwd.sample.checkpoints import check_fit, fingerprint, load_checkpoint_model, newest_checkpoint
 from lwd.sample.sampler import Sampler, load_guidance
 from lwd.sample.settings import SampleConfig, SampleSettings
-from lwd.sample.trajectory import write_trajectory
+from lwd.sample.trajectory import PICTURE, TRAJECTORY, write_trajectory
 from lwd.schedules import Schedule
 
-RECIPE = "recipe.json"
+RECIPE = "sampling.json"
+"""What the folder's samples are made by; a folder without it is not ours."""
+OURS = (INFO, FACTS, SHEET, RECIPE)
 
 
 def run(config: SampleConfig) -> Path:
@@ -59,10 +61,11 @@ def run(config: SampleConfig) -> Path:
             _prepare(folder, recipe, config)
         engine.barrier()
         if (folder / INFO).is_file():
+            SampleSet.read(folder)
             engine.say(f"{folder}: finished before")
             return folder
         blocks = torch.split(torch.arange(settings.num), settings.block)
-        sampler = Sampler(engine.place(model), schedule, settings, guidance)
+        sampler = Sampler(engine.place(model), schedule, settings, guidance, engine.autocast)
         _sample_blocks(config, engine, sampler, decoder, labels, blocks, folder)
         engine.barrier()
         if engine.is_main:
@@ -108,10 +111,12 @@ def _trace(config: SampleConfig, sampler: Sampler, decoder: Decoder | None, labe
 def _prepare(folder: Path, recipe: dict[str, Any], config: SampleConfig) -> None:
     """An empty folder, or one that the same settings began."""
     begun = folder / RECIPE
+    if not begun.is_file() and any(path.name != LOCK for path in folder.iterdir()):
+        raise UserError(f"{folder}: holds other files than samples; choose another sample.name, or move them away")
     empty = not (folder / INFO).is_file() and not any((folder / PARTS).glob("*.safetensors"))
     if begun.is_file() and (empty or not config.compute.resume):
-        for path in (path for path in folder.iterdir() if path.name != LOCK):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        for path in (folder / name for name in (*OURS, PARTS, NPZ, TRAJECTORY, PICTURE, IMAGE_FOLDER, LATENT_FOLDER)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     elif begun.is_file() and (changed := first_difference(read_json(begun), recipe)):
         raise UserError(
             f"{folder}: holds samples of other settings: {changed}; choose another sample.name, or replace them with "
@@ -119,6 +124,12 @@ def _prepare(folder: Path, recipe: dict[str, Any], config: SampleConfig) -> None
         )
     for leftover in folder.rglob(".*.tmp"):
         leftover.unlink()  # of a run that was killed while it wrote
+    for part in (folder / PARTS).glob("*.safetensors"):
+        if not is_whole(part):
+            part.unlink()  # made again
+    if (folder / INFO).is_file():
+        shutil.rmtree(folder / PARTS, ignore_errors=True)  # of a run that was killed at its very end
+        return
     write_run_files(config, folder)
     write_json(begun, recipe)
 
@@ -166,7 +177,7 @@ def recipe_of(config: SampleConfig, checkpoint: Path, schedule: Schedule) -> dic
         "weak_weights": None if weak is None else fingerprint(weak),
         "schedule": schedule.hash(),
         "data": config.data_fingerprint(),
-        "precision": config.compute.precision,
+        "compute": config.compute.model_dump(mode="json", include={"precision", "tf32", "compile", "device"}),
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,8 @@ class Sampler:
     schedule: Schedule
     settings: SampleSettings
     guidance: Guidance | None
+    precision: Callable[[], AbstractContextManager[object]] = nullcontext
+    """The context in which networks run: `Engine.autocast`."""
 
     def seeds(self) -> Tensor:
         """One for each of ``settings.num`` samples, (N,) int64."""
@@ -37,21 +40,20 @@ class Sampler:
         model, device = self.model, next(self.model.parameters()).device
         latents = torch.empty(len(labels), model.layout.channels, model.input_size, model.input_size, device=device)
         nfe = torch.zeros(len(labels), dtype=torch.int64, device=device)
-        how, batch = self.settings.integration, self.settings.batch
-        for done in stream(
-            model, self.schedule, model.layout, labels, seeds, model.input_size, how, self.guidance, batch
-        ):
-            where = done.indices.to(device, non_blocking=True)
-            latents[where], nfe[where] = done.latents, done.nfe
-            finished(len(where))
+        how, batch, size = self.settings.integration, self.settings.batch, model.input_size
+        with self.precision():
+            for done in stream(model, self.schedule, model.layout, labels, seeds, size, how, self.guidance, batch):
+                where = done.indices.to(device, non_blocking=True)
+                latents[where], nfe[where] = done.latents, done.nfe
+                finished(len(where))
         return Samples(latents, nfe)
 
     def trace(self, labels: Tensor, seeds: Tensor) -> Trajectory:
         """The same samples' paths, at ``settings.trace_points`` global times from 0 to 1."""
         taus, s, model = torch.linspace(0, 1, self.settings.trace_points).tolist(), self.settings, self.model
-        return trace(
-            model, self.schedule, model.layout, labels, seeds, model.input_size, taus, self.guidance, s.integration
-        )
+        size = model.input_size
+        with self.precision():
+            return trace(model, self.schedule, model.layout, labels, seeds, size, taus, self.guidance, s.integration)
 
 
 def load_guidance(settings: GuidanceSettings, schedule: Schedule, engine: Engine) -> Guidance | None:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
-from lwd.config import Config
+from lwd.config import Config, FolderName
 from lwd.runtime.run import RunConfig
 from lwd.sample.blocks import Format
 from lwd.sample.grids import Shift
 from lwd.sample.methods import Solver
 from lwd.sample.plan import Integration
 from lwd.sample.scales import Interval, OneScale, Ramp, Scale
+
+ClassLabel = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class RampSettings(Config):
@@ -32,6 +34,12 @@ class IntervalSettings(Config):
     group: str
     low: float = Field(default=0.0, ge=0, le=1)
     high: float = Field(default=1.0, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _low_is_lower(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+        return self
 
 
 ScaleSettings = float | RampSettings | dict[str, float | RampSettings]
@@ -64,7 +72,7 @@ class SampleSettings(Config):
 
     checkpoint: Path | None = None
     """A checkpoint folder; None: the newest of OUTPUT/train/learned."""
-    name: str | None = None
+    name: FolderName | None = None
     """Results go to OUTPUT/samples/NAME; None: named after the checkpoint."""
     num: PositiveInt = 1000
     batch: PositiveInt = 250
@@ -73,7 +81,7 @@ class SampleSettings(Config):
     """How many are finished and written together: what a killed run loses at the most, for each process."""
     formats: tuple[Format, ...] = ("npz",)
     """npz: as ADM's evaluator reads it; png, webp (lossless): a file each; latents: shards."""
-    labels: Literal["balanced", "null"] | tuple[NonNegativeInt, ...] = "balanced"
+    labels: Literal["balanced", "null"] | tuple[ClassLabel, ...] = "balanced"
     """All classes in turn, none, or these in turn."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     solver: Solver = "dopri5"

@@ -41,7 +41,7 @@ class SampleStream:
         if guidance is not None:
             guidance.wrap(model, config.layout)  # refuses what does not fit before anything is computed
         recipe = recipe_of(config, checkpoint, schedule)
-        self._sampler = Sampler(engine.place(model), schedule, settings, guidance)
+        self._sampler = Sampler(engine.place(model), schedule, settings, guidance, engine.autocast)
         self._seeds, self._labels = self._sampler.seeds(), class_labels(settings, model)
         self._hash = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
         self.name = str(checkpoint)

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor, nn
 
-from lwd.config import Config
+from lwd.config import Config, FolderName
 from lwd.data.batches import StepBatch, StepBatches, draw
 from lwd.errors import UserError
 from lwd.flow import (
@@ -49,7 +49,7 @@ class ScheduleChoice(Config):
 class TrainSettings(Config):
     """Stage II; the defaults are the paper's ImageNet values (Table 5)."""
 
-    name: str = "learned"
+    name: FolderName = "learned"
     """The run's folder: OUTPUT/train/NAME."""
     schedule: ScheduleChoice = ScheduleChoice()
     steps: PositiveInt = 400_000

@@ -16,12 +16,16 @@ from lwd.models.pretrained import CONFIG, WEIGHTS
 from lwd.runtime.checkpoint import Files, checkpoint_path, find_checkpoints, read_state, save_checkpoint, verify
 from lwd.runtime.posthoc import SNAPSHOTS, WIDEST, coefficients, find_averages, misfit
 
+FARTHEST = 0.1
+"""The largest misfit of a profile that is still called the one asked for."""
+
 
 def reconstruct(run: Path, width: float, step: int | None = None, out: Path | None = None) -> str:
     """Write the average of ``width`` (sigma_rel) after ``step`` steps to OUT/step-*; returns a line about it.
 
     ``step`` may lie anywhere between the first snapshot and the last, its default. The folder holds what sampling and
-    exporting need of a checkpoint. Raises UserError where there are no snapshots, or the folder exists.
+    exporting need of a checkpoint. Raises UserError where there are no snapshots, all profiles they allow are more than
+    10 % off, or the folder exists.
     """
     if not 0 < width < WIDEST:
         raise UserError(f"--sigma-rel {width:g}: must lie between 0 and {WIDEST:.4f}, the width of the plain mean")
@@ -40,6 +44,13 @@ def reconstruct(run: Path, width: float, step: int | None = None, out: Path | No
     averages = [(s, w, file) for s, path in used.items() for w, file in find_averages(path).items()]
     times, widths, files = zip(*averages, strict=True)
     parts = coefficients(times, widths, step, width)
+    off = misfit(parts, times, widths, step, width)
+    if off > FARTHEST:
+        nearest = min(found, key=lambda s: abs(s - step))
+        raise UserError(
+            f"--sigma-rel {width:g} at step {step}: the snapshots only allow a profile {100 * off:.2g} % off; "
+            f"take a width nearer to {', '.join(f'{w:g}' for w in sorted(set(widths)))}, or step {nearest}"
+        )
     content = Files(
         {
             f"ema/{CONFIG}": (found[until] / CONFIG).read_text(),
@@ -48,7 +59,6 @@ def reconstruct(run: Path, width: float, step: int | None = None, out: Path | No
         }
     )
     target = save_checkpoint(out, step, content, recipe | {"posthoc": {"sigma_rel": width}})
-    off = misfit(parts, times, widths, step, width)
     return f"wrote {target}: sigma_rel {width:g}, from {len(files)} averages; its profile is {100 * off:.2g} % off"
 
 

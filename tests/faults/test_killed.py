@@ -126,7 +126,7 @@ def test_asked_to_stop_it_saves_and_says_so(experiment, overrides, tmp_path, num
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75
     (step,) = find_checkpoints(folder)
-    assert f"saved after step {step}; the same command goes on" in said and "Traceback" not in said
+    assert f"saved after step {step}; run it again to go on" in said and "Traceback" not in said
     assert [line["step"] for line in read_log(folder / "trace.jsonl")] == list(range(step))
     # Gone on with, it is the run that was never stopped.
     mended = changed(experiment, tmp_path / "run", step + 3)

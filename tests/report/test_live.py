@@ -9,6 +9,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from lwd.cli import app
+from lwd.errors import UserError
 from lwd.report import live
 from lwd.report.live import Run, Tail, sparkline, watch
 
@@ -145,3 +146,28 @@ def test_mistakes(folder):
     (folder / "config.yaml").write_text("[1")
     done = CliRunner().invoke(app, ["watch", str(folder), "--once"])
     assert done.exit_code == 2 and "config.yaml: not the config of a run" in done.stderr
+
+
+def test_lines_that_are_no_metrics_are_passed_over(folder):
+    good = training_line(7, 2.0)
+    odd = [{**good, "loss": "a"}, {**good, "flow_tex": {"x": 1}}, {**good, "curve_tex": ["a"]}, [1], {"step": "x"}]
+    write(folder / "trace.jsonl", [good, *odd, {**training_line(8), "loss": None, "loss_by_time_tex": 3.0}])
+    shown = screen(folder, once=True)
+    assert "step 9 of 7,202" in shown
+
+
+@pytest.mark.parametrize("text", ["train: {steps: abc}", "train: [", "\udcff", "[]"])
+def test_a_config_that_is_none(folder, text):
+    (folder / "config.yaml").write_text(text, errors="surrogateescape")
+    write(folder / "trace.jsonl", [training_line(3)])
+    with pytest.raises(UserError, match=r"config\.yaml: not the config of a run"):
+        screen(folder, once=True)
+
+
+@pytest.mark.parametrize("steps", [3, 9])
+def test_it_ends_with_a_probe_that_a_sweep_took_early_and_past_the_last_step(folder, steps):
+    write(folder / "trace.jsonl", [{**training_line(steps), "kinetic": 1.0}])
+    if steps == 3:
+        (folder / "config.yaml").write_text("probe: {steps: 10, batch: 16}\n")
+        (folder / "schedule.json").write_text("{}")
+    assert "step" in screen(folder, every_s=60.0)

@@ -255,3 +255,17 @@ def test_groups_that_are_not_there(scale, interval):
     with pytest.raises(UserError, match="group") as caught:
         guided("auto", scale, interval)
     assert "\n" not in str(caught.value)
+
+
+def test_a_scale_close_to_one_survives_bf16():
+    """w - 1 is taken before rounding: 1.003 in bf16 is 1."""
+    layout = Layout([Group("a", 2)])
+
+    def model(z, times, labels):
+        return torch.where(labels[:, None, None, None] == 5, 1.0, 3.0).expand_as(z).to(torch.bfloat16)
+
+    z = torch.zeros(2, 2, 1, 1)
+    guided = ClassifierFreeGuidance(1.03, 5).wrap(model, layout)(z, torch.full((2, 1), 0.5), torch.zeros(2).long())
+    assert guided.dtype == torch.bfloat16
+    assert torch.allclose(guided.float(), torch.tensor(3.06), atol=2**-7)
+    assert not torch.equal(guided.float(), torch.full_like(z, 3.0))

@@ -1,5 +1,6 @@
 """`lwd sample`: what it leaves, gone on with after kill -9, on several processes, and what it refuses."""
 
+import errno
 import os
 import random
 import shutil
@@ -201,6 +202,65 @@ def test_guidance_that_does_not_fit(config, trained):
             sample.run(config("sample.guidance={" + settings + "}"))
         assert "\n" not in str(error.value)
     sample.run(config())  # a refused run leaves nothing in the way
+
+
+@pytest.mark.parametrize("name", ["../data", "/tmp/x", "a/b", "..", ".hidden", "two\nlines", ""])
+def test_a_name_is_one_folder(config, name):
+    with pytest.raises(UserError, match="is not the name of one folder"):
+        load(Experiment, DIGITS, [f"sample.name={name!r}" if "\n" not in name else 'sample.name="two\\nlines"'])
+
+
+def test_other_files_are_neither_removed_nor_mixed_with_samples(config, tmp_path):
+    other = tmp_path / "samples" / "a"
+    other.mkdir(parents=True)
+    (other / "recipe.json").write_text("{}")
+    for more in ([], ["compute.resume=false"]):
+        with pytest.raises(UserError, match="holds other files than samples"):
+            sample.run(config(*more))
+    assert [p.name for p in other.iterdir() if p.name != ".lock"] == ["recipe.json"]
+    folder = sample.run(config(name="mine"))
+    (folder / "notes.txt").write_text("kept")
+    sample.run(config("sample.steps=4", "compute.resume=false", name="mine"))
+    assert (folder / "notes.txt").read_text() == "kept"
+
+
+def test_a_damaged_part_is_made_again(config, tmp_path, monkeypatch):
+    whole = contents(sample.run(config(name="whole")))
+    monkeypatch.setattr(sys.modules["lwd.sample.run"], "_finish", lambda *_: pytest.fail("stopped here"))
+    with pytest.raises(pytest.fail.Exception):
+        sample.run(config())
+    part = tmp_path / "samples" / "a" / "parts" / "000001.safetensors"
+    part.write_bytes(part.read_bytes()[:100])
+    monkeypatch.undo()
+    assert contents(sample.run(config())) == whole
+
+
+def test_what_a_kill_at_the_very_end_leaves(config):
+    folder = sample.run(config())
+    (folder / "parts").mkdir()
+    sample.run(config())
+    assert not (folder / "parts").exists()
+    (folder / "images.npz").unlink()
+    with pytest.raises(UserError, match=r"images.npz: missing; make the samples again with compute.resume=false"):
+        sample.run(config())
+
+
+def test_a_full_disk_is_told_with_the_folder(config, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("lwd.sample.blocks.save_tensors", full)
+    with pytest.raises(UserError, match=r"samples/a: block 0 could not be written \(No space left on device\)"):
+        sample.run(config())
+
+
+def test_bf16(config):
+    """Another arithmetic, nearly the same images: bf16 has 8 bits, so within a few percent of the range."""
+    exact, rounded = (
+        torch.cat(list(SampleSet.read(sample.run(config(f"compute.precision={p}", name=f"p-{p}"))).images())).float()
+        for p in ("no", "bf16")
+    )
+    assert (exact - rounded).abs().max() > 0 and (exact - rounded).abs().mean() < 4
 
 
 def broken(trained, tmp_path):

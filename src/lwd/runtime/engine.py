@@ -49,7 +49,6 @@ S = TypeVar("S", bound=tuple[Any, ...])
 S_co = TypeVar("S_co", bound=tuple[Any, ...], covariant=True)
 
 GUARD = "guard.safetensors"
-GO_ON = "the same command goes on"
 
 
 class StepData(Protocol[S_co]):
@@ -203,7 +202,7 @@ class Engine:
                     if stopping:
                         writer.wait()
                         self.barrier()  # an end of the others would end the process that writes
-                        raise Preempted(f"{folder}: asked to stop, saved after step {step + 1}; {GO_ON}")
+                        raise Preempted(f"{folder}: asked to stop, saved after step {step + 1}; run it again to go on")
             self.barrier()
         return checkpoint_path(folder, steps)
 

@@ -117,9 +117,8 @@ class Measurement:
     @property
     def name(self) -> str:
         """Its folder."""
-        return "-".join(
-            [self.run.name, str(self.steps), *([self.solver] if self.solver else []), *["guided"] * self.guided]
-        )
+        parts = [self.run.name, str(self.steps), self.solver or "", "guided" if self.guided else ""]
+        return "-".join(part for part in parts if part)
 
 
 def encoder_config(study: StudyConfig, name: str) -> Experiment:

@@ -10,18 +10,16 @@ from typing import Any
 import tables
 from claims import claims
 from design import StudyConfig
-from stats import Row
-
 from lwd.files import write_text
+from stats import Row
 
 HEAD = """# Results: where learned schedules help
 
-Every table, figure and verdict below is written by `python experiments/fashion/study.py --preset cpu|gpu` from the rows in
-`experiments/fashion/results/`, negative ones included. The question is not whether the learned schedule can be made to
-win, but where the paper's findings hold: for poor and rich semantic latents, with and without classes, at short and long
-budgets, with coarse and exact solvers.
+Every table, figure and verdict below is written by `python experiments/fashion/study.py --preset cpu|gpu` from the rows
+in `experiments/fashion/results/`, negative ones included. The question is not whether the learned schedule can be made
+to win, but where the paper's findings hold: for poor and rich semantic latents, with and without classes, at short and
+long budgets, with coarse and exact solvers.
 """
-PRESETS = ("cpu", "gpu")
 
 
 def write_page(path: Path, preset: str, block: str) -> None:
@@ -47,13 +45,15 @@ def render(
     """The block of a preset, in Markdown."""
     main = study.study.main
     real = f"{rows[0]['frechet_real']:.2f}" if rows else tables.MISSING
-    facts = f"Data: {study.encode.dataset}; network {study.model.name}; batch {study.train.batch}; {study.sample.num} samples"
+    depth = f", depth {study.model.depth}" if study.model.depth else ""
+    data = f"Data: {study.encode.dataset}; network {study.model.name}{depth}; batch {study.train.batch}"
     pictures = {path.stem.rpartition("-")[2]: _picture(path, text, page) for path, text in figures}
     parts = [
         f"## Preset `{preset}`",
-        f"{facts} for each measurement. Machine: {machine['machine']}; lwd {machine['lwd']}, torch {machine['torch']}. "
-        "Fréchet distances are to held-out images in the features of an independent classifier; training images are at "
-        f"{real}. ± is the standard deviation over training seeds. {len(rows)} measurements, {len(probes)} probes.",
+        f"{data}; {study.sample.num} samples for each measurement. Machine: {machine['machine']}; lwd {machine['lwd']}, "
+        f"torch {machine['torch']}. Fréchet distances are to held-out images in the features of an independent "
+        f"classifier; training images are at {real}. ± is the standard deviation over training seeds. {len(rows)} "
+        f"measurements, {len(probes)} probes.",
         "### Design",
         tables.design(study),
         "Left out: " + " ".join(study.study.notes) if study.study.notes else "",
@@ -62,11 +62,12 @@ def render(
         f"### The main comparison (cell {main})",
         tables.budgets(study, rows, main),
         pictures.get("convergence", ""),
-        "Paired over seeds, which share noise and labels of samples. Three pairs are very little: a t-test on two degrees of "
-        "freedom assumes normal differences and sees only large effects, and no correction is made for the number of tests. "
-        '"lower" and "higher" ask for one sign in all seeds and p < 0.05.',
+        "Paired over seeds, which share noise and labels of samples. Three pairs are very little: a t-test on two "
+        "degrees of freedom assumes normal differences and sees only large effects, and no correction is made for the "
+        'number of tests. "lower" and "higher" ask for three seeds, one sign in all of them, and p < 0.05.',
         tables.tests(study, rows, main),
-        "Steps at which a schedule's mean curve reaches another's final value (interpolated on log-log axes between budgets):",
+        "Steps at which a schedule's mean curve reaches another's final value (interpolated on log-log axes between "
+        "budgets):",
         tables.reach(study, rows, main),
         "### Solvers and guidance",
         "Fréchet distance at the last budget:",
@@ -79,8 +80,8 @@ def render(
             for text in (f"{value.capitalize()}:", tables.sampling(study, rows, main, value, 3))
         ),
         "### The map: encoders, classes, budgets",
-        "The share of the held-out texture latent's variance that a regression on the semantic latent of the whole image "
-        "explains, over all entries; beyond the class: of what a regression on the class alone leaves.",
+        "The share of the held-out texture latent's variance that a regression on the semantic latent of the whole "
+        "image explains, over all entries; beyond the class: of what a regression on the class alone leaves.",
         tables.encoders(study, semantics),
         "Distance from collapse is 0 for tau^5 and 1 for the synchronous schedule.",
         tables.cells(study, rows, probes),

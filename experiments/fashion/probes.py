@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from design import COLLAPSED, EXACT, STOP, StudyConfig, cell_config, schedule_file
 
+from design import COLLAPSED, EXACT, STOP, StudyConfig, cell_config, schedule_file
 from lwd import probe, train
 from lwd.errors import UserError
 from lwd.experiment import Experiment
@@ -91,10 +91,8 @@ def extras(study: StudyConfig, cell: str, chosen: float | None) -> list[Extra]:
     at = {"kinetic_weight": chosen}
     lengths = {f"steps-{n}": at | {"steps": n, "burn_in": n // 2} for n in settings.probe_lengths}
     weaker = {f"weaker-{by:g}": {"kinetic_weight": chosen / by} for by in settings.weaker}
-    found = [
-        Extra(config, name, config.seed, c)
-        for name, c in ({EXACT: at | {"jacobian": "exact"}} | lengths | weaker).items()
-    ]
+    changes = {EXACT: at | {"jacobian": "exact"}} | lengths | weaker
+    found = [Extra(config, name, config.seed, each) for name, each in changes.items()]
     return found + [Extra(config, f"seed-{seed}", seed, at) for seed in settings.probe_seeds]
 
 

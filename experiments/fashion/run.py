@@ -15,15 +15,14 @@ from design import (
     runs,
     sample_config,
 )
-from measure import measure
-from semantics import explained
-
 from lwd import sample, semvae, train
 from lwd.data.extract import run as encode
 from lwd.experiment import Experiment
 from lwd.files import read_json, write_json
 from lwd.runtime.checkpoint import read_state
 from lwd.runtime.jobs import run_jobs
+from measure import measure
+from semantics import explained
 
 ROW = "row.json"
 Row = dict[str, Any]

@@ -33,8 +33,9 @@ class Paired:
 
     @property
     def verdict(self) -> str:
-        """lower, higher or undecided: whether every seed says the same and p is below 0.05."""
-        if self.p is None or self.p >= 0.05 or len({d > 0 for d in self.differences}) > 1:
+        """lower or higher where there are three seeds at least, all say the same, and p is below 0.05."""
+        few = len(self.differences) < 3
+        if self.p is None or few or self.p >= 0.05 or len({d > 0 for d in self.differences}) > 1:
             return "undecided"
         return "lower" if self.mean < 0 else "higher"
 

@@ -20,17 +20,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from design import StudyConfig
 from figures import save_figures
-from page import render, write_page
-from probes import learn, probe_rows
-from run import encode_all, measure_all, measured_rows, semantics_rows, train_all
-
 from lwd.config import dump, load
 from lwd.errors import Preempted, UserError
 from lwd.files import read_json, write_json, write_text
 from lwd.runtime.checkpoint import versions
 from lwd.runtime.progress import say
+from page import render, write_page
+from probes import learn, probe_rows
+from run import encode_all, measure_all, measured_rows, semantics_rows, train_all
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from design import StudyConfig
 from stats import Row, between, by_seed, curve, from_extremal, paired, steps_to_reach, widest
 
 SYNCHRONOUS, OFFSET, LEARNED = "synchronous", "offset", "learned-stop"
-MISSING = "–"
+MISSING = "n/a"
 
 
 @dataclass(frozen=True)
@@ -19,20 +20,22 @@ class Gain:
 
     cell: str
     steps: int
-    r2_given_label: float
+    r2: float
+    """What the semantics explain of the texture: of what the class leaves, where classes are given."""
     ratios: tuple[float, ...]
 
 
 def gains(study: StudyConfig, rows: Sequence[Row], semantics: Sequence[Row]) -> list[Gain]:
     """At the first and the last budget of every cell that has both schedules."""
-    r2 = {row["encoder"]: row["r2_given_label"] for row in semantics}
+    explained = {row["encoder"]: row for row in semantics}
     found = []
     for name, cell in study.study.cells.items():
         for steps in dict.fromkeys((min(cell.budgets), max(cell.budgets))):
             learned, base = (by_seed(rows, cell=name, variant=v, steps=steps) for v in (LEARNED, SYNCHRONOUS))
             ratios = tuple(learned[seed] / base[seed] for seed in sorted(learned.keys() & base.keys()))
-            if ratios and cell.encoder in r2:
-                found.append(Gain(name, steps, r2[cell.encoder], ratios))
+            if ratios and cell.encoder in explained:
+                r2 = explained[cell.encoder]["r2_given_label" if cell.conditional else "r2_ridge"]
+                found.append(Gain(name, steps, r2, ratios))
     return found
 
 
@@ -43,8 +46,15 @@ def design(study: StudyConfig) -> str:
         more = [*cell.solvers, *["AutoGuidance"] * cell.guided]
         names = ", ".join(cell.variants) or "all"
         lines.append(
-            [name, study.study.encoders[cell.encoder].title, "yes" if cell.conditional else "no", str(len(cell.seeds))]
-            + [" ".join(map(str, cell.budgets)), names, ", ".join(more) or MISSING]
+            [
+                name,
+                study.study.encoders[cell.encoder].title,
+                "yes" if cell.conditional else "no",
+                str(len(cell.seeds)),
+                " ".join(map(str, cell.budgets)),
+                names,
+                ", ".join(more) or MISSING,
+            ]
         )
     return table(["cell", "semantics", "classes", "seeds", "budgets (steps)", "variants", "beside dopri5"], lines)
 
@@ -71,7 +81,7 @@ def tests(study: StudyConfig, rows: Sequence[Row], cell: str) -> str:
                 if test is not None:
                     raw = ", ".join(f"{d:+.2f}" for d in test.differences)
                     p = MISSING if test.p is None else f"{test.p:.3f}"
-                    lines.append([f"{steps:,}", f"{variant} − {base}", raw, f"{test.mean:+.2f}", p, test.verdict])
+                    lines.append([f"{steps:,}", f"{variant} - {base}", raw, f"{test.mean:+.2f}", p, test.verdict])
     return table(["steps", "difference of distances", "by seed", "mean", "p", "verdict"], lines)
 
 
@@ -126,7 +136,7 @@ def cells(study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row]) -> str
 
 
 def trust(study: StudyConfig, probes: Sequence[Row]) -> str:
-    """How far the probe's answer depends on its seed and its length, and whether what collapses collapses to one curve."""
+    """How far the probe's answer depends on its seed and length, and whether what collapses goes to one curve."""
     lines = []
     for name in study.study.cells:
         mine = {row["probe"]: row for row in probes if row["cell"] == name}

@@ -9,7 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lwd.data.encode_settings import NONE, RANDOM_VIT, SAME, SMALL_VIT, EncodeSettings, SemanticSettings, TextureSettings
+from lwd.data.encode_settings import (
+    NONE,
+    RANDOM_VIT,
+    SAME,
+    SMALL_VIT,
+    EncodeSettings,
+    SemanticSettings,
+    TextureSettings,
+)
 from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, image_shape, to_unit
 from lwd.encoders.composite import CompositeEncoder, Compressor, PatchFeatures
 from lwd.encoders.features import SmallCNN, SmallViT, train_classifier

@@ -50,10 +50,10 @@ def render(
     pictures = {path.stem.rpartition("-")[2]: _picture(path, text, page) for path, text in figures}
     parts = [
         f"## Preset `{preset}`",
-        f"{data}; {study.sample.num} samples for each measurement. Machine: {machine['machine']}; lwd {machine['lwd']}, "
-        f"torch {machine['torch']}. Fréchet distances are to held-out images in the features of an independent "
-        f"classifier; training images are at {real}. ± is the standard deviation over training seeds. {len(rows)} "
-        f"measurements, {len(probes)} probes.",
+        f"{data}; {study.sample.num} samples for each measurement. Machine: {machine['machine']}; lwd "
+        f"{machine['lwd']}, torch {machine['torch']}. Fréchet distances are to held-out images in the features of an "
+        f"independent classifier; training images are at {real}. ± is the standard deviation over training seeds. "
+        f"{len(rows)} measurements, {len(probes)} probes.",
         "### Design",
         tables.design(study),
         "Left out: " + " ".join(study.study.notes) if study.study.notes else "",

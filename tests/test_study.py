@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy.stats import ttest_1samp
 from sklearn.linear_model import LinearRegression
 
@@ -43,7 +44,8 @@ MINIATURE = (
     "study.cells={trained: {encoder: trained, budgets: [2, 4], guided: true, solvers: [heun5], probe_seeds: [1], "
     "probe_lengths: [2], weaker: [4], variants: [synchronous, offset, learned-stop, collapsed]}, "
     "free: {encoder: semvae, conditional: false, budgets: [2], variants: [synchronous, learned-exact]}, "
-    "random: {encoder: random, budgets: [2], variants: [synchronous]}}",
+    "random: {encoder: random, budgets: [2], variants: [synchronous]}, "
+    "poor: {encoder: poor, budgets: [2], variants: [synchronous]}}",
 )
 VARIANTS = ["synchronous", "offset", "learned-stop", "collapsed"]
 
@@ -75,7 +77,7 @@ def test_a_row_for_every_cell_of_the_design(done: Path) -> None:
     ways = [(2, "heun2", False), (4, "heun2", False), (4, "heun1", False), (4, "heun2", True)]
     expected = {("trained", v, *way) for v in VARIANTS for way in ways}
     expected |= {("free", v, 2, "heun2", False) for v in ("synchronous", "learned-exact")}
-    expected |= {("random", "synchronous", 2, "heun2", False)}
+    expected |= {(cell, "synchronous", 2, "heun2", False) for cell in ("random", "poor")}
     assert found == expected and len(rows) == len(expected)
     for row in rows:
         assert row["samples"] == 12 and row["frechet"] > 0 and row["preset"] == "cpu"
@@ -86,7 +88,7 @@ def test_a_row_for_every_cell_of_the_design(done: Path) -> None:
         assert all(len(row[key]) == 12 for key in ("config", "recipe", "schedule", "weights", "data"))
     assert len({r["config"] for r in rows}) == len(rows)
     encoders = {r["cell"]: r["data"] for r in rows}
-    assert len(set(encoders.values())) == 3
+    assert len(set(encoders.values())) == 4
 
 
 def test_probes_and_their_schedules(done: Path) -> None:
@@ -218,3 +220,20 @@ def test_explained_variance_of_a_linear_world(tmp_path: Path) -> None:
     assert abs(row["r2_label"]) < 0.02  # labels are independent of everything
     assert row["r2_given_label"] == pytest.approx(row["r2_ridge"], abs=0.02)
     assert 0.3 < row["label_accuracy"] < 0.7 and math.isfinite(row["r2_mlp"])
+
+
+def test_the_random_encoder_is_the_trained_one_before_training(done: Path) -> None:
+    """Random features for the latents, the trained network's for REPA, which is the same network in every encoder."""
+    manifests = {
+        name: json.loads((done / "run" / "encoders" / name / "data" / "manifest.json").read_text())
+        for name in ("random", "trained", "semvae")
+    }
+    trained = manifests["trained"]["semantic"]["weights_sha256"]
+    assert manifests["random"]["semantic"]["weights_sha256"] != trained
+    assert manifests["random"]["repa"]["weights_sha256"] == trained
+    assert manifests["semvae"]["semantic"]["weights_sha256"] == trained
+    data = done / "run" / "encoders" / "random" / "data"
+    network, initial = (load_file(data / f"{file}.safetensors") for file in ("semantic", "random"))
+    assert network.keys() == initial.keys()
+    norm, moved = initial["norm.weight"], network["norm.weight"]
+    assert torch.equal(norm, torch.ones(64)) and not torch.equal(moved, norm)  # LayerNorm starts at 1

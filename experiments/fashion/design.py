@@ -19,10 +19,10 @@ STOP, EXACT, COLLAPSED = "stop", "exact", "collapsed"
 
 
 class EncoderSettings(Config):
-    """A semantic encoder: what it changes of ``encode``."""
+    """A semantic encoder: what it changes of the experiment, in ``encode`` and ``groups``."""
 
     title: str
-    encode: dict[str, Any] = Field(default_factory=dict)
+    changes: dict[str, Any] = Field(default_factory=dict)
     semvae_of: str | None = None
     """The encoder on whose shards' features a SemVAE is trained first."""
 
@@ -124,11 +124,11 @@ class Measurement:
 def encoder_config(study: StudyConfig, name: str) -> Experiment:
     """What makes the latents of an encoder, in OUTPUT/encoders/NAME."""
     settings = study.study.encoders[name]
-    config = _plain(study, study.output / "encoders" / name)
-    changes = settings.encode
+    changes = merge(settings.changes, {"output": study.output / "encoders" / name})
     if settings.semvae_of is not None:
-        changes = merge(changes, {"semantic": {"compress": "semvae", "semvae": str(semvae_folder(study, name))}})
-    return parse(Experiment, merge(config.model_dump(), {"encode": changes}), f"study.encoders.{name}")
+        semantic = {"compress": "semvae", "semvae": semvae_folder(study, name)}
+        changes = merge(changes, {"encode": merge(changes.get("encode", {}), {"semantic": semantic})})
+    return parse(Experiment, merge(_plain(study), changes), f"study.encoders.{name}")
 
 
 def semvae_folder(study: StudyConfig, name: str) -> Path:
@@ -139,12 +139,12 @@ def semvae_folder(study: StudyConfig, name: str) -> Path:
 def cell_config(study: StudyConfig, name: str) -> Experiment:
     """What all runs of a cell share, in OUTPUT/cells/NAME: its data, and whether labels are seen."""
     cell = study.study.cells[name]
-    config = _plain(study, study.output / "cells" / name)
-    changes: dict[str, Any] = {"data": {"path": encoder_config(study, cell.encoder).data_path}}
+    encoder = encoder_config(study, cell.encoder)
+    changes: dict[str, Any] = {"output": study.output / "cells" / name, "data": {"path": encoder.data_path}}
     if not cell.conditional:
         never = {"label_dropout": 1.0}
         changes |= {"probe": never, "train": never, "sample": {"labels": "null"}}
-    return parse(Experiment, merge(config.model_dump(), changes), f"study.cells.{name}")
+    return parse(Experiment, merge(encoder.model_dump(), changes), f"study.cells.{name}")
 
 
 def schedule_file(study: StudyConfig, cell: str, name: str) -> Path:
@@ -219,10 +219,9 @@ def _has_schedule(study: StudyConfig, cell: str, variant: str) -> bool:
     return path is None or schedule_file(study, cell, Path(path).stem).is_file()
 
 
-def _plain(study: StudyConfig, output: Path) -> Experiment:
+def _plain(study: StudyConfig) -> dict[str, Any]:
     """The study's experiment without the grid, so that no result depends on what else is run."""
-    data = study.model_dump(exclude={"study", "compare"}) | {"output": output}
-    return parse(Experiment, data, "study")
+    return study.model_dump(exclude={"study", "compare"})
 
 
 def _known(where: str, names: Any, known: Mapping[str, Any]) -> None:

@@ -17,8 +17,8 @@ HEAD = """# Results: where learned schedules help
 
 Every table, figure and verdict below is written by `python experiments/fashion/study.py --preset cpu|gpu` from the rows
 in `experiments/fashion/results/`, negative ones included. The question is not whether the learned schedule can be made
-to win, but where the paper's findings hold: for poor and rich semantic latents, with and without classes, at short and
-long budgets, with coarse and exact solvers.
+to win, but where the paper's findings hold: for semantic latents that explain little or much of the texture, with and
+without classes, at short and long budgets, with coarse and exact solvers.
 """
 
 

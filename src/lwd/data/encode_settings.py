@@ -31,7 +31,7 @@ class SemanticSettings(Config):
     group: str = ""
     encoder: str = SMALL_VIT
     """small-vit (trained on the labels of a built-in data set, on the spot), random-vit (the same network as it was
-    initialised: the poorest of features), or dinov2-s/b/l/g, clip-b16, clip-l14."""
+    initialised), or dinov2-s/b/l/g, clip-b16, clip-l14."""
     path: Path | None = None
     """A local folder with the pretrained weights; None: the Hub."""
     compress: Literal["pca", "semvae"] = "pca"

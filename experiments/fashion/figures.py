@@ -15,17 +15,18 @@ from lwd.report.theme import stand_in, variant_colour
 from stats import Row, by_seed, curve, points_of
 from tables import Gain, gains
 
+Panel = Callable[[Axes], None]
+
 
 def save_figures(
     study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row], semantics: Sequence[Row], stem: Path
 ) -> list[tuple[Path, str]]:
     """Write STEM-*.png; returns the files and their captions, those that there is something to show of."""
-    cells = [name for name in study.study.cells if by_cell(rows, name)]
-    figures: list[tuple[str, str, list[Callable[[Axes], None]]]] = []
-    if cells:
-        panels = [partial(_convergence, study=study, rows=by_cell(rows, name), cell=name) for name in cells]
+    figures: list[tuple[str, str, list[Panel]]] = []
+    for name, cells in {"convergence": [study.study.main], "cells": _others(study)}.items():
+        panels = [partial(_convergence, study=study, rows=some, cell=c) for c in cells if (some := by_cell(rows, c))]
         text = "Fréchet distance over training steps: means over seeds, a point for each seed; dotted: training images."
-        figures.append(("convergence", text, list(panels)))
+        figures += [(name, text, list(panels))] if panels else []
     if probes:
         names = [name for name in study.study.cells if by_cell(probes, name)]
         shown = partial(_chosen, study=study, probes=probes, cells=names)
@@ -44,9 +45,13 @@ def save_figures(
     files = []
     for name, text, drawn in figures:
         path = stem.with_name(f"{stem.name}-{name}.png")
-        save_png(path, drawn)
+        save_png(path, drawn, width=4.5 if len(drawn) < 3 else 2.9, height=3.6 if len(drawn) < 3 else 3.0)
         files.append((path, text))
     return files
+
+
+def _others(study: StudyConfig) -> list[str]:
+    return [name for name in study.study.cells if name != study.study.main]
 
 
 def by_cell(rows: Sequence[Row], cell: str) -> list[Row]:
@@ -90,9 +95,9 @@ def _chosen(axes: Axes, study: StudyConfig, probes: Sequence[Row], cells: Sequen
         for row in by_cell(probes, cell):
             line = "-" if row["chosen"] else "--" if row["probe"] == "exact" else None
             if line is not None:
-                for group, points in points_of(row).items():
-                    label = f"{cell}, {group}" + (", exact" if row["probe"] == "exact" else "")
-                    axes.plot(*points, line, color=stand_in(variant_colour(index)), label=label)
+                colour = stand_in(variant_colour(index))
+                for points in points_of(row).values():
+                    axes.plot(*points, line, color=colour, label=cell if row["chosen"] else None)
     axes.plot([0, 1], [0, 1], color=stand_in("muted"), linewidth=1, linestyle=":")
     axes.set(xlabel="global time", ylabel="local time", xlim=(0, 1), ylim=(0, 1))
     axes.legend(fontsize=6)

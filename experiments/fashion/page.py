@@ -85,6 +85,7 @@ def render(
         tables.encoders(study, semantics),
         "Distance from collapse is 0 for tau^5 and 1 for the synchronous schedule.",
         tables.cells(study, rows, probes),
+        pictures.get("cells", ""),
         pictures.get("boundary", ""),
         "### The schedules",
         pictures.get("schedules", ""),

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -193,7 +194,7 @@ def test_distances_between_probes() -> None:
 
 
 def test_explained_variance_of_a_linear_world(tmp_path: Path) -> None:
-    """Texture = a map of semantics plus noise: R^2 of plain least squares, which hardly needs a penalty here."""
+    """Texture = a map of semantics plus class + noise: R^2 of plain least squares, which needs no penalty here."""
     from lwd.data import LatentShards, write_shard, write_stats
     from lwd.groups import Group, Layout
     from semantics import explained
@@ -201,24 +202,32 @@ def test_explained_variance_of_a_linear_world(tmp_path: Path) -> None:
     layout = Layout([Group("tex", 2), Group("sem", 1)])
     generator = torch.Generator().manual_seed(0)
     mix = torch.randn(4, 8, generator=generator)
-    for split, count in (("train", 600), ("heldout", 400)):
+    for split, count in (("train", 400), ("heldout", 400)):
         sem = torch.randn(count, 4, generator=generator)
-        tex = sem @ mix / 2 + torch.randn(count, 8, generator=generator)  # signal and noise of variance about 1 each
+        labels = torch.arange(count) % 2
+        tex = sem @ mix / 2 + torch.randn(count, 8, generator=generator) + 2 * labels[:, None]
         latents = {"tex": tex.view(-1, 2, 2, 2), "sem": sem.view(-1, 1, 2, 2)}
-        write_shard(tmp_path / split / "shard.safetensors", layout, latents, torch.arange(count) % 2)
+        write_shard(tmp_path / split / "shard.safetensors", layout, latents, labels)
         write_stats(tmp_path / split, layout)
-    row = explained(tmp_path, layout, "sem", 600)
+    row = explained(tmp_path, layout, "sem", 400)
 
     def flat(split: str) -> tuple[Any, Any]:
         x1 = LatentShards(tmp_path / split, layout, flip=False, features=False).read(torch.arange(400)).x1
         return x1[:, 2:].flatten(1).numpy(), x1[:, :2].flatten(1).numpy()
 
-    plain = LinearRegression().fit(*flat("train"))
-    x, y = flat("heldout")
-    residual = ((y - plain.predict(x)) ** 2).sum() / ((y - y.mean(0)) ** 2).sum()
-    assert row["r2_ridge"] == pytest.approx(1 - residual, abs=0.01)
-    assert abs(row["r2_label"]) < 0.02  # labels are independent of everything
-    assert row["r2_given_label"] == pytest.approx(row["r2_ridge"], abs=0.02)
+    (sem, tex), (sem_held, tex_held) = flat("train"), flat("heldout")
+    classes = np.arange(400)[:, None] % 2
+    squared = {
+        "nothing": ((tex_held - tex_held.mean(0)) ** 2).sum(),
+        "sem": ((tex_held - LinearRegression().fit(sem, tex).predict(sem_held)) ** 2).sum(),
+        "class": ((tex_held - np.stack([tex[k::2].mean(0) for k in (0, 1)])[classes[:, 0]]) ** 2).sum(),
+    }
+    both = LinearRegression().fit(np.hstack([sem, classes]), tex).predict(np.hstack([sem_held, classes]))
+    squared["both"] = ((tex_held - both) ** 2).sum()
+    assert row["r2_ridge"] == pytest.approx(1 - squared["sem"] / squared["nothing"], abs=0.01)
+    assert row["r2_label"] == pytest.approx(1 - squared["class"] / squared["nothing"], abs=0.01)
+    assert row["r2_given_label"] == pytest.approx(1 - squared["both"] / squared["class"], abs=0.01)
+    assert row["r2_label"] > 0.2 and row["r2_given_label"] > row["r2_ridge"] + 0.05  # so that they can be told apart
     assert 0.3 < row["label_accuracy"] < 0.7 and math.isfinite(row["r2_mlp"])
 
 

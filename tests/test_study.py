@@ -31,11 +31,12 @@ import study  # noqa: E402
 MINIATURE = (
     "model={name: LightningDiT-Mini/1, num_classes: 10, depth: 2}",
     "compute.progress=false",
+    "encode.batch=500",
     "encode.encoder_steps=3",
     "encode.judge_steps=3",
     "semvae={channels: 2, depth: 1, steps: 2, warmup: 1, batch: 8}",
     "probe={steps: 4, burn_in: 2, batch: 8}",
-    "sweep={kinetic_weights: [0.05, 0.1], processes: 1, collapsed_below: 0.0}",
+    "sweep={kinetic_weights: [0.05, 0.1], processes: 1, collapsed_below: 0.0, early_stop: false}",
     "train.batch=8",
     "sample={num: 12, batch: 12, solver: heun, steps: 2}",
     "compare.processes=1",

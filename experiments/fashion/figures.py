@@ -25,7 +25,7 @@ def save_figures(
     figures: list[tuple[str, str, list[Panel]]] = []
     for name, cells in {"convergence": [study.study.main], "cells": _others(study)}.items():
         panels = [partial(_convergence, study=study, rows=some, cell=c) for c in cells if (some := by_cell(rows, c))]
-        text = "Fréchet distance over training steps: means over seeds, a point for each seed; dotted: training images."
+        text = "Fréchet distance over training steps: means over seeds, a point for each seed."
         figures += [(name, text, list(panels))] if panels else []
     if probes:
         names = [name for name in study.study.cells if by_cell(probes, name)]
@@ -39,7 +39,8 @@ def save_figures(
     if found := gains(study, rows, semantics):
         text = (
             "What the learned schedule gains over the synchronous one, by what the semantics explain of the texture "
-            "(beyond the class, where classes are given): below 1 the learned schedule is ahead. A point for each seed."
+            "(beyond the class, where classes are given): below 1 the learned schedule is ahead. Circles: means at "
+            "the first budget, filled: at the last; points: seeds."
         )
         figures.append(("boundary", text, [partial(_boundary, found=found)]))
     files = []
@@ -70,7 +71,6 @@ def _convergence(axes: Axes, study: StudyConfig, rows: Sequence[Row], cell: str)
         for steps in budgets:
             values = list(by_seed(rows, variant=variant, steps=steps).values())
             axes.plot([steps] * len(values), values, ".", color=colour, markersize=4)
-    axes.axhline(rows[0]["frechet_real"], color=stand_in("muted"), linewidth=1, linestyle=":")
     axes.set(xscale="log", yscale="log", xlabel="training steps", ylabel="Fréchet distance")
     axes.set_xticks(budgets, [f"{steps:,}" for steps in budgets])
     axes.minorticks_off()
@@ -104,11 +104,13 @@ def _chosen(axes: Axes, study: StudyConfig, probes: Sequence[Row], cells: Sequen
 
 
 def _boundary(axes: Axes, found: Sequence[Gain]) -> None:
-    for index, gain in enumerate(found):
-        colour = stand_in(variant_colour(index))
+    cells = list(dict.fromkeys(gain.cell for gain in found))
+    for gain in found:
+        colour = stand_in(variant_colour(cells.index(gain.cell)))
+        last = gain.steps == max(other.steps for other in found if other.cell == gain.cell)
         axes.plot([gain.r2] * len(gain.ratios), gain.ratios, ".", color=colour, markersize=4)
-        label = f"{gain.cell}, {gain.steps:,} steps"
-        axes.plot(gain.r2, float(np.mean(gain.ratios)), "o", color=colour, label=label)
+        fill, label = (colour, gain.cell) if last else ("none", None)
+        axes.plot(gain.r2, float(np.mean(gain.ratios)), "o", color=colour, markerfacecolor=fill, label=label)
     axes.axhline(1, color=stand_in("muted"), linewidth=1, linestyle=":")
     axes.set(xlabel="texture explained by semantics (R²)", ylabel="distance, learned / synchronous")
-    axes.legend(fontsize=6)
+    axes.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)

@@ -10,7 +10,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from lwd.config import Config
 from lwd.encoders.vae import RELEASED
 
-SMALL_VIT = "small-vit"
+SMALL_VIT, RANDOM_VIT = "small-vit", "random-vit"
 SAME, NONE = "semantic", "none"
 
 
@@ -30,7 +30,8 @@ class SemanticSettings(Config):
 
     group: str = ""
     encoder: str = SMALL_VIT
-    """small-vit (trained on the labels of a built-in data set, on the spot), or dinov2-s/b/l/g, clip-b16, clip-l14."""
+    """small-vit (trained on the labels of a built-in data set, on the spot), random-vit (the same network as it was
+    initialised), or dinov2-s/b/l/g, clip-b16, clip-l14."""
     path: Path | None = None
     """A local folder with the pretrained weights; None: the Hub."""
     compress: Literal["pca", "semvae"] = "pca"

@@ -9,7 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lwd.data.encode_settings import NONE, SAME, SMALL_VIT, EncodeSettings, SemanticSettings, TextureSettings
+from lwd.data.encode_settings import (
+    NONE,
+    RANDOM_VIT,
+    SAME,
+    SMALL_VIT,
+    EncodeSettings,
+    SemanticSettings,
+    TextureSettings,
+)
 from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, image_shape, to_unit
 from lwd.encoders.composite import CompositeEncoder, Compressor, PatchFeatures
 from lwd.encoders.features import SmallCNN, SmallViT, train_classifier
@@ -27,7 +35,8 @@ from lwd.runtime.engine import Engine
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.seeding import Stream, integer, seeded
 
-VIT_FILE, PCA_FILE = "semantic.safetensors", "pca.safetensors"
+VIT_FILE, RANDOM_FILE, PCA_FILE = "semantic.safetensors", "random.safetensors", "pca.safetensors"
+SMALL = {SMALL_VIT: VIT_FILE, RANDOM_VIT: RANDOM_FILE}
 EXACT_PCA_VALUES = 2**26
 """Up to so many feature values (0.5 GB in float64) PCA is fitted at once and exactly, beyond in a stream."""
 
@@ -75,12 +84,12 @@ def _texture(settings: TextureSettings, engine: Engine) -> TextureEncoder:
 
 
 def _features(name: str, path: Path | None, folder: Path, train: ImagesOrFiles, engine: Engine) -> PatchFeatures:
-    if name != SMALL_VIT:
+    if name not in SMALL:
         return load_patch_encoder(name, path, engine.device, engine.dtype)
     if not isinstance(train, TensorImages):
-        raise UserError(f"encode: {SMALL_VIT!r} is trained on built-in data sets; images on disk need a pretrained one")
+        raise UserError(f"encode: {name!r} is made for built-in data sets; images on disk need a pretrained one")
     vit = small_vit(train)
-    load_module(vit, folder / VIT_FILE)
+    load_module(vit, folder / SMALL[name])
     return vit.eval().to(engine.device)
 
 
@@ -95,6 +104,9 @@ def _train_small(settings: EncodeSettings, seed: int, folder: Path, train: Tenso
     with seeded(Stream.INITIALISE, seed):
         vit = small_vit(train)
         judge = SmallCNN(classes=int(train.labels.max()) + 1, image_channels=train.images.shape[1])
+    if RANDOM_VIT in (settings.semantic.encoder, settings.repa.encoder) and not (folder / RANDOM_FILE).is_file():
+        with atomic_path(folder / RANDOM_FILE) as temporary:
+            save_tensors(temporary, vit.state_dict())
     todo: tuple[tuple[str, torch.nn.Module, str, int, float, int], ...] = (
         ("semantic encoder", vit, VIT_FILE, settings.encoder_steps, 0.0, 0),
         ("judge", judge, JUDGE, settings.judge_steps, settings.judge_distortion, 1),

@@ -1,0 +1,116 @@
+"""The study's figures, as PNG files: convergence, what the sweeps found, and where the learned schedule gains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from design import StudyConfig
+from lwd.report.drawing import save_png
+from lwd.report.theme import stand_in, variant_colour
+from stats import Row, by_seed, curve, points_of
+from tables import Gain, gains
+
+Panel = Callable[[Axes], None]
+
+
+def save_figures(
+    study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row], semantics: Sequence[Row], stem: Path
+) -> list[tuple[Path, str]]:
+    """Write STEM-*.png; returns the files and their captions, those that there is something to show of."""
+    figures: list[tuple[str, str, list[Panel]]] = []
+    for name, cells in {"convergence": [study.study.main], "cells": _others(study)}.items():
+        panels = [partial(_convergence, study=study, rows=some, cell=c) for c in cells if (some := by_cell(rows, c))]
+        text = "Fréchet distance over training steps: means over seeds, a point for each seed."
+        figures += [(name, text, list(panels))] if panels else []
+    if probes:
+        names = [name for name in study.study.cells if by_cell(probes, name)]
+        shown = partial(_chosen, study=study, probes=probes, cells=names)
+        swept = partial(_swept, study=study, probes=probes, cells=names)
+        text = (
+            "Left: the probes' distance from collapse over lambda (0: tau^5, 1: synchronous); crosses: collapsed. "
+            "Right: the curve at the lambda chosen in each cell; dashed: with the exact Jacobian."
+        )
+        figures.append(("schedules", text, [swept, shown]))
+    if found := gains(study, rows, semantics):
+        text = (
+            "What the learned schedule gains over the synchronous one, by what the semantics explain of the texture "
+            "(beyond the class, where classes are given): below 1 the learned schedule is ahead. Circles: means at "
+            "the first budget, filled: at the last; points: seeds."
+        )
+        figures.append(("boundary", text, [partial(_boundary, found=found)]))
+    files = []
+    for name, text, drawn in figures:
+        path = stem.with_name(f"{stem.name}-{name}.png")
+        save_png(path, drawn, width=4.5 if len(drawn) < 3 else 2.9, height=3.6 if len(drawn) < 3 else 3.0)
+        files.append((path, text))
+    return files
+
+
+def _others(study: StudyConfig) -> list[str]:
+    return [name for name in study.study.cells if name != study.study.main]
+
+
+def by_cell(rows: Sequence[Row], cell: str) -> list[Row]:
+    """The rows of one cell."""
+    return [row for row in rows if row["cell"] == cell]
+
+
+def _convergence(axes: Axes, study: StudyConfig, rows: Sequence[Row], cell: str) -> None:
+    budgets = study.study.cells[cell].budgets
+    for index, variant in enumerate(study.compare.variants):
+        points = curve(rows, budgets, variant=variant)
+        if not points:
+            continue
+        colour = stand_in(variant_colour(index))
+        axes.plot(*zip(*points, strict=True), color=colour, label=variant)
+        for steps in budgets:
+            values = list(by_seed(rows, variant=variant, steps=steps).values())
+            axes.plot([steps] * len(values), values, ".", color=colour, markersize=4)
+    axes.set(xscale="log", yscale="log", xlabel="training steps", ylabel="Fréchet distance")
+    axes.set_xticks(budgets, [f"{steps:,}" for steps in budgets])
+    axes.minorticks_off()
+    axes.set_title(cell, loc="left", fontsize=9, color=stand_in("muted"))
+    axes.legend(fontsize=7)
+
+
+def _swept(axes: Axes, study: StudyConfig, probes: Sequence[Row], cells: Sequence[str]) -> None:
+    for index, cell in enumerate(cells):
+        rows = sorted((r for r in by_cell(probes, cell) if r["probe"].startswith("sweep/")), key=lambda r: r["lambda"])
+        colour = stand_in(variant_colour(index))
+        axes.plot([r["lambda"] for r in rows], [r["distance_from_collapse"] for r in rows], color=colour, label=cell)
+        for row in rows:
+            axes.plot(row["lambda"], row["distance_from_collapse"], "x" if row["collapsed"] else "o", color=colour)
+    axes.axhline(study.sweep.collapsed_below, color=stand_in("muted"), linewidth=1, linestyle=":")
+    axes.set(xscale="log", xlabel="lambda", ylabel="distance from collapse", ylim=(-0.03, 1.03))
+    axes.legend(fontsize=7)
+
+
+def _chosen(axes: Axes, study: StudyConfig, probes: Sequence[Row], cells: Sequence[str]) -> None:
+    for index, cell in enumerate(cells):
+        for row in by_cell(probes, cell):
+            line = "-" if row["chosen"] else "--" if row["probe"] == "exact" else None
+            if line is not None:
+                colour = stand_in(variant_colour(index))
+                for points in points_of(row).values():
+                    axes.plot(*points, line, color=colour, label=cell if row["chosen"] else None)
+    axes.plot([0, 1], [0, 1], color=stand_in("muted"), linewidth=1, linestyle=":")
+    axes.set(xlabel="global time", ylabel="local time", xlim=(0, 1), ylim=(0, 1))
+    axes.legend(fontsize=6)
+
+
+def _boundary(axes: Axes, found: Sequence[Gain]) -> None:
+    cells = list(dict.fromkeys(gain.cell for gain in found))
+    for gain in found:
+        colour = stand_in(variant_colour(cells.index(gain.cell)))
+        last = gain.steps == max(other.steps for other in found if other.cell == gain.cell)
+        axes.plot([gain.r2] * len(gain.ratios), gain.ratios, ".", color=colour, markersize=4)
+        fill, label = (colour, gain.cell) if last else ("none", None)
+        axes.plot(gain.r2, float(np.mean(gain.ratios)), "o", color=colour, markerfacecolor=fill, label=label)
+    axes.axhline(1, color=stand_in("muted"), linewidth=1, linestyle=":")
+    axes.set(xlabel="texture explained by semantics (R²)", ylabel="distance, learned / synchronous")
+    axes.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)

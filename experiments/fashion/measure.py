@@ -1,0 +1,65 @@
+"""What is measured on samples: the one place that knows how this project evaluates."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lwd.data import LatentShards
+from lwd.data.samples import SampleSet
+from lwd.encoders.store import load_decoder, load_judge, read_manifest
+from lwd.evaluate import frechet_distance, gaussian_stats, precision_recall
+from lwd.groups import Layout
+from lwd.runtime.run import RunConfig
+
+BATCH = 500
+
+
+def measure(config: RunConfig, folder: Path) -> dict[str, Any]:
+    """Samples against held-out images in the judge's features.
+
+    frechet, frechet_real (training images in the samples' place: the floor), precision, recall (k = 3), accuracy (the
+    judge sees the class asked for; None for unconditional samples), nfe (mean), samples (their number).
+    """
+    samples = SampleSet.read(folder)
+    channels = read_manifest(config.data_path)["judge"]["image_channels"]
+    images = torch.cat(list(samples.images()))[:, :channels].float() / 127.5 - 1
+    features, logits = judged(config.data_path, images)
+    heldout, real = reference(config.data_path, config.layout)
+    conditional = bool((samples.labels < logits.shape[1]).all())
+    manifold = precision_recall(heldout, features)
+    return {
+        "frechet": frechet_distance(*gaussian_stats(heldout), *gaussian_stats(features)),
+        "frechet_real": real,
+        "precision": manifold.precision,
+        "recall": manifold.recall,
+        "accuracy": float((logits.argmax(1) == samples.labels).double().mean()) if conditional else None,
+        "nfe": float(samples.nfe.double().mean()),
+        "samples": len(samples),
+    }
+
+
+@torch.no_grad()
+def judged(data: Path, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Images (N, c, H, W) in [-1, 1] -> the judge's pooled features (N, D) and logits (N, classes)."""
+    judge = load_judge(data)
+    parts = [(judge.pooled(chunk), judge(chunk)) for chunk in torch.split(images, BATCH)]
+    return torch.cat([features for features, _ in parts]), torch.cat([logits for _, logits in parts])
+
+
+@functools.lru_cache(maxsize=2)
+def reference(data: Path, layout: Layout) -> tuple[Tensor, float]:
+    """Features (N, D) of the held-out images, and the Fréchet distance of the training images to them."""
+    heldout, train = (judged(data, real_images(data, layout, split))[0] for split in ("heldout", "train"))
+    return heldout, frechet_distance(*gaussian_stats(heldout), *gaussian_stats(train))
+
+
+def real_images(data: Path, layout: Layout, split: str) -> Tensor:
+    """The images of a split (N, c, H, W), decoded from their texture latents."""
+    shards = LatentShards(data / split, layout, flip=False, features=False)
+    latents = shards.destandardise(shards.read(torch.arange(len(shards))).x1)
+    return load_decoder(data).decode(latents, layout)

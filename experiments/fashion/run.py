@@ -1,0 +1,137 @@
+"""What the study runs, stage by stage: the library's own commands. Finished work is found again."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from design import (
+    Measurement,
+    StudyConfig,
+    encoder_config,
+    measurements,
+    run_config,
+    runs,
+    sample_config,
+)
+from lwd import sample, semvae, train
+from lwd.data.extract import run as encode
+from lwd.experiment import Experiment
+from lwd.files import read_json, write_json
+from lwd.runtime.checkpoint import read_state
+from lwd.runtime.jobs import run_jobs
+from measure import measure
+from semantics import explained
+
+ROW = "row.json"
+Row = dict[str, Any]
+
+
+def encode_all(study: StudyConfig) -> None:
+    """The latents of every encoder; SemVAEs come after the encoder on whose features they are trained."""
+    encoders = study.study.encoders
+    for later in (False, True):
+        names = [name for name, one in encoders.items() if (one.semvae_of is not None) == later]
+        jobs = [(study, name) for name in names]
+        run_jobs(_encode, jobs, "encode", study.encode.encoder_steps, study.compare.processes, study.compute.progress)
+
+
+def _encode(job: tuple[StudyConfig, str]) -> None:
+    study, name = job
+    config = encoder_config(study, name)
+    base = study.study.encoders[name].semvae_of
+    if base is not None:
+        features = config.data.model_copy(update={"path": encoder_config(study, base).data_path})
+        semvae.run(config.model_copy(update={"data": features}))
+    encode(config)
+
+
+def semantics_rows(study: StudyConfig) -> list[Row]:
+    """A row for every encoder: how much of the texture its semantics explain."""
+    return [_explained(study, name) for name in study.study.encoders]
+
+
+def _explained(study: StudyConfig, name: str) -> Row:
+    config = encoder_config(study, name)
+    done, images, data = config.output / "explained.json", study.study.regression_images, config.data_fingerprint()
+    asked = {"encoder": name, "data": data, "regression_images": images}
+    if done.is_file() and (found := read_json(done)).items() >= asked.items():
+        return dict(found)
+    row = asked | explained(config.data_path, config.layout, config.leader, images)
+    write_json(done, row)
+    return row
+
+
+def train_all(study: StudyConfig) -> None:
+    """Every training, weak models first."""
+    todo = [run_config(study, run) for run in runs(study)]
+    units = max(config.train.steps for config in todo)
+    run_jobs(_train, todo, "train", units, study.compare.processes, study.compute.progress)
+
+
+def _train(config: Experiment) -> None:
+    train.run(config)
+
+
+def measure_all(study: StudyConfig) -> None:
+    """Sample and measure everything."""
+    todo = [(study, one) for one in measurements(study)]
+    run_jobs(_measure, todo, "measure", study.sample.num, study.compare.processes, study.compute.progress)
+
+
+def _measure(job: tuple[StudyConfig, Measurement]) -> None:
+    study, measurement = job
+    config = sample_config(study, measurement)
+    folder = sample_folder(config)
+    state = hashlib.sha256(config.model_dump_json(exclude={"compute"}).encode()).hexdigest()[:12]
+    if (folder / ROW).is_file() and read_json(folder / ROW)["config"] == state:
+        return
+    afresh = config.compute.model_copy(update={"resume": False, "progress": False})
+    sample.run(config.model_copy(update={"compute": afresh}))
+    row = _settings(study, measurement, config) | {"config": state} | _hashes(config, folder) | measure(config, folder)
+    write_json(folder / ROW, row)
+
+
+def sample_folder(config: Experiment) -> Path:
+    """Where a measurement's samples lie."""
+    assert config.sample.name is not None
+    return config.output / "samples" / config.sample.name
+
+
+def measured_rows(study: StudyConfig) -> list[Row]:
+    """The rows that are there, in the design's order."""
+    files = [sample_folder(sample_config(study, one)) / ROW for one in measurements(study)]
+    return [dict(read_json(file)) for file in files if file.is_file()]
+
+
+def _settings(study: StudyConfig, measurement: Measurement, config: Experiment) -> Row:
+    """What was asked for."""
+    run, s = measurement.run, config.sample
+    cell = study.study.cells[run.cell]
+    return {
+        "cell": run.cell,
+        "encoder": cell.encoder,
+        "conditional": cell.conditional,
+        "variant": run.variant,
+        "seed": run.seed,
+        "steps": measurement.steps,
+        "solver": s.solver if s.solver == "dopri5" else f"{s.solver}{s.steps}",
+        "exact": measurement.solver is None,
+        "guided": measurement.guided,
+        "guidance_scale": s.guidance.scale if measurement.guided else None,
+        "model": config.model.name,
+        "batch": config.train.batch,
+        "lr": config.train.lr,
+        "corrected": config.train.corrected,
+        "time_distribution": config.train.time_distribution,
+    }
+
+
+def _hashes(config: Experiment, folder: Path) -> Row:
+    """What tells this result from another: schedule, weights, data, and the training's whole recipe."""
+    assert config.sample.checkpoint is not None
+    recipe = read_json(folder / "recipe.json")
+    training = repr(sorted(read_state(config.sample.checkpoint)["recipe"].items()))
+    wanted = ("schedule", "weights", "weak_weights", "data")
+    return {key: recipe[key] for key in wanted} | {"recipe": hashlib.sha256(training.encode()).hexdigest()[:12]}

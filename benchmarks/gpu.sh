@@ -33,6 +33,7 @@ measure attention 60 python3 benchmarks/attention.py
 measure train-xl-eager 90 python3 benchmarks/train_step.py --size XL --batch 256 --precision bf16 --no-compile --repeats 3
 measure train-b 60 python3 benchmarks/train_step.py --size B --batch 256 --precision bf16
 measure checkpoint-xl 120 python3 benchmarks/checkpoint.py --size XL --batch 256 --precision bf16
+measure end-to-end-xl 300 python3 benchmarks/end_to_end.py --size XL --batch 256 --steps 300 --precision bf16
 measure forward-xl 120 python3 benchmarks/forward.py --size XL --precision bf16
 measure sample-xl 150 python3 benchmarks/sample.py --size XL --weak-size B --images 512 --batch 128 --grid 16 --bf16 --compile
 measure evaluate 120 python3 benchmarks/evaluate.py

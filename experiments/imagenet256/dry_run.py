@@ -22,18 +22,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import checks
-import material
 import torch
-from narrow import narrow
-from page import PAGE, ROOT, Command, commands
 
+import checks
 import lwd
+import material
+from doc_commands import PAGE, ROOT, Command, commands
 from lwd import cli
 from lwd.config import load
 from lwd.encoders.vae import RELEASED
 from lwd.errors import UserError
 from lwd.experiment import Experiment
+from narrow import narrow
 
 BUDGETS = (70_000, 400_000, 1_000_000, 3_000_000)
 """Steps of training that the page speaks of; each becomes its place in this list, times `Size.steps`."""

@@ -21,7 +21,7 @@ demo: setup
 	$(BIN)/lwd demo --config configs/digits.yaml
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check

@@ -68,6 +68,15 @@ class FeatureSet:
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, {"format": FORMAT, "facts": json.dumps(facts, sort_keys=True)})
 
+    @staticmethod
+    def is_saved(path: Path) -> bool:
+        """Whether a file is one that `save` wrote, in any version."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                return str((file.metadata() or {}).get("format")).startswith(FORMAT.partition("/")[0])
+        except (SafetensorError, OSError):
+            return False
+
     @classmethod
     def load(cls, path: Path) -> FeatureSet:
         """Raises UserError for a file that is missing, damaged or something else."""

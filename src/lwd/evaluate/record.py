@@ -19,6 +19,15 @@ _ELSEWHERE = {"samples", "reference", "weights", "cache", "out", "save_statistic
 """Settings that are paths: the hashes in the record say more."""
 
 
+def is_record(path: Path) -> bool:
+    """Whether a file is an evaluation.json of any version."""
+    try:
+        data = read_json(path)
+    except UserError:
+        return False
+    return isinstance(data, dict) and str(data.get("format")).startswith(FORMAT.partition("/")[0])
+
+
 @dataclass
 class Evaluation:
     """``metrics`` by name, in the papers' order; both sides with path, count and hash; networks by name."""

@@ -1,0 +1,76 @@
+"""What cannot be evaluated is refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from evaluate_command import SAMPLES, Evaluate, pictures
+from PIL import Image
+from safetensors.torch import save_file
+
+from stub_extractor import StubExtractor
+
+
+def test_bad_input(evaluate: Evaluate, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = files / "reference.npz"
+
+    def array(name: str, **arrays: Any) -> Path:
+        np.savez(files / name, **arrays)
+        return files / name
+
+    def refused(samples: Path, *arguments: object) -> str:
+        return evaluate.refuses(samples, "--reference", good, *arguments)
+
+    assert "arr_0 is float32; images must be uint8" in refused(array("f.npz", arr_0=SAMPLES.astype(np.float32)))
+    assert "images must be (N, height, width, 3)" in refused(array("c.npz", arr_0=SAMPLES.transpose(0, 3, 1, 2)))
+    assert "no pixel is above 1" in refused(array("r.npz", arr_0=SAMPLES // 128))
+    assert "holds 1 image; a distribution needs at least 2" in refused(array("o.npz", arr_0=SAMPLES[:1]))
+    assert "neither images (arr_0) nor statistics (mu, sigma); it holds ['x']" in refused(array("x.npz", x=SAMPLES))
+    assert "below the number of features, 3" in refused(array("few.npz", arr_0=SAMPLES[:3]))
+    statistics = array("wide.npz", mu=np.zeros(768), sigma=np.eye(768))
+    err = evaluate.refuses(files / "samples.npz", "--reference", statistics)
+    assert "mu is of (768,)" in err and "other features than Inception's 6" in err
+    (files / "cut.npz").write_bytes(good.read_bytes()[:-300])
+    assert "cut.npz: not a readable npz" in refused(files / "cut.npz")
+    assert "no such file or folder" in refused(files / "nowhere")
+    assert "holds no pictures" in refused((files / "empty").mkdir() or files / "empty")
+    mixed = pictures(files / "mixed", SAMPLES[:20])
+    Image.fromarray(SAMPLES[0, :3]).save(mixed / "z.png")
+    assert "z.png: pictures of different sizes, 4x3 and 4x4" in refused(mixed)
+    (mixed / "z.png").write_bytes(b"no picture")
+    assert "z.png: not a readable picture" in refused(mixed)
+    Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(mixed / "z.png")
+    assert "8 bits a channel" in refused(mixed)
+    saved = files / "saved.safetensors"
+    evaluate(good, "--save-features", saved)
+    monkeypatch.setattr(StubExtractor, "published", False)
+    err = evaluate.refuses(files / "samples.npz", "-r", saved, "evaluate.allow_other_weights=true")
+    assert "features of another network: published_weights is True, needed False" in err
+    monkeypatch.setattr(StubExtractor, "published", True)
+    saved.write_bytes(saved.read_bytes()[:-9])
+    assert "saved.safetensors: damaged" in evaluate.refuses(files / "samples.npz", "-r", saved)
+    save_file({"a": torch.zeros(1)}, saved)
+    assert "not features saved by `lwd evaluate`" in evaluate.refuses(files / "samples.npz", "-r", saved)
+    assert "no reference: name one with --reference" in evaluate.refuses(files / "samples.npz")
+    assert "one set of samples at a time" in evaluate.refuses(files / "samples.npz", good, "-r", good)
+    assert "did you mean 'metrics'" in refused(files / "samples.npz", "evaluate.metric=[fid]")
+    assert "not density" in refused(
+        files / "samples.npz", "evaluate.metrics=[density]", "evaluate.distances=adm-float16"
+    )
+    assert not list(files.glob("*evaluation.json"))
+
+
+def test_missing_weights_name_address_and_setting(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(files))
+    plain = Evaluate(monkeypatch, capsys)
+    err = plain.refuses(files / "samples.npz", "-r", files / "reference.npz")
+    assert "https://github.com/mseitzer/pytorch-fid" in err and "evaluate.weights" in err
+    assert "evaluate.dinov2=FOLDER" in plain.refuses(
+        files / "samples.npz", "-r", files / "reference.npz", "evaluate.metrics=[fd_dinov2]"
+    )

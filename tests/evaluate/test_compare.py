@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -42,3 +43,43 @@ def test_comparing(evaluate: Evaluate, files: Path, monkeypatch: pytest.MonkeyPa
 def _written(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
+
+
+def test_stored_and_computed_statistics_of_one_reference_are_kept_apart(evaluate: Evaluate, files: Path) -> None:
+    """Three saved forms of the same images: with its own statistics, with those of others, and without."""
+    records = []
+    for name, shift in (("plain", None), ("one", 1.0), ("two", 2.0)):
+        stats = {} if shift is None else {"mu": np.full(6, shift), "sigma": np.eye(6)}
+        np.savez(files / "adm.npz", arr_0=REFERENCE, **stats)
+        evaluate(files / "adm.npz", "--save-features", files / "saved.safetensors")
+        evaluate.record(files, files / "samples.npz", files / "saved.safetensors")
+        records.append((files / "out.json").rename(files / f"{name}.json"))
+        data = json.loads(records[-1].read_text())
+        data["reference"]["sha256"] = "one file"
+        records[-1].write_text(json.dumps(data))
+    for pair in (records[:2], records[1:]):
+        code, _, err = evaluate("compare", *pair)
+        assert code == 2 and "other statistics of the reference" in err, err
+
+
+def test_what_two_records_share_is_compared(evaluate: Evaluate, files: Path) -> None:
+    """A second network in one of them is no obstacle, nor is it in both; no common network is, and so is another's
+    weights between the second and the third."""
+    evaluate.record(files, files / "samples.npz", files / "reference.npz")
+    data = json.loads((files / "out.json").read_text())
+
+    def variant(name: str, **extractors: dict[str, str]) -> Path:
+        networks = {network: identity or data["extractors"]["inception"] for network, identity in extractors.items()}
+        metrics = {"fid": 1.0} if "inception" in extractors else {}
+        metrics |= {"fd_dinov2": 70.25} if "dinov2" in extractors else {}
+        return _written(files / name, json.dumps({**data, "extractors": networks, "metrics": metrics}))
+
+    one = variant("one.json", inception={})
+    both = variant("both.json", inception={}, dinov2={"name": "a"})
+    other = variant("other.json", inception={}, dinov2={"name": "b"})
+    alone = variant("alone.json", dinov2={"name": "a"})
+    code, out, err = evaluate("compare", one, both, "--no-published")
+    assert code == 0, err
+    assert [line.split()[-1] for line in out.splitlines()] == ["FD-DINOv2", "-", "70.2"]
+    assert "different networks" in evaluate("compare", one, alone)[2]
+    assert "different weights of dinov2" in evaluate("compare", one, both, other)[2]

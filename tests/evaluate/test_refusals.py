@@ -74,3 +74,28 @@ def test_missing_weights_name_address_and_setting(
     assert "evaluate.dinov2=FOLDER" in plain.refuses(
         files / "samples.npz", "-r", files / "reference.npz", "evaluate.metrics=[fd_dinov2]"
     )
+
+
+@pytest.mark.parametrize(
+    ("sigma", "why"),
+    [
+        (-np.eye(6), "has negative eigenvalues"),
+        (np.diag([1, 1, 1, 1, 1, -1e-3]), "has negative eigenvalues"),
+        (np.eye(6) + np.eye(6, k=1) / 2, "is not symmetric"),
+        (np.eye(6)[:5], "is not symmetric"),
+    ],
+)
+def test_stored_covariances_are_covariances(
+    evaluate: Evaluate, files: Path, sigma: np.ndarray[Any, Any], why: str
+) -> None:
+    np.savez(files / "adm.npz", mu=np.zeros(6), sigma=sigma)
+    assert f"adm.npz: sigma {why}" in evaluate.refuses(files / "samples.npz", "-r", files / "adm.npz")
+    assert StubExtractor.seen == 0
+
+
+def test_singular_covariances_in_float32_are_covariances(evaluate: Evaluate, files: Path) -> None:
+    few = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
+    np.savez(files / "adm.npz", mu=few.mean(0), sigma=np.cov(few, rowvar=False).astype(np.float32))
+    evaluate.record(files, files / "samples.npz", files / "adm.npz")
+    np.savez(files / "adm.npz", mu=few.mean(0), sigma=np.zeros((6, 6)))
+    evaluate.record(files, files / "samples.npz", files / "adm.npz")

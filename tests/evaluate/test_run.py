@@ -84,6 +84,19 @@ def test_adms_reference_batch(evaluate: Evaluate, files: Path) -> None:
         assert adm[metric] == pytest.approx(frechet_distance(*gaussian_stats(ours[kind]), *stored), rel=1e-5)
         assert adm[metric] > plain[metric] + 1
     assert (adm["precision"], adm["recall"]) == (plain["precision"], plain["recall"])
+    for option in ("--save-statistics", "--save-features"):  # and they stay what they are
+        saved = files / f"{option}.safetensors"
+        assert evaluate(files / "adm.npz", option, saved)[0] == 0
+        again = evaluate.record(files, files / "samples.npz", saved)
+        assert again["metrics"]["fid"] == adm["fid"] and again["metrics"]["sfid"] == adm["sfid"]
+        assert again["details"]["fid"]["statistics"]["reference"].startswith("stored ")
+        assert again["details"]["fid"]["statistics"]["samples"] == "computed"
+    assert again["metrics"] == adm
+    assert evaluate(files / "bare.npz", "--save-statistics", saved)[0] == 0
+    assert evaluate.record(files, files / "samples.npz", saved)["metrics"]["fid"] == adm["fid"]
+    record = evaluate.record(files, files / "adm.npz", files / "reference.npz")
+    assert "fid" not in {**record["intervals"], **record["extrapolations"]}  # the images are not behind it
+    assert "precision" in record["intervals"]
     code, out, err = evaluate(files / "samples.npz", "-r", files / "bare.npz")
     assert code == 0 and out.splitlines()[0].split() == ["FID", "sFID", "IS"]
     assert "precision: left out, " in err and "bare.npz holds no pool features" in err

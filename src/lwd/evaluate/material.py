@@ -24,6 +24,8 @@ from lwd.runtime.engine import Engine
 _ADM = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 """The names of Inception's statistics in ADM's reference batches, and the first pair in pytorch-fid's files."""
 
+_ROUNDING = 2.0**-24
+
 
 @dataclass(frozen=True)
 class Material:
@@ -54,9 +56,9 @@ class Material:
             if not inception:
                 raise UserError(f"{self.path}: holds statistics of Inception's features and no images, so no others")
             source = {"path": str(self.path), "count": None, "sha256": checksum(self.path) if engine.is_main else ""}
-            return FeatureSet(extractor.identity, source, {}, inception) if engine.is_main else None
+            return FeatureSet(extractor.identity, source, {}, stored=inception) if engine.is_main else None
         found = extract(self.images, extractor, batch, engine, cache)
-        return found.with_gaussians(inception) if found is not None else None
+        return found.with_stored(inception) if found is not None else None
 
 
 def open_material(path: Path) -> Material:
@@ -71,7 +73,7 @@ def open_material(path: Path) -> Material:
         raise UserError(f"{path}: neither a folder, an .npz, nor .safetensors of `lwd evaluate`")
     arrays: dict[str, NDArray[Any]] = read_npz(path)
     gaussians = {
-        kind: (_statistic(path, mean, arrays[mean], 1), _statistic(path, covariance, arrays[covariance], 2))
+        kind: (_statistic(path, mean, arrays[mean], 1), _covariance(path, covariance, arrays[covariance]))
         for kind, (mean, covariance) in _ADM.items()
         if mean in arrays and covariance in arrays
     }
@@ -84,6 +86,19 @@ def _statistic(path: Path, name: str, array: NDArray[Any], dimensions: int) -> t
     if array.dtype.kind != "f" or array.ndim != dimensions or not bool(np.isfinite(array).all()):
         raise UserError(f"{path}: {name} is {array.dtype} {array.shape}; must be finite, of {dimensions} dimension(s)")
     return torch.from_numpy(array.astype(np.float64))
+
+
+def _covariance(path: Path, name: str, array: NDArray[Any]) -> torch.Tensor:
+    """Symmetric and without negative variances, up to what float32 leaves of one."""
+    covariance = _statistic(path, name, array, 2)
+    size = len(covariance)
+    noise = size * _ROUNDING * covariance.abs().max()
+    if covariance.shape != (size, size) or bool((covariance - covariance.T).abs().max() > noise):
+        raise UserError(f"{path}: {name} is not symmetric, so no covariance; make the statistics again")
+    eye = torch.eye(size, dtype=torch.float64)
+    if covariance.any() and bool(torch.linalg.cholesky_ex(covariance + noise * eye).info):
+        raise UserError(f"{path}: {name} has negative eigenvalues, so is no covariance; make the statistics again")
+    return (covariance + covariance.T) / 2
 
 
 def _check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

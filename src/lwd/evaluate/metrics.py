@@ -33,6 +33,8 @@ class Measured:
     values: dict[str, float] = field(default_factory=dict)
     intervals: dict[str, dict[str, Any]] = field(default_factory=dict)
     extrapolations: dict[str, Extrapolation] = field(default_factory=dict)
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of Fréchet distances whose ``statistics`` they are, by side; of KID the ``subset_deviation``."""
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -82,8 +84,10 @@ class Measurement:
             return self._leave_out(metric, kind)
         ours = (ours[0].to(self._device), ours[1].to(self._device))
         value = frechet_distance(*ours, *theirs)
+        origins = {"samples": self._samples.origin(kind), "reference": self._reference.origin(kind)}
+        self.result.details[metric] = {"statistics": origins}
         features, settings = self._samples.features.get(kind), self._settings
-        if features is None:
+        if features is None or kind in self._samples.stored:  # no image is known to be behind stored statistics
             self.result.values[metric] = value
             return None
         influence = None

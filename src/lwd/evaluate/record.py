@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,6 +36,7 @@ class Evaluation:
     metrics: dict[str, float] = field(default_factory=dict)
     intervals: dict[str, dict[str, Any]] = field(default_factory=dict)
     extrapolations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
     samples: Mapping[str, Any] = field(default_factory=dict)
     reference: Mapping[str, Any] = field(default_factory=dict)
     extractors: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -54,6 +55,7 @@ class Evaluation:
         values = {**self.metrics, **found.values}
         self.metrics = {name: values[name] for name in self.settings["metrics"] if name in values}
         self.intervals |= found.intervals
+        self.details |= found.details
         self.extrapolations |= {name: limit._asdict() for name, limit in found.extrapolations.items()}
         self.seconds |= {**seconds, **{name: round(value, 3) for name, value in found.seconds.items()}}
 
@@ -67,6 +69,7 @@ class Evaluation:
                 "metrics": self.metrics,
                 "intervals": self.intervals,
                 "extrapolations": self.extrapolations,
+                "details": self.details,
                 "samples": self.samples,
                 "reference": self.reference,
                 "extractors": self.extractors,
@@ -83,7 +86,7 @@ class Evaluation:
         data = read_json(file)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise UserError(f"{file}: not a record of `lwd evaluate` (expected format {FORMAT!r}); evaluate again")
-        keys = ("settings", "metrics", "intervals", "extrapolations", "samples", "reference", "extractors", "seconds")
+        keys = tuple(key.name for key in fields(cls) if key.name != "path")
         if missing := [key for key in keys if not isinstance(data.get(key), dict)]:
             raise UserError(f"{file}: key {missing[0]!r} is missing; evaluate again")
         return cls(**{key: data[key] for key in keys}, path=file)

@@ -141,7 +141,7 @@ def _keep(job: _Job, samples: FeatureSet | None) -> None:
     settings = job.settings
     for path, whole in ((settings.save_statistics, False), (settings.save_features, True)):
         if path is not None:
-            if not samples.features:
+            if not samples.features and (whole or not samples.stored):
                 raise UserError(f"{samples.name}: holds statistics alone; there are no features to save in {path}")
             samples.save(path, job.engine.device, features=whole)
             job.engine.say(f"wrote {path}")

@@ -28,9 +28,14 @@ def test_bad_input(evaluate: Evaluate, files: Path, monkeypatch: pytest.MonkeyPa
     assert "arr_0 is float32; images must be uint8" in refused(array("f.npz", arr_0=SAMPLES.astype(np.float32)))
     assert "images must be (N, height, width, 3)" in refused(array("c.npz", arr_0=SAMPLES.transpose(0, 3, 1, 2)))
     assert "no pixel is above 1" in refused(array("r.npz", arr_0=SAMPLES // 128))
+    count = StubExtractor.seen
     assert "holds 1 image; a distribution needs at least 2" in refused(array("o.npz", arr_0=SAMPLES[:1]))
     assert "neither images (arr_0) nor statistics (mu, sigma); it holds ['x']" in refused(array("x.npz", x=SAMPLES))
-    assert "below the number of features, 3" in refused(array("few.npz", arr_0=SAMPLES[:3]))
+    assert "few.npz: k must be below the number of images, 3; got 3" in refused(array("few.npz", arr_0=SAMPLES[:3]))
+    setting = "evaluate.metrics=[fid,coverage]"
+    assert "number of images, 5; got 5" in refused(array("few.npz", arr_0=SAMPLES[:5]), setting)
+    assert "at least 2 replicates" in refused(files / "samples.npz", "evaluate.bootstrap=1")
+    assert StubExtractor.seen == count
     statistics = array("wide.npz", mu=np.zeros(768), sigma=np.eye(768))
     err = evaluate.refuses(files / "samples.npz", "--reference", statistics)
     assert "mu is of (768,)" in err and "other features than Inception's 6" in err

@@ -17,8 +17,8 @@ _SETTINGS = ("k", "density_k", "distances", "split_size", "kid_subsets", "kid_su
 def compare(paths: Sequence[Path], published: bool = True, markdown: bool = False) -> str:
     """A table of records; the published rows below them, where all are of the published Inception network.
 
-    Two records are compared in the networks they share. Raises UserError where they share none, or differ in weights, in
-    the reference or whose statistics stand for it, or in a setting that changes values.
+    Two records are compared in the networks they share. Raises UserError where they share none, or differ in weights,
+    in the reference or whose statistics stand for it, or in a setting that changes values.
     """
     records = [Evaluation.read(path) for path in paths]
     for first, record in combinations(records, 2):  # what two share need not be what a third has

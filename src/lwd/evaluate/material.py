@@ -36,6 +36,14 @@ class Material:
     saved: FeatureSet | None = None
     gaussians: Mapping[str, Gaussian] = field(default_factory=dict)
 
+    @property
+    def count(self) -> int | None:
+        """Of the images, or of saved features; None for statistics alone."""
+        if self.images is not None:
+            return len(self.images)
+        saved = () if self.saved is None else self.saved.features.values()
+        return next(map(len, saved), None)
+
     def features(self, extractor: Extractor, batch: int, engine: Engine, cache: Path | None) -> FeatureSet | None:
         """What is known under this network, on the main process (None on the others).
 

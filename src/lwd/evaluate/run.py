@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +47,7 @@ def run(config: EvaluateConfig | EvaluateOnly, images: Images | None = None) -> 
     networks = list(dict.fromkeys(features_of(metric) for metric in metrics))
     out, reference = _out(config, job.samples), job.reference()
     check_targets(settings, out, _inputs(settings, job.samples, reference))
+    _check_neighbours(settings, metrics, job.samples, reference)
     record = Evaluation.begin(settings, metrics)
     for name in networks:
         _measure(job, name, [m for m in metrics if features_of(m) == name], reference, record)
@@ -156,6 +157,14 @@ def _samples(config: EvaluateConfig | EvaluateOnly, images: Images | None) -> Ma
     if path is None:
         raise UserError("no samples: name a folder, an .npz, or saved features")
     return open_material(path)
+
+
+def _check_neighbours(settings: EvaluateSettings, metrics: Sequence[Metric], *sides: Material) -> None:
+    ks = {settings.k} if {"precision", "recall"} & set(metrics) else set()
+    ks |= {settings.density_k} if {"density", "coverage"} & set(metrics) else set()
+    for side in sides:
+        if ks and side.count is not None and side.count <= max(ks):
+            raise UserError(f"{side.path}: k must be below the number of images, {side.count}; got {max(ks)}")
 
 
 def _inputs(settings: EvaluateSettings, *sides: Material) -> list[Path]:

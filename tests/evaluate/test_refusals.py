@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from evaluate_command import SAMPLES, Evaluate, pictures
 from PIL import Image
 from safetensors.torch import save_file
 
+from lwd.errors import UserError
+from lwd.evaluate.sources import read_picture
 from stub_extractor import StubExtractor
 
 
@@ -104,3 +108,55 @@ def test_singular_covariances_in_float32_are_covariances(evaluate: Evaluate, fil
     evaluate.record(files, files / "samples.npz", files / "adm.npz")
     np.savez(files / "adm.npz", mu=few.mean(0), sigma=np.zeros((6, 6)))
     evaluate.record(files, files / "samples.npz", files / "adm.npz")
+
+
+def test_one_bit_of_a_stored_array_is_missed(evaluate: Evaluate, files: Path) -> None:
+    """Of images, and of statistics alone; under the cache, too."""
+    np.savez(files / "adm.npz", mu=np.zeros(6), sigma=np.eye(6))
+    good = files / "samples.npz"
+    np.savez(files / "large.npz", np.random.default_rng(0).integers(0, 256, (50, 16, 16, 3), dtype=np.uint8))
+    for name, position in (("reference.npz", 1000), ("large.npz", 30000), ("adm.npz", 500)):
+        data = bytearray((files / name).read_bytes())
+        data[position] ^= 1
+        (files / "flipped.npz").write_bytes(data)
+        for cache in ((), ("--cache", files / "cache")):
+            err = evaluate.refuses(good, "-r", files / "flipped.npz", "evaluate.metrics=[fid]", *cache)
+            assert "flipped.npz: not a readable npz (Bad CRC-32 for file" in err
+
+
+def _png(path: Path, depth: int, colour: int, rows: bytes) -> None:
+    """Four by four pixels, by the PNG specification: signature, IHDR, IDAT, IEND."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 4, 4, depth, colour, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)])
+def test_pictures_of_16_bits_are_refused(tmp_path: Path, colour: int, channels: int) -> None:
+    """Grey and RGB, without and with alpha; the same in 8 bits are read."""
+    for depth, width in ((8, 1), (16, 2)):
+        _png(
+            tmp_path / f"{depth}.png", depth, colour, b"".join(b"\0" + b"\xff" * (4 * channels * width) for _ in "abcd")
+        )
+    assert (read_picture(tmp_path / "8.png") == 255).all()
+    with pytest.raises(UserError, match="more than 8 bits a channel"):
+        read_picture(tmp_path / "16.png")
+
+
+def test_a_picture_that_would_fill_the_memory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.fromarray(SAMPLES[0]).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
+    with pytest.raises(UserError, match=r"a.png: not a readable picture \(Image size"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_an_encrypted_npz_is_one_line(evaluate: Evaluate, files: Path) -> None:
+    data = bytearray((files / "reference.npz").read_bytes())
+    for signature, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # the flags of the member, and of its directory entry
+        data[data.index(signature) + offset] |= 1
+    (files / "locked.npz").write_bytes(data)
+    assert "locked.npz: not a readable npz" in evaluate.refuses(files / "samples.npz", "-r", files / "locked.npz")

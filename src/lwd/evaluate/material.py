@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lwd.data.npz import IMAGES, read_npz
+from lwd.data.npz import IMAGES, read_npz, verify_npz
 from lwd.data.samples import INFO
 from lwd.errors import UserError
 from lwd.evaluate.extraction import extract
@@ -63,8 +63,11 @@ class Material:
         if self.images is None:
             if not inception:
                 raise UserError(f"{self.path}: holds statistics of Inception's features and no images, so no others")
-            source = {"path": str(self.path), "count": None, "sha256": checksum(self.path) if engine.is_main else ""}
-            return FeatureSet(extractor.identity, source, {}, stored=inception) if engine.is_main else None
+            if not engine.is_main:
+                return None
+            verify_npz(self.path)
+            source = {"path": str(self.path), "count": None, "sha256": checksum(self.path)}
+            return FeatureSet(extractor.identity, source, {}, stored=inception)
         found = extract(self.images, extractor, batch, engine, cache)
         return found.with_stored(inception) if found is not None else None
 

@@ -110,7 +110,7 @@ def test_singular_covariances_in_float32_are_covariances(evaluate: Evaluate, fil
     evaluate.record(files, files / "samples.npz", files / "adm.npz")
 
 
-def test_one_bit_of_a_stored_array_is_missed(evaluate: Evaluate, files: Path) -> None:
+def test_one_changed_bit_is_noticed(evaluate: Evaluate, files: Path) -> None:
     """Of images, and of statistics alone; under the cache, too."""
     np.savez(files / "adm.npz", mu=np.zeros(6), sigma=np.eye(6))
     good = files / "samples.npz"
@@ -139,9 +139,8 @@ def _png(path: Path, depth: int, colour: int, rows: bytes) -> None:
 def test_pictures_of_16_bits_are_refused(tmp_path: Path, colour: int, channels: int) -> None:
     """Grey and RGB, without and with alpha; the same in 8 bits are read."""
     for depth, width in ((8, 1), (16, 2)):
-        _png(
-            tmp_path / f"{depth}.png", depth, colour, b"".join(b"\0" + b"\xff" * (4 * channels * width) for _ in "abcd")
-        )
+        row = b"\0" + b"\xff" * (4 * channels * width)
+        _png(tmp_path / f"{depth}.png", depth, colour, 4 * row)
     assert (read_picture(tmp_path / "8.png") == 255).all()
     with pytest.raises(UserError, match="more than 8 bits a channel"):
         read_picture(tmp_path / "16.png")

@@ -78,9 +78,13 @@ def test_an_error_leaves_the_old_folder_and_no_temporaries(folder):
     assert names(folder) == ["old"] and names(folder.parent) == ["target"]
 
 
-def test_a_file_may_replace_a_folder(folder):
-    write_text(folder, "now a file")
-    assert folder.read_text() == "now a file" and names(folder.parent) == ["target"]
+def test_a_file_never_replaces_a_folder(folder):
+    link = folder.parent / "link"
+    link.symlink_to(folder)
+    for path in (folder, link):
+        with pytest.raises(UserError, match="is a folder, which a file would replace"):
+            write_text(path, "now a file")
+    assert names(folder) == ["old"] and names(folder.parent) == ["link", "target"] and link.is_symlink()
 
 
 @pytest.mark.parametrize("leftover", ["file", "folder"])

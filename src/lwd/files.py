@@ -23,7 +23,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary sibling of ``path`` to write to (a file, or a folder made by the caller).
 
     On leaving the block normally it is flushed to disk and renamed to ``path``, replacing a file, folder or link there;
-    on an error it is removed and ``path`` stays as it was.
+    on an error it is removed and ``path`` stays as it was. A file never replaces a folder: that raises UserError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -36,6 +36,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
                 _fsync(file)
         if not temporary.exists():
             raise FileNotFoundError(f"nothing was written for {path}")
+        if path.is_dir() and not temporary.is_dir():
+            raise UserError(f"{path}: is a folder, which a file would replace; name a file")
         if path.is_dir() or (temporary.is_dir() and path.exists()):
             old = _set_aside(path)
             try:

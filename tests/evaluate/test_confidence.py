@@ -137,31 +137,54 @@ def test_a_share_has_the_binomial_deviation() -> None:
     assert (interval.high - interval.low) / 2 == pytest.approx(1.96 * deviation, rel=0.1)
 
 
-def test_the_extrapolation_finds_the_known_distance_where_few_samples_are_biased() -> None:
-    """Isotropic Gaussians of deviation 1 and 1.2 in 16 dimensions: 16 * 0.04. Over 60 sets of 800 the plain distance is
-    off by many standard errors; the limit's mean is not, and 85 % of its two-sided 95 % ranges hold the truth."""
-    dim, truth = 16, 16 * 0.2**2
-    reference = (torch.zeros(dim, dtype=torch.float64), 1.44 * torch.eye(dim, dtype=torch.float64))
+@pytest.mark.parametrize(("per_feature", "levels"), [(8, [512, 256, 128]), (25, [1600, 800, 400, 200])])
+def test_the_extrapolation_finds_the_known_distance_where_few_samples_are_biased(
+    per_feature: int, levels: list[int]
+) -> None:
+    """Isotropic Gaussians of deviation 1 and 1.02 in 64 dimensions: 64 * 0.02^2 = 0.0256, which at 25 samples per
+    feature is a plain distance of 0.72, at 8 of 2.2. The mean of 24 limits is nearer than 3 of its standard errors,
+    which are below 5 % of the bias (a straight line through all levels is off by 8 and by 11 % of the bias), and 21 or
+    more of them lie within two of the standard errors they claim."""
+    dim, truth, sets = 64, 64 * 0.02**2, 24
+    reference = (torch.zeros(dim, dtype=torch.float64), 1.02**2 * torch.eye(dim, dtype=torch.float64))
     plain, limits, within = [], [], 0
-    for seed in range(60):
-        x = torch.randn(800, dim, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    for seed in range(sets):
+        generator = torch.Generator().manual_seed(seed)
+        x = torch.randn(per_feature * dim, dim, generator=generator, dtype=torch.float64)
         stats = gaussian_stats(x)
         plain.append(frechet_distance(*stats, *reference))
         error = bootstrap_interval(plain[-1], frechet_influence(x, stats, reference), 200, 0.95, seed).standard_error
         limit = extrapolate(x, reference, 4, error, seed, torch.device("cpu"))
-        assert limit is not None and limit.counts == [800, 400, 200, 100]
+        assert limit is not None and limit.counts == levels and limit.standard_error is not None
         assert limit.values[0] == pytest.approx(plain[-1], rel=1e-9)
         limits.append(limit.infinity)
-        within += abs(limit.infinity - truth) < 1.96 * limit.standard_error
-    spread = np.std(plain) / 60**0.5
-    assert np.mean(plain) - truth > 10 * spread
-    assert abs(np.mean(limits) - truth) < 3 * np.std(limits) / 60**0.5 + 0.02 * (np.mean(plain) - truth)
-    assert within >= 0.85 * 60
-    assert np.std(limits) < 1.15 * np.std(plain)  # every image counts alike: prefixes of one order would give 1.4
+        assert limit.standard_error >= error
+        within += abs(limit.infinity - truth) < 2 * limit.standard_error
+    bias, spread = np.mean(plain) - truth, np.std(limits) / sets**0.5
+    assert bias > 30 * np.std(plain) / sets**0.5
+    assert spread < 0.05 * bias / 3
+    assert abs(np.mean(limits) - truth) < 3 * spread
+    assert within >= 21
+
+
+def test_the_limit_is_that_of_a_parabola_in_one_over_n() -> None:
+    """Of the values that it reports, by NumPy's fit; its error is at least the difference to a line by hand."""
+    x, reference = correlated(400, 8, 3), gaussian_stats(correlated(4000, 8, 4, 1.1, 0.2))
+    limit = extrapolate(x, reference, 4, 0.5, 0, torch.device("cpu"))
+    assert limit is not None
+    wanted = np.polynomial.polynomial.polyfit(1 / np.array(limit.counts), limit.values, 2)[0]
+    assert limit.infinity == pytest.approx(wanted, rel=1e-6)
+    line = 2 * limit.values[0] - limit.values[1]
+    assert limit.standard_error == pytest.approx((0.5**2 + (wanted - line) ** 2) ** 0.5, rel=1e-6)
+    unknown = extrapolate(x, reference, 4, None, 0, torch.device("cpu"))
+    assert unknown is not None and unknown.standard_error is None and unknown.infinity == limit.infinity
 
 
 def test_no_extrapolation_from_too_few() -> None:
-    x = correlated(60, 16, 0)
-    assert extrapolate(x, gaussian_stats(x), 4, 0.0, 0, torch.device("cpu")) is None
+    """Eight samples per feature, and three counts, are the least."""
+    x, device = correlated(128, 16, 0), torch.device("cpu")
+    assert extrapolate(x, gaussian_stats(x), 4, 0.0, 0, device) is not None
+    assert extrapolate(x, gaussian_stats(x), 2, 0.0, 0, device) is None
+    assert extrapolate(x[1:], gaussian_stats(x), 4, 0.0, 0, device) is None
     with pytest.raises(ValueError, match="at least 2 replicates"):
         bootstrap_interval(1.0, torch.zeros(4), 1, 0.95, 0)

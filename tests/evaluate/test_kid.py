@@ -6,6 +6,9 @@ import torch
 
 from lwd.evaluate import kernel_distance
 from lwd.evaluate import kid as module
+from lwd.evaluate.featureset import FeatureSet
+from lwd.evaluate.metrics import Measurement
+from lwd.evaluate.settings import EvaluateSettings
 
 
 def sets(m=2000, n=1500, dim=64, shift=0.1, seed=0):
@@ -91,3 +94,21 @@ def test_errors():
         kernel_distance(x, y.long())
     with pytest.raises(ValueError, match="at least 1 subset"):
         kernel_distance(x, y, 0)
+
+
+@pytest.mark.parametrize("shift", [0.05, 0.5])
+def test_its_interval_holds_the_noise_of_the_subsets(shift: float) -> None:
+    """60 sets of 600 samples against one reference, 10 subsets of 60 each: the standard error is the deviation between
+    sets within 30 % (9 % sampling error of a deviation), several times that of the images alone where the sets are near
+    each other."""
+    reference = {"pool": torch.randn(600, 4, generator=torch.Generator().manual_seed(0))}
+    settings = EvaluateSettings(kid_subsets=10, kid_subset_size=60, bootstrap=200)
+    values, errors = [], []
+    for seed in range(60):
+        x = torch.randn(600, 4, generator=torch.Generator().manual_seed(1 + seed)) + shift
+        sides = [FeatureSet({}, {"path": name}, part) for name, part in (("x", {"pool": x}), ("r", reference))]
+        found = Measurement(*sides, settings.model_copy(update={"seed": seed}), torch.device("cpu"), print).run(["kid"])
+        values.append(found.values["kid"])
+        errors.append(found.intervals["kid"]["standard_error"])
+        assert found.details["kid"]["subset_deviation"] > 0
+    assert torch.tensor(errors).mean() == pytest.approx(float(torch.tensor(values).std()), rel=0.3)

@@ -5,9 +5,9 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
+from lwd.evaluate import balls, manifold_metrics, precision_recall
 from lwd.evaluate import distances as module
-from lwd.evaluate import manifold_metrics, precision_recall
-from lwd.evaluate.distances import Points, neighbour_distances, smallest
+from lwd.evaluate.distances import Points, neighbour_distances, smallest, squared_distances
 
 
 def line(*places):
@@ -101,6 +101,35 @@ def test_near_copies_in_single_precision(seed):
     x = features(100, seed=seed).repeat(3, 1)
     near = x + 1e-6 * torch.randn(x.shape, generator=generator)
     assert_definition(near, near[torch.randperm(300, generator=generator)] + 1e-7)
+
+
+@pytest.mark.parametrize(("first", "held"), [(1, 1), (2, 100), (8, 2**22)])
+def test_ties_and_copies_however_they_are_decided(first, held, monkeypatch):
+    """Lattice points and copies of single ones, all in doubt: in batches of any size, by any number of first tries."""
+    monkeypatch.setattr(balls, "_FIRST", first)
+    monkeypatch.setattr(balls, "_DISTANCES", held)
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randint(0, 3, (n, 5), generator=generator).float() + 1000 for n in (90, 70))
+    x[:30], y[:20] = x[0], x[0]
+    assert_definition(x, y)
+    assert_definition(y, x)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_copies_are_decided_by_few_distances(share, monkeypatch):
+    """400 samples, all copies of one reference image, of which half or all the reference are, too: no more than the
+    first tries of each of the four questions in float64, where all pairs were 160 000 for each question."""
+    pairs = []
+
+    def counted(x, rows, y, columns):
+        pairs.append(len(rows))
+        return squared_distances(x, rows, y, columns)
+
+    monkeypatch.setattr(balls, "squared_distances", counted)
+    x = torch.randn(400, 16, generator=torch.Generator().manual_seed(0))
+    x[: int(400 * share)] = x[0]
+    assert_definition(x, x[:1].expand(400, -1).contiguous())
+    assert 0 < sum(pairs) <= 4 * 400 * balls._FIRST
 
 
 def test_identical_sets():

@@ -4,77 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from evaluate_command import REFERENCE, SAMPLES, Evaluate, features, pictures
 from safetensors.torch import save_file
 
-from lwd.cli import main
 from lwd.data.npz import write_npz
-from lwd.evaluate import FidInception, frechet_distance, gaussian_stats, inception_score, precision_recall, run
+from lwd.evaluate import FidInception, frechet_distance, gaussian_stats, inception_score, precision_recall
 from stub_extractor import StubExtractor
-
-random = np.random.default_rng(0)
-SAMPLES = random.integers(0, 256, (60, 4, 4, 3), dtype=np.uint8)
-REFERENCE = random.integers(0, 230, (50, 4, 4, 3), dtype=np.uint8)
-
-
-class Evaluate:
-    """Runs `lwd evaluate` in this process."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self._patch, self._capsys = monkeypatch, capsys
-
-    def __call__(self, *arguments: object) -> tuple[int, str, str]:
-        self._patch.setattr("sys.argv", ["lwd", "evaluate", *map(str, arguments)])
-        self._capsys.readouterr()
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        out, err = self._capsys.readouterr()
-        return int(exit_.value.code or 0), out, err
-
-    def refuses(self, *arguments: object) -> str:
-        code, _, err = self(*arguments, "compute.progress=false")
-        assert code == 2 and err.startswith("lwd: ") and err.count("\n") == 1, err
-        return err
-
-    def record(self, folder: Path, samples: object, reference: object, *arguments: object) -> dict[str, Any]:
-        code, _, err = self(samples, "--reference", reference, "--out", folder / "out.json", *arguments)
-        assert code == 0, err
-        record: dict[str, Any] = json.loads((folder / "out.json").read_text())
-        return record
-
-
-@pytest.fixture
-def evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Evaluate:
-    monkeypatch.setitem(run.__globals__, "InceptionExtractor", StubExtractor)
-    monkeypatch.setattr(StubExtractor, "seen", 0)
-    return Evaluate(monkeypatch, capsys)
-
-
-@pytest.fixture
-def files(tmp_path: Path) -> Path:
-    np.savez(tmp_path / "samples.npz", SAMPLES)
-    np.savez(tmp_path / "reference.npz", REFERENCE)
-    return tmp_path
-
-
-def features(array: np.ndarray[Any, Any]) -> dict[str, torch.Tensor]:
-    class Nothing:
-        allow_other_weights = False
-
-    return StubExtractor(Nothing, None)(torch.from_numpy(array).permute(0, 3, 1, 2))
-
-
-def pictures(folder: Path, array: np.ndarray[Any, Any], suffix: str = "png") -> Path:
-    for number, image in enumerate(array):
-        path = folder / f"class{number % 3}" / f"{number:03d}.{suffix}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(path, lossless=True)
-    return folder
 
 
 def test_the_papers_five(evaluate: Evaluate, files: Path) -> None:
@@ -125,7 +64,7 @@ def test_a_folder_of_samples(evaluate: Evaluate, files: Path) -> None:
     record = json.loads((folder / "evaluation.json").read_text())
     assert record["samples"]["nfe"] == 12 and record["samples"]["schedule"] == "abc"
     (folder / "images.npz").unlink()
-    assert "holds no images (sample.formats was ['npz'])" in evaluate.refuses(folder, "-r", files / "reference.npz")
+    assert "images.npz: missing; make the samples again" in evaluate.refuses(folder, "-r", files / "reference.npz")
 
 
 def test_adms_reference_batch(evaluate: Evaluate, files: Path) -> None:
@@ -145,6 +84,19 @@ def test_adms_reference_batch(evaluate: Evaluate, files: Path) -> None:
         assert adm[metric] == pytest.approx(frechet_distance(*gaussian_stats(ours[kind]), *stored), rel=1e-5)
         assert adm[metric] > plain[metric] + 1
     assert (adm["precision"], adm["recall"]) == (plain["precision"], plain["recall"])
+    for option in ("--save-statistics", "--save-features"):  # and they stay what they are
+        saved = files / f"{option}.safetensors"
+        assert evaluate(files / "adm.npz", option, saved)[0] == 0
+        again = evaluate.record(files, files / "samples.npz", saved)
+        assert again["metrics"]["fid"] == adm["fid"] and again["metrics"]["sfid"] == adm["sfid"]
+        assert again["details"]["fid"]["statistics"]["reference"].startswith("stored ")
+        assert again["details"]["fid"]["statistics"]["samples"] == "computed"
+    assert again["metrics"] == adm
+    assert evaluate(files / "bare.npz", "--save-statistics", saved)[0] == 0
+    assert evaluate.record(files, files / "samples.npz", saved)["metrics"]["fid"] == adm["fid"]
+    record = evaluate.record(files, files / "adm.npz", files / "reference.npz")
+    assert "fid" not in {**record["intervals"], **record["extrapolations"]}  # the images are not behind it
+    assert "precision" in record["intervals"]
     code, out, err = evaluate(files / "samples.npz", "-r", files / "bare.npz")
     assert code == 0 and out.splitlines()[0].split() == ["FID", "sFID", "IS"]
     assert "precision: left out, " in err and "bare.npz holds no pool features" in err
@@ -188,100 +140,6 @@ def test_the_cache_is_used_and_heals(evaluate: Evaluate, files: Path) -> None:
     assert StubExtractor.seen == 280  # other images, computed; the reference, found
 
 
-def test_comparing(evaluate: Evaluate, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    np.savez(files / "fewer.npz", SAMPLES[:40])
-    records = [files / f"{name}.evaluation.json" for name in ("samples", "fewer")]
-    for name in ("samples", "fewer"):
-        assert evaluate(files / f"{name}.npz", "-r", files / "reference.npz")[0] == 0
-    code, out, err = evaluate("compare", *records)
-    assert code == 0, err
-    assert out.splitlines()[0].split() == ["FID", "sFID", "IS", "precision", "recall"]
-    assert "published: learned, 400K" in out and "sample counts differ (40, 60)" in out
-    line = next(line for line in out.splitlines() if "learned, 600 epochs" in line)
-    assert line.split()[-5:] == ["1.02", "3.78", "270.8", "0.78", "0.66"]
-    code, out, _ = evaluate("compare", *records, "--markdown", "--no-published")
-    assert out.startswith("|  | FID |") and "| --- |" in out.splitlines()[1] and "published" not in out
-    evaluate(files / "samples.npz", "-r", files / "reference.npz", "--out", files / "k5.json", "evaluate.k=5")
-    code, _, err = evaluate("compare", records[0], files / "k5.json")
-    assert code == 2 and "k was 3 and 5; evaluate both alike" in err
-    np.savez(files / "other.npz", REFERENCE[:40])
-    evaluate(files / "samples.npz", "-r", files / "other.npz", "--out", files / "other.json")
-    code, _, err = evaluate("compare", records[0], files / "other.json")
-    assert code == 2 and "against different references" in err and "other.npz" in err
-    monkeypatch.setattr(StubExtractor, "published", False)
-    settings = ("--out", files / "weights.json", "evaluate.allow_other_weights=true")
-    assert "NOT the published" in evaluate(files / "samples.npz", "-r", files / "reference.npz", *settings)[1]
-    code, _, err = evaluate("compare", records[0], files / "weights.json")
-    assert code == 2 and "different weights of inception" in err
-    assert "not a record of `lwd evaluate`" in evaluate("compare", _written(files / "x.json", "{}"))[2]
-
-
-def _written(path: Path, text: str) -> Path:
-    path.write_text(text)
-    return path
-
-
-def test_bad_input(evaluate: Evaluate, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    good = files / "reference.npz"
-
-    def array(name: str, **arrays: Any) -> Path:
-        np.savez(files / name, **arrays)
-        return files / name
-
-    def refused(samples: Path, *arguments: object) -> str:
-        return evaluate.refuses(samples, "--reference", good, *arguments)
-
-    assert "arr_0 is float32; images must be uint8" in refused(array("f.npz", arr_0=SAMPLES.astype(np.float32)))
-    assert "images must be (N, height, width, 3)" in refused(array("c.npz", arr_0=SAMPLES.transpose(0, 3, 1, 2)))
-    assert "no pixel is above 1" in refused(array("r.npz", arr_0=SAMPLES // 128))
-    assert "holds 1 image; a distribution needs at least 2" in refused(array("o.npz", arr_0=SAMPLES[:1]))
-    assert "neither images (arr_0) nor statistics (mu, sigma); it holds ['x']" in refused(array("x.npz", x=SAMPLES))
-    assert "below the number of features, 3" in refused(array("few.npz", arr_0=SAMPLES[:3]))
-    statistics = array("wide.npz", mu=np.zeros(768), sigma=np.eye(768))
-    err = evaluate.refuses(files / "samples.npz", "--reference", statistics)
-    assert "mu is of (768,)" in err and "other features than Inception's 6" in err
-    (files / "cut.npz").write_bytes(good.read_bytes()[:-300])
-    assert "cut.npz: not a readable npz" in refused(files / "cut.npz")
-    assert "no such file or folder" in refused(files / "nowhere")
-    assert "holds no pictures" in refused((files / "empty").mkdir() or files / "empty")
-    mixed = pictures(files / "mixed", SAMPLES[:20])
-    Image.fromarray(SAMPLES[0, :3]).save(mixed / "z.png")
-    assert "z.png: pictures of different sizes, 4x3 and 4x4" in refused(mixed)
-    (mixed / "z.png").write_bytes(b"no picture")
-    assert "z.png: not a readable picture" in refused(mixed)
-    Image.fromarray(np.full((4, 4), 40000, np.uint16)).save(mixed / "z.png")
-    assert "8 bits a channel" in refused(mixed)
-    saved = files / "saved.safetensors"
-    evaluate(good, "--save-features", saved)
-    monkeypatch.setattr(StubExtractor, "published", False)
-    err = evaluate.refuses(files / "samples.npz", "-r", saved, "evaluate.allow_other_weights=true")
-    assert "features of another network: published_weights is True, needed False" in err
-    monkeypatch.setattr(StubExtractor, "published", True)
-    saved.write_bytes(saved.read_bytes()[:-9])
-    assert "saved.safetensors: damaged" in evaluate.refuses(files / "samples.npz", "-r", saved)
-    save_file({"a": torch.zeros(1)}, saved)
-    assert "not features saved by `lwd evaluate`" in evaluate.refuses(files / "samples.npz", "-r", saved)
-    assert "no reference: name one with --reference" in evaluate.refuses(files / "samples.npz")
-    assert "one set of samples at a time" in evaluate.refuses(files / "samples.npz", good, "-r", good)
-    assert "did you mean 'metrics'" in refused(files / "samples.npz", "evaluate.metric=[fid]")
-    assert "not density" in refused(
-        files / "samples.npz", "evaluate.metrics=[density]", "evaluate.distances=adm-float16"
-    )
-    assert not list(files.glob("*evaluation.json"))
-
-
-def test_missing_weights_name_address_and_setting(
-    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("TORCH_HOME", str(files))
-    plain = Evaluate(monkeypatch, capsys)
-    err = plain.refuses(files / "samples.npz", "-r", files / "reference.npz")
-    assert "https://github.com/mseitzer/pytorch-fid" in err and "evaluate.weights" in err
-    assert "evaluate.dinov2=FOLDER" in plain.refuses(
-        files / "samples.npz", "-r", files / "reference.npz", "evaluate.metrics=[fd_dinov2]"
-    )
-
-
 def test_the_real_network_end_to_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -306,6 +164,7 @@ def test_the_real_network_end_to_end(
 def test_adms_float16_distances(evaluate: Evaluate, files: Path) -> None:
     """Far from the origin float16 loses the distances altogether, so that the setting shows; labels that do not fit are
     no obstacle in a reference."""
+    random = np.random.default_rng(1)
     near = [random.integers(248, 252, (n, 4, 4, 3), dtype=np.uint8) for n in (40, 50)]
     np.savez(files / "samples.npz", near[0])
     np.savez(files / "reference.npz", arr_0=near[1], arr_1=np.zeros(3))

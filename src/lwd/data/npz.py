@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import lzma
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ from lwd.errors import UserError
 from lwd.files import atomic_path
 
 IMAGES, LABELS = "arr_0", "arr_1"
+_UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
+"""RuntimeError: encrypted; its NotImplementedError: packed in a way that Python does not know."""
 _FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 
 
@@ -43,15 +47,30 @@ def write_npz(
 def read_npz(path: Path) -> dict[str, NDArray[np.generic]]:
     """The arrays of an npz by name, mapped from the file where they are not compressed.
 
-    Raises UserError where it is missing, damaged, or holds anything but plain arrays.
+    Raises UserError where it is missing, cut short, locked, or holds anything but plain arrays. What is mapped is not
+    compared with its checksum: see `verify_npz`.
     """
+    with _archive(path) as archive:
+        members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        return {info.filename.removesuffix(".npy"): _member(path, archive, info) for info in members}
+
+
+def verify_npz(path: Path) -> None:
+    """Read everything once, in chunks; raises UserError where the zip's checksums say that a byte has changed."""
+    with _archive(path) as archive:
+        if damaged := archive.testzip():
+            raise ValueError(f"Bad CRC-32 for file {damaged!r}")  # in zipfile's own words, which it uses for small ones
+
+
+@contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Whatever is wrong with the file is one line."""
     try:
         with zipfile.ZipFile(path) as archive:
-            members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
-            return {info.filename.removesuffix(".npy"): _member(path, archive, info) for info in members}
+            yield archive
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file") from error
-    except (OSError, ValueError, EOFError, NotImplementedError, zlib.error, zipfile.BadZipFile) as error:
+    except _UNREADABLE as error:
         raise UserError(f"{path}: not a readable npz ({' '.join(str(error).split())})") from error
 
 

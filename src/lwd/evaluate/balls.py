@@ -10,6 +10,10 @@ from torch import Tensor
 from lwd.evaluate.distances import Points, products, squared_distances
 
 Side = Literal["rows", "columns"]
+_DISTANCES = 2**22
+"""Held at a time when points in doubt are decided."""
+_FIRST = 8
+"""Balls that are tried first: copies lie in any."""
 
 
 class Reached:
@@ -53,18 +57,38 @@ class Reached:
     def answer(self) -> Tensor:
         """(points,) bool, those that rounding leaves in doubt decided in float64."""
         inside = self._least_high < 0
-        for point in ((self._least_low <= 0) & ~inside).nonzero()[:, 0]:
-            inside[point] = self._decide(point)
+        doubtful = ((self._least_low <= 0) & ~inside).nonzero()[:, 0]
+        others = self._y if self._answers == "rows" else self._x
+        for points in torch.split(doubtful, max(1, _DISTANCES // len(others))):
+            inside[points] = self._decide(points)
         return inside
 
-    def _decide(self, point: Tensor) -> Tensor:
-        points, others = (self._x, self._y) if self._answers == "rows" else (self._y, self._x)
+    def _decide(self, points: Tensor) -> Tensor:
+        """(B,) bool, in float64: by the few likeliest balls first, which of copies settle it, then by all in reach."""
+        ours, others = (self._x, self._y) if self._answers == "rows" else (self._y, self._x)
         across: Side = "columns" if self._answers == "rows" else "rows"
-        low = -2 * (others.centred @ points.centred[point]) + self._low32[across] + self._low32[self._answers][point]
-        near = (low <= 0).nonzero()[:, 0]
-        distances = squared_distances(points, point.expand(len(near)), others, near)
-        radii = self._radii[point] if self._centres == self._answers else self._radii[near]
-        return (distances < radii).any() if self._open else (distances <= radii).any()
+        low = -2 * (ours.centred[points] @ others.centred.T) + self._low32[across]
+        low += self._low32[self._answers][points, None]
+        if self._open and self._centres == self._answers:
+            low[self._radii[points] <= 0] = torch.inf  # an open ball without radius holds nothing, not even copies
+        inside = torch.zeros(len(points), dtype=torch.bool, device=low.device)
+        best = low.topk(min(_FIRST, low.shape[1]), 1, largest=False)
+        low.scatter_(1, best.indices, torch.inf)
+        first, which = (best.values <= 0).nonzero(as_tuple=True)
+        inside[first[self._holds(points[first], best.indices[first, which])]] = True
+        low[inside] = torch.inf
+        rest, across_rest = (low <= 0).nonzero(as_tuple=True)
+        inside[rest[self._holds(points[rest], across_rest)]] = True
+        return inside
+
+    def _holds(self, points: Tensor, others: Tensor) -> Tensor:
+        """(P,) bool for pairs of points, one of each side: do they lie within the ball that one of them draws?"""
+        if not len(points):
+            return points.bool()
+        ours, theirs = (self._x, self._y) if self._answers == "rows" else (self._y, self._x)
+        distances = squared_distances(ours, points, theirs, others)
+        radii = self._radii[points if self._centres == self._answers else others]
+        return distances < radii if self._open else distances <= radii
 
 
 class Counted:
@@ -83,7 +107,8 @@ class Counted:
         width = 2 * self._x.slack * (self._y.norms[columns] + self._x.norms[rows].max()).float()
         sure = low < edge - width
         self.counts[columns] += sure.sum(0)
-        i, j = ((low <= edge) & ~sure).nonzero(as_tuple=True)
+        some = self._radii[rows, None] > 0  # an open ball without radius holds nothing, not even copies
+        i, j = ((low <= edge) & ~sure & some).nonzero(as_tuple=True)
         i, j = i + rows.start, j + columns.start
         inside = squared_distances(self._x, i, self._y, j) < self._radii[i] if len(i) else i.bool()
         self.counts.index_add_(0, j, inside.long())

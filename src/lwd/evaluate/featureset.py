@@ -25,7 +25,7 @@ Gaussian = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """``features``: name -> (N, D) float32; ``gaussians`` of names whose statistics are known without, or better."""
+    """``features``: name -> (N, D) float32; ``gaussians`` of names whose statistics are known without."""
 
     extractor: Mapping[str, Any]
     """`Extractor.identity` of the network."""
@@ -33,7 +33,10 @@ class FeatureSet:
     """``path``, ``count`` and ``sha256`` of the images, and what else is known of them."""
     features: Mapping[str, Tensor]
     gaussians: Mapping[str, Gaussian] = field(default_factory=dict)
+    """Computed from the images in ``source``."""
     labels: Tensor | None = None
+    stored: Mapping[str, Gaussian] = field(default_factory=dict)
+    """Statistics that came with the images, of whatever their maker knew: these take precedence."""
 
     @property
     def name(self) -> str:
@@ -42,6 +45,8 @@ class FeatureSet:
 
     def gaussian(self, name: str, device: torch.device) -> Gaussian | None:
         """The statistics of one kind of features, stored or computed; None where neither is possible."""
+        if name in self.stored:
+            return self.stored[name]
         if name in self.gaussians:
             return self.gaussians[name]
         if name not in self.features:
@@ -49,17 +54,28 @@ class FeatureSet:
         moments = self._moments(name, device)
         return moments.mean, moments.covariance()
 
-    def with_gaussians(self, gaussians: Mapping[str, Gaussian]) -> FeatureSet:
-        """The same with stored statistics, which take precedence."""
-        return replace(self, gaussians={**self.gaussians, **gaussians})
+    def origin(self, name: str) -> str:
+        """Where `gaussian` takes the statistics from: "computed", or "stored" with a hash of their values."""
+        if name not in self.stored:
+            return "computed"
+        return f"stored {_hash(dict(zip(('mean', 'covariance'), self.stored[name], strict=True)))}"
+
+    def with_stored(self, gaussians: Mapping[str, Gaussian]) -> FeatureSet:
+        """The same with statistics that came with the images."""
+        return replace(self, stored=dict(gaussians))
 
     def save(self, path: Path, device: torch.device, features: bool) -> None:
-        """Write one safetensors file, atomically: with the features, else with their count, mean and scatter."""
+        """Write one safetensors file, atomically: with the features, else with their count, mean and scatter.
+
+        Stored statistics go along, and with ``features=False`` stand for those that could be computed.
+        """
         tensors: dict[str, Tensor] = {}
+        for name, (mean, covariance) in self.stored.items():
+            tensors |= {f"stored.{name}.mean": mean.contiguous(), f"stored.{name}.covariance": covariance.contiguous()}
         for name, values in self.features.items():
             if features:
                 tensors[f"features.{name}"] = values.contiguous()
-            else:
+            elif name not in self.stored:
                 state = self._moments(name, device).state()
                 tensors |= {f"statistics.{name}.{key}": value.cpu() for key, value in state.items()}
         if self.labels is not None:
@@ -67,6 +83,15 @@ class FeatureSet:
         facts = {"extractor": dict(self.extractor), "source": dict(self.source), "content": _hash(tensors)}
         with atomic_path(path) as temporary:
             save_file(tensors, temporary, {"format": FORMAT, "facts": json.dumps(facts, sort_keys=True)})
+
+    @staticmethod
+    def is_saved(path: Path) -> bool:
+        """Whether a file is one that `save` wrote, in any version."""
+        try:
+            with safe_open(path, framework="pt") as file:
+                return str((file.metadata() or {}).get("format")).startswith(FORMAT.partition("/")[0])
+        except (SafetensorError, OSError):
+            return False
 
     @classmethod
     def load(cls, path: Path) -> FeatureSet:
@@ -85,18 +110,20 @@ class FeatureSet:
             raise UserError(f"{path}: damaged ({' '.join(str(error).split())})") from error
         if content != _hash(tensors):
             raise UserError(f"{path}: damaged (its values are not those that were written)")
-        gaussians = {}
+        gaussians, stored = {}, {}
         for key in tensors:
             kind, _, rest = key.partition(".")
-            if kind == "statistics" and rest.endswith(".mean"):
-                name = rest.removesuffix(".mean")
+            name = rest.removesuffix(".mean")
+            if kind == "stored" and name != rest:
+                stored[name] = (tensors[key], tensors[f"stored.{name}.covariance"])
+            if kind == "statistics" and name != rest:
                 state = {part: tensors[f"statistics.{name}.{part}"] for part in ("count", "mean", "scatter")}
                 moments = Moments.from_state(state)
                 gaussians[name] = (moments.mean, moments.covariance())
         features = {
             key.removeprefix("features."): value for key, value in tensors.items() if key.startswith("features.")
         }
-        return cls(extractor, source, features, gaussians, tensors.get("labels"))
+        return cls(extractor, source, features, gaussians, tensors.get("labels"), stored)
 
     def _moments(self, name: str, device: torch.device) -> Moments:
         values = self.features[name]

@@ -41,7 +41,7 @@ def frechet_influence(features: Tensor, gaussian: Gaussian, reference: Gaussian)
 def _scaled_vectors(matrix: Tensor, power: float) -> Tensor:
     """Eigenvectors (D, rank) of a symmetric matrix, each times its eigenvalue to a power."""
     values, vectors = torch.linalg.eigh(matrix)
-    kept = values > len(values) * torch.finfo(values.dtype).eps * values.abs().max()
+    kept = values > len(values) * torch.finfo(values.dtype).eps * max(values.abs().tolist(), default=0.0)
     scaled: Tensor = vectors[:, kept] * values[kept] ** power
     return scaled
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lwd.data.npz import IMAGES, read_npz
+from lwd.data.npz import IMAGES, read_npz, verify_npz
 from lwd.data.samples import INFO
 from lwd.errors import UserError
 from lwd.evaluate.extraction import extract
@@ -24,6 +24,8 @@ from lwd.runtime.engine import Engine
 _ADM = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 """The names of Inception's statistics in ADM's reference batches, and the first pair in pytorch-fid's files."""
 
+_ROUNDING = 2.0**-24
+
 
 @dataclass(frozen=True)
 class Material:
@@ -33,6 +35,14 @@ class Material:
     images: Images | None = None
     saved: FeatureSet | None = None
     gaussians: Mapping[str, Gaussian] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int | None:
+        """Of the images, or of saved features; None for statistics alone."""
+        if self.images is not None:
+            return len(self.images)
+        saved = () if self.saved is None else self.saved.features.values()
+        return next(map(len, saved), None)
 
     def features(self, extractor: Extractor, batch: int, engine: Engine, cache: Path | None) -> FeatureSet | None:
         """What is known under this network, on the main process (None on the others).
@@ -53,10 +63,13 @@ class Material:
         if self.images is None:
             if not inception:
                 raise UserError(f"{self.path}: holds statistics of Inception's features and no images, so no others")
-            source = {"path": str(self.path), "count": None, "sha256": checksum(self.path) if engine.is_main else ""}
-            return FeatureSet(extractor.identity, source, {}, inception) if engine.is_main else None
+            if not engine.is_main:
+                return None
+            verify_npz(self.path)
+            source = {"path": str(self.path), "count": None, "sha256": checksum(self.path)}
+            return FeatureSet(extractor.identity, source, {}, stored=inception)
         found = extract(self.images, extractor, batch, engine, cache)
-        return found.with_gaussians(inception) if found is not None else None
+        return found.with_stored(inception) if found is not None else None
 
 
 def open_material(path: Path) -> Material:
@@ -71,7 +84,7 @@ def open_material(path: Path) -> Material:
         raise UserError(f"{path}: neither a folder, an .npz, nor .safetensors of `lwd evaluate`")
     arrays: dict[str, NDArray[Any]] = read_npz(path)
     gaussians = {
-        kind: (_statistic(path, mean, arrays[mean], 1), _statistic(path, covariance, arrays[covariance], 2))
+        kind: (_statistic(path, mean, arrays[mean], 1), _covariance(path, covariance, arrays[covariance]))
         for kind, (mean, covariance) in _ADM.items()
         if mean in arrays and covariance in arrays
     }
@@ -84,6 +97,19 @@ def _statistic(path: Path, name: str, array: NDArray[Any], dimensions: int) -> t
     if array.dtype.kind != "f" or array.ndim != dimensions or not bool(np.isfinite(array).all()):
         raise UserError(f"{path}: {name} is {array.dtype} {array.shape}; must be finite, of {dimensions} dimension(s)")
     return torch.from_numpy(array.astype(np.float64))
+
+
+def _covariance(path: Path, name: str, array: NDArray[Any]) -> torch.Tensor:
+    """Symmetric and without negative variances, up to what float32 leaves of one."""
+    covariance = _statistic(path, name, array, 2)
+    size = len(covariance)
+    noise = size * _ROUNDING * covariance.abs().max()
+    if covariance.shape != (size, size) or bool((covariance - covariance.T).abs().max() > noise):
+        raise UserError(f"{path}: {name} is not symmetric, so no covariance; make the statistics again")
+    eye = torch.eye(size, dtype=torch.float64)
+    if covariance.any() and bool(torch.linalg.cholesky_ex(covariance + noise * eye).info):
+        raise UserError(f"{path}: {name} has negative eigenvalues, so is no covariance; make the statistics again")
+    return (covariance + covariance.T) / 2
 
 
 def _check_identity(path: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:

@@ -33,6 +33,8 @@ class Measured:
     values: dict[str, float] = field(default_factory=dict)
     intervals: dict[str, dict[str, Any]] = field(default_factory=dict)
     extrapolations: dict[str, Extrapolation] = field(default_factory=dict)
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Of Fréchet distances whose ``statistics`` they are, by side; of KID the ``subset_deviation``."""
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -82,8 +84,12 @@ class Measurement:
             return self._leave_out(metric, kind)
         ours = (ours[0].to(self._device), ours[1].to(self._device))
         value = frechet_distance(*ours, *theirs)
+        origins = {"samples": self._samples.origin(kind), "reference": self._reference.origin(kind)}
+        self.result.details[metric] = {"statistics": origins}
         features, settings = self._samples.features.get(kind), self._settings
-        if features is None:
+        if features is not None:
+            self.result.details[metric]["samples_per_feature"] = len(features) / features.shape[1]
+        if features is None or kind in self._samples.stored:  # no image is known to be behind stored statistics
             self.result.values[metric] = value
             return None
         influence = None
@@ -93,7 +99,9 @@ class Measurement:
         if settings.counts and kind == "pool":
             limit = extrapolate(features, theirs, settings.counts, error, settings.seed, self._device)
             if limit is None:
-                self._say(f"{metric}: too few samples for counts to extrapolate from (2 per feature, twice over)")
+                self._say(
+                    f"{metric}: no limit of infinitely many samples: that takes three counts and 8 samples per feature"
+                )
             else:
                 self.result.extrapolations[metric] = limit
         return None
@@ -138,7 +146,8 @@ class Measurement:
         if settings.bootstrap:
             spread = [torch.linspace(0, len(x) - 1, min(_ANCHORS, len(x))).long() for x in (samples, reference)]
             influence = kernel_influence(reference, samples, *spread)
-        self._set("kid", found.value, influence, "samples")
+        self.result.details["kid"] = {"subset_deviation": found.deviation}
+        self._set("kid", found.value, influence, "samples", found.deviation / settings.kid_subsets**0.5)
         return None
 
     def _accuracy(self) -> None:
@@ -155,13 +164,15 @@ class Measurement:
             return None
         return reference.to(self._device), samples.to(self._device)
 
-    def _set(self, metric: Metric, value: float, influence: Tensor | None, over: str) -> float:
-        """Record a value, with its interval where replicates are asked for; returns the standard error."""
+    def _set(
+        self, metric: Metric, value: float, influence: Tensor | None, over: str, extra: float = 0.0
+    ) -> float | None:
+        """Record a value, with its interval where replicates are asked for; returns the standard error, if known."""
         self.result.values[metric] = value
         settings = self._settings
         if influence is None or not settings.bootstrap:
-            return 0.0
-        interval = bootstrap_interval(value, influence, settings.bootstrap, settings.confidence, settings.seed)
+            return None
+        interval = bootstrap_interval(value, influence, settings.bootstrap, settings.confidence, settings.seed, extra)
         self.result.intervals[metric] = {**interval._asdict(), "over": over}
         return interval.standard_error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +19,15 @@ _ELSEWHERE = {"samples", "reference", "weights", "cache", "out", "save_statistic
 """Settings that are paths: the hashes in the record say more."""
 
 
+def is_record(path: Path) -> bool:
+    """Whether a file is an evaluation.json of any version."""
+    try:
+        data = read_json(path)
+    except UserError:
+        return False
+    return isinstance(data, dict) and str(data.get("format")).startswith(FORMAT.partition("/")[0])
+
+
 @dataclass
 class Evaluation:
     """``metrics`` by name, in the papers' order; both sides with path, count and hash; networks by name."""
@@ -27,6 +36,7 @@ class Evaluation:
     metrics: dict[str, float] = field(default_factory=dict)
     intervals: dict[str, dict[str, Any]] = field(default_factory=dict)
     extrapolations: dict[str, dict[str, Any]] = field(default_factory=dict)
+    details: dict[str, dict[str, Any]] = field(default_factory=dict)
     samples: Mapping[str, Any] = field(default_factory=dict)
     reference: Mapping[str, Any] = field(default_factory=dict)
     extractors: dict[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -45,6 +55,7 @@ class Evaluation:
         values = {**self.metrics, **found.values}
         self.metrics = {name: values[name] for name in self.settings["metrics"] if name in values}
         self.intervals |= found.intervals
+        self.details |= found.details
         self.extrapolations |= {name: limit._asdict() for name, limit in found.extrapolations.items()}
         self.seconds |= {**seconds, **{name: round(value, 3) for name, value in found.seconds.items()}}
 
@@ -58,6 +69,7 @@ class Evaluation:
                 "metrics": self.metrics,
                 "intervals": self.intervals,
                 "extrapolations": self.extrapolations,
+                "details": self.details,
                 "samples": self.samples,
                 "reference": self.reference,
                 "extractors": self.extractors,
@@ -74,7 +86,7 @@ class Evaluation:
         data = read_json(file)
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise UserError(f"{file}: not a record of `lwd evaluate` (expected format {FORMAT!r}); evaluate again")
-        keys = ("settings", "metrics", "intervals", "extrapolations", "samples", "reference", "extractors", "seconds")
+        keys = tuple(key.name for key in fields(cls) if key.name != "path")
         if missing := [key for key in keys if not isinstance(data.get(key), dict)]:
             raise UserError(f"{file}: key {missing[0]!r} is missing; evaluate again")
         return cls(**{key: data[key] for key in keys}, path=file)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +27,7 @@ from lwd.evaluate.settings import (
     features_of,
 )
 from lwd.evaluate.sources import Images, RealImages
+from lwd.evaluate.targets import check_targets
 from lwd.runtime.engine import Engine
 
 RESULT = "evaluation.json"
@@ -45,6 +46,8 @@ def run(config: EvaluateConfig | EvaluateOnly, images: Images | None = None) -> 
     metrics = settings.metrics or (JUDGED if settings.reference is None else PAPER)
     networks = list(dict.fromkeys(features_of(metric) for metric in metrics))
     out, reference = _out(config, job.samples), job.reference()
+    check_targets(settings, out, _inputs(settings, job.samples, reference))
+    _check_neighbours(settings, metrics, job.samples, reference)
     record = Evaluation.begin(settings, metrics)
     for name in networks:
         _measure(job, name, [m for m in metrics if features_of(m) == name], reference, record)
@@ -57,6 +60,7 @@ def run(config: EvaluateConfig | EvaluateOnly, images: Images | None = None) -> 
 def save_only(config: EvaluateOnly, images: Images | None = None) -> None:
     """Features and statistics of the samples into the files named, under Inception; no reference, no metrics."""
     job = _Job(config, Engine(config.compute), _samples(config, images))
+    check_targets(config.evaluate, None, _inputs(config.evaluate, job.samples))
     extractor = job.extractor("inception")
     _keep(job, job.features(job.samples, extractor, config.evaluate.cache))
 
@@ -138,7 +142,7 @@ def _keep(job: _Job, samples: FeatureSet | None) -> None:
     settings = job.settings
     for path, whole in ((settings.save_statistics, False), (settings.save_features, True)):
         if path is not None:
-            if not samples.features:
+            if not samples.features and (whole or not samples.stored):
                 raise UserError(f"{samples.name}: holds statistics alone; there are no features to save in {path}")
             samples.save(path, job.engine.device, features=whole)
             job.engine.say(f"wrote {path}")
@@ -153,6 +157,19 @@ def _samples(config: EvaluateConfig | EvaluateOnly, images: Images | None) -> Ma
     if path is None:
         raise UserError("no samples: name a folder, an .npz, or saved features")
     return open_material(path)
+
+
+def _check_neighbours(settings: EvaluateSettings, metrics: Sequence[Metric], *sides: Material) -> None:
+    ks = {settings.k} if {"precision", "recall"} & set(metrics) else set()
+    ks |= {settings.density_k} if {"density", "coverage"} & set(metrics) else set()
+    for side in sides:
+        if ks and side.count is not None and side.count <= max(ks):
+            raise UserError(f"{side.path}: k must be below the number of images, {side.count}; got {max(ks)}")
+
+
+def _inputs(settings: EvaluateSettings, *sides: Material) -> list[Path]:
+    named = [side.path for side in sides] + [settings.weights, settings.dinov2]
+    return [path for path in named if path is not None]
 
 
 def _out(config: EvaluateConfig | EvaluateOnly, samples: Material) -> Path:

@@ -76,10 +76,11 @@ class EvaluateSettings(Config):
     kid_subsets: PositiveInt = 100
     kid_subset_size: PositiveInt = 1000
     bootstrap: NonNegativeInt = 1000
-    """Replicates behind the intervals; 0: no intervals."""
+    """Replicates behind the intervals, 2 or more; 0: no intervals."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
     counts: NonNegativeInt = 4
-    """Fréchet distances at so many sample counts, each half the one before, and their extrapolation; 0: none."""
+    """Fréchet distances at so many sample counts, each half the one before, and their extrapolation, which
+    needs 3; 0: none."""
     seed: int = Field(default=0, ge=0, lt=2**62)
     """Of KID's subsets, of the replicates, and of the halves."""
 
@@ -87,6 +88,8 @@ class EvaluateSettings(Config):
     def _metrics_go_together(self) -> Self:
         if self.metrics == () or len(set(self.metrics or ())) < len(self.metrics or ()):
             raise ValueError(f"metrics: {list(self.metrics or ())} must name at least one, each once")
+        if self.bootstrap == 1:
+            raise ValueError("bootstrap: an interval needs at least 2 replicates (0: no intervals)")
         if self.distances == "adm-float16" and {"density", "coverage"} & set(self.metrics or ()):
             raise ValueError("distances: ADM's float16 distances are for precision and recall, not density or coverage")
         return self

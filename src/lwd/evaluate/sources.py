@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lwd.data.npz import IMAGES, LABELS
+from lwd.data.npz import IMAGES, LABELS, verify_npz
 from lwd.data.pictures import to_uint8
 from lwd.data.samples import IMAGE_FOLDER, NPZ, SampleSet
 from lwd.encoders.store import load_decoder
@@ -70,7 +70,8 @@ class ArrayImages:
         return torch.from_numpy(np.array(self._array[rows.numpy()])).permute(0, 3, 1, 2)
 
     def fingerprint(self) -> str:
-        """Of the file."""
+        """Of the file; raises UserError where it is damaged."""
+        verify_npz(self._path)
         return checksum(self._path)
 
 
@@ -164,12 +165,13 @@ def read_picture(path: Path) -> NDArray[np.uint8]:
     """(H, W, 3); raises UserError for what is no picture, has more than 8 bits a channel, or is transparent."""
     try:
         with Image.open(path) as picture:
-            if picture.mode[0] in "IF":
-                raise UserError(f"{path}: has values of mode {picture.mode!r}; pictures must have 8 bits a channel")
+            stored = [str(tile[3]) for tile in picture.tile]  # a 16-bit RGB picture is opened as if it had 8
+            if picture.mode[0] in "IF" or any(";16" in mode for mode in stored):
+                raise UserError(f"{path}: has more than 8 bits a channel; store it in 8")
             if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] != 255:
                 raise UserError(f"{path}: is transparent in places; lay it on a background first")
             return np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(f"{path}: not a readable picture ({' '.join(str(error).split())})") from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from lwd.evaluate.record import Evaluation
 
@@ -35,7 +36,7 @@ class Row:
 def row(record: Evaluation) -> Row:
     """Of one evaluation."""
     margins = {name: (found["high"] - found["low"]) / 2 for name, found in record.intervals.items()}
-    return Row(str(record.samples.get("path", record.path)), record.metrics, margins)
+    return Row(" ".join(str(record.samples.get("path", record.path)).splitlines()), record.metrics, margins)
 
 
 def table(rows: Sequence[Row], markdown: bool = False) -> str:
@@ -60,16 +61,14 @@ def report(record: Evaluation) -> str:
     """What the command prints of one evaluation: the table, extrapolations, and what the samples are."""
     lines = [table([row(record)])]
     if record.intervals:
-        lines.append(f"± half the {record.settings['confidence']:.0%} interval (bootstrap)")
+        lines.append(f"± half the {record.settings['confidence']:.0%} interval (linearised bootstrap)")
+    lines += _warnings(record)
     for name, limit in record.extrapolations.items():
         title, decimals = COLUMNS[name]
         points = ", ".join(
             f"{value:.{decimals}f} ({count})" for count, value in zip(limit["counts"], limit["values"], strict=True)
         )
-        lines.append(
-            f"{title} by samples: {points}; infinitely many: {limit['infinity']:.{decimals}f} "
-            f"± {limit['standard_error']:.{decimals}f} (standard error)"
-        )
+        lines.append(f"{title} by samples: {points}; infinitely many: {_limit(limit, decimals)}")
     inception = record.extractors.get("inception", {})
     if not inception.get("published_weights", True):
         digest = inception["weights_sha256"]
@@ -81,6 +80,34 @@ def report(record: Evaluation) -> str:
         f"({record.reference.get('count') or 'statistics'}); wrote {record.path}"
     )
     return "\n".join(lines)
+
+
+def _limit(limit: Mapping[str, Any], decimals: int) -> str:
+    """No Fréchet distance is negative; its unbiased estimate may be, near 0."""
+    value, error = limit["infinity"], limit["standard_error"]
+    text = f"{value:.{decimals}f}" + ("" if error is None else f" ± {error:.{decimals}f} (standard error)")
+    if value >= 0:
+        return text
+    if error is None:
+        return f"{text} (no distance is negative, and evaluate.bootstrap=0 leaves its error unknown)"
+    within = value + 2 * error >= 0
+    return f"{text}, {'consistent with 0' if within else 'too low to be true: the samples are too few'}"
+
+
+def _warnings(record: Evaluation) -> list[str]:
+    """What a Fréchet distance does not say of itself."""
+    lines = []
+    for name, details in record.details.items():
+        title = COLUMNS[name][0]
+        if details.get("samples_per_feature", 1) < 1:
+            lines.append(
+                f"{title}: fewer samples than features ({details['samples_per_feature']:.2f} each): its bias is far "
+                "larger than its interval; compare only equal counts"
+            )
+        stored = [side for side, origin in details.get("statistics", {}).items() if origin != "computed"]
+        if stored:
+            lines.append(f"{title}: by the statistics stored with the {' and '.join(stored)}, not by their images")
+    return lines
 
 
 def _cell(row: Row, metric: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator
 
 from design import StudyConfig
 from lwd.report.drawing import save_png
@@ -73,6 +74,8 @@ def _convergence(axes: Axes, study: StudyConfig, rows: Sequence[Row], cell: str)
             axes.plot([steps] * len(values), values, ".", color=colour, markersize=4)
     axes.set(xscale="log", yscale="log", xlabel="training steps", ylabel="Fréchet distance")
     axes.set_xticks(budgets, [f"{steps:,}" for steps in budgets])
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
     axes.minorticks_off()
     axes.set_title(cell, loc="left", fontsize=9, color=stand_in("muted"))
     axes.legend(fontsize=7)
@@ -87,6 +90,9 @@ def _swept(axes: Axes, study: StudyConfig, probes: Sequence[Row], cells: Sequenc
             axes.plot(row["lambda"], row["distance_from_collapse"], "x" if row["collapsed"] else "o", color=colour)
     axes.axhline(study.sweep.collapsed_below, color=stand_in("muted"), linewidth=1, linestyle=":")
     axes.set(xscale="log", xlabel="lambda", ylabel="distance from collapse", ylim=(-0.03, 1.03))
+    tried = sorted({r["lambda"] for cell in cells for r in by_cell(probes, cell) if r["probe"].startswith("sweep/")})
+    axes.set_xticks(tried, [f"{weight:.2g}" for weight in tried])
+    axes.minorticks_off()
     axes.legend(fontsize=7)
 
 

@@ -21,6 +21,7 @@ from lwd.experiment import Experiment
 from lwd.files import read_json, write_json
 from lwd.runtime.checkpoint import read_state
 from lwd.runtime.jobs import run_jobs
+from lwd.sample.run import RECIPE
 from measure import measure
 from semantics import explained
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lwd.data import LatentShards
+from lwd.data.pictures import to_unit
 from lwd.data.samples import SampleSet
 from lwd.encoders.store import load_decoder, load_judge, read_manifest
 from lwd.evaluate import frechet_distance, gaussian_stats, precision_recall
@@ -27,7 +28,7 @@ def measure(config: RunConfig, folder: Path) -> dict[str, Any]:
     """
     samples = SampleSet.read(folder)
     channels = read_manifest(config.data_path)["judge"]["image_channels"]
-    images = torch.cat(list(samples.images()))[:, :channels].float() / 127.5 - 1
+    images = to_unit(torch.cat(list(samples.images()))[:, :channels])
     features, logits = judged(config.data_path, images)
     heldout, real = reference(config.data_path, config.layout)
     conditional = bool((samples.labels < logits.shape[1]).all())

@@ -12,8 +12,9 @@ from torch import Tensor
 from lwd.data.builtin import DATASETS, Split, load
 from lwd.data.crop import CropBatch, CroppedImages
 from lwd.data.encode_settings import EncodeSettings
-from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, image_shape, to_unit
+from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, image_shape
 from lwd.data.manifest import UNREADABLE, finish, write_unreadable
+from lwd.data.pictures import to_unit
 from lwd.data.prepare import prepare
 from lwd.data.sources import open_source
 from lwd.data.writer import ShardWriter, read_record, shards_of

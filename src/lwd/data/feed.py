@@ -43,8 +43,3 @@ def image_loader(images: ImagesOrFiles, batches: list[list[int]], decoders: int 
     pin = torch.cuda.is_available()
     dataset = cast(Dataset[CropBatch], images)  # DataLoader's type knows no collate_fn that changes the type
     return DataLoader(dataset, batch_sampler=batches, num_workers=workers, collate_fn=collate, pin_memory=pin)
-
-
-def to_unit(images: Tensor) -> Tensor:
-    """uint8 images -> float32 in [-1, 1]; floating-point ones are that already."""
-    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images

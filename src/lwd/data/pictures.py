@@ -16,6 +16,11 @@ def to_uint8(images: Tensor) -> Tensor:
     return ((images.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 images -> float32 in [-1, 1]; floating-point ones are that already."""
+    return images.float() / 127.5 - 1 if images.dtype == torch.uint8 else images
+
+
 def grid(images: Tensor, columns: int = 10, gap: int = 1) -> Tensor:
     """Images (N, c, H, W) in [-1, 1], c 1 or 3, row by row on a light ground: uint8 (c, rows, columns)."""
     count, channels, height, width = images.shape

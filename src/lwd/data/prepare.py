@@ -18,7 +18,8 @@ from lwd.data.encode_settings import (
     SemanticSettings,
     TextureSettings,
 )
-from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, image_shape, to_unit
+from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, image_shape
+from lwd.data.pictures import to_unit
 from lwd.encoders.composite import CompositeEncoder, Compressor, PatchFeatures
 from lwd.encoders.features import SmallCNN, SmallViT, train_classifier
 from lwd.encoders.pca import PatchPCA

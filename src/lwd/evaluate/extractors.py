@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lwd.data.pictures import to_unit
 from lwd.encoders.pretrained import fingerprint, library
 from lwd.encoders.store import JUDGE, load_judge, read_manifest
 from lwd.errors import UserError
@@ -85,7 +86,7 @@ class JudgeExtractor:
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
         """See `Extractor`."""
         with full_float32(self._device):
-            pool = self._judge.pooled(images[:, : self._channels].float() / 127.5 - 1)
+            pool = self._judge.pooled(to_unit(images[:, : self._channels]))
             return {"pool": pool, "logits": self._judge.head(pool)}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lwd.data.pictures import to_unit
 from lwd.data.samples import INFO, SampleSet
 from lwd.data.shards import LatentShards
 from lwd.encoders.store import MANIFEST, Decoder, load_decoder
@@ -101,7 +102,7 @@ def samples_section(config: RunConfig, variants: Variants, pixels: Pixels | None
     for folder in folders:
         samples = SampleSet.read(folder.path)
         rows = pick(samples.labels)
-        images = torch.cat(list(samples.images(rows.flatten()))).float() / 127.5 - 1
+        images = to_unit(torch.cat(list(samples.images(rows.flatten()))))
         picture = sheet(images, rows.shape[1])
         sheets.append(Sheet(folder.variant, folder.caption, picture, variants.colour(folder.variant)))
         balanced.append(has_classes(samples.labels))

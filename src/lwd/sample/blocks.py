@@ -38,6 +38,11 @@ def part_path(folder: Path, number: int) -> Path:
     return folder / PARTS / f"{number:06d}.safetensors"
 
 
+def decode_rgb(decoder: Decoder, latents: Tensor, layout: Layout) -> Tensor:
+    """Latents (n, C, H, W) on the encoders' own scale -> uint8 (n, 3, H', W'), on the CPU."""
+    return to_uint8(decoder.decode(latents, layout).float()).expand(-1, 3, -1, -1).cpu()
+
+
 def is_whole(part: Path) -> bool:
     """Whether a part can be opened: its header says how long it must be."""
     try:
@@ -94,8 +99,7 @@ class BlockWriter(Background):
         """uint8 (n, H, W, 3)."""
         assert self._decoder is not None
         for chunk in torch.split(latents, _DECODE_BATCH):
-            images = to_uint8(self._decoder.decode(chunk, self._layout).float())
-            yield images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu()
+            yield decode_rgb(self._decoder, chunk, self._layout).permute(0, 2, 3, 1)
 
     def _write_files(self, images: Tensor, start: int, suffix: str) -> None:
         for index, image in enumerate(images.numpy(), start=start):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -53,12 +53,14 @@ def generate(
     steps: int = 50,
     grid: str | Warp = "uniform",
     batch: int | None = None,
+    finished: Callable[[int], None] = lambda count: None,
 ) -> Samples:
     """Integrate Eq. 28-29 from noise; labels and seeds (N,) int64, on the model's device, ``batch`` at a time.
 
     ``batch`` None: all at once. Sample i depends on labels[i] and seeds[i] alone, up to the rounding of batched
     products. ``steps`` and ``grid`` are for the fixed-step solvers, ``atol`` and ``rtol`` for dopri5 (`Integration`).
-    Raises UserError where schedule, labels or guidance do not fit the model, or a sample is not finite.
+    ``finished`` is told how many more samples are done. Raises UserError where schedule, labels or guidance do not fit
+    the model, or a sample is not finite.
     """
     how = Integration(solver, atol, rtol, steps, grid)
     device = next(model.parameters()).device
@@ -67,6 +69,7 @@ def generate(
     for done in stream(model, schedule, layout, labels, seeds, input_size, how, guidance, batch):
         where = done.indices.to(device, non_blocking=True)
         latents[where], nfe[where] = done.latents, done.nfe
+        finished(len(where))
     return Samples(latents, nfe)
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lwd.data.npz import write_npz
-from lwd.data.pictures import save_grid
+from lwd.data.pictures import save_grid, to_unit
 from lwd.data.samples import FACTS, FORMAT, IMAGE_FOLDER, INFO, LATENT_FOLDER, NPZ, SHEET, SampleSet
 from lwd.encoders.store import MANIFEST, Decoder, load_decoder
 from lwd.encoders.vae import SDVAE
@@ -27,8 +27,8 @@ from lwd.runtime.lock import LOCK, alone_in
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.run import write_run_files
 from lwd.sample.blocks import PARTS, BlockWriter, is_whole, part_path, read_part
-from lwd.sample.checkpoints import check_fit, fingerprint, load_checkpoint_model, newest_checkpoint
-from lwd.sample.sampler import Sampler, load_guidance
+from lwd.sample.checkpoints import fingerprint, newest_checkpoint
+from lwd.sample.sampler import Sampler, open_sampler
 from lwd.sample.settings import SampleConfig, SampleSettings
 from lwd.sample.trajectory import PICTURE, TRAJECTORY, write_trajectory
 from lwd.schedules import Schedule
@@ -48,14 +48,10 @@ def run(config: SampleConfig) -> Path:
     checkpoint = settings.checkpoint or newest_checkpoint(config.output / "train" / "learned")
     folder = config.output / "samples" / (settings.name or f"{checkpoint.parent.name}-{checkpoint.name}")
     engine = Engine(config.compute)
-    model, schedule = load_checkpoint_model(checkpoint)
-    check_fit(checkpoint, model, config)
-    labels = class_labels(settings, model)
+    sampler = open_sampler(config, checkpoint, engine)
+    labels = class_labels(settings, sampler.model)
     decoder = decoder_of(config, engine.device)
-    guidance = load_guidance(settings.guidance, schedule, engine)
-    if guidance is not None:
-        guidance.wrap(model, config.layout)  # refuses what does not fit before anything is written
-    recipe = recipe_of(config, checkpoint, schedule)
+    recipe = recipe_of(config, checkpoint, sampler.schedule)
     with alone_in(folder) if engine.is_main else nullcontext():
         if engine.is_main:
             _prepare(folder, recipe, config)
@@ -65,13 +61,12 @@ def run(config: SampleConfig) -> Path:
             engine.say(f"{folder}: finished before")
             return folder
         blocks = torch.split(torch.arange(settings.num), settings.block)
-        sampler = Sampler(engine.place(model), schedule, settings, guidance, engine.autocast)
         _sample_blocks(config, engine, sampler, decoder, labels, blocks, folder)
         engine.barrier()
         if engine.is_main:
             if settings.trace:
                 _trace(config, sampler, decoder, labels, folder)
-            _finish(folder, len(blocks), settings, {"checkpoint": str(checkpoint), "schedule": schedule.hash()})
+            _finish(folder, len(blocks), settings, {"checkpoint": str(checkpoint), "schedule": sampler.schedule.hash()})
         engine.barrier()
     return folder
 
@@ -147,7 +142,7 @@ def _finish(folder: Path, count: int, settings: SampleSettings, facts: dict[str,
         save_file(tensors, temporary)
     sheets = [sheet for number in range(count) if (sheet := read_part(folder, number, "sheet")) is not None]
     if sheets:
-        save_grid(torch.cat(sheets).permute(0, 3, 1, 2).float() / 127.5 - 1, folder / SHEET)
+        save_grid(to_unit(torch.cat(sheets).permute(0, 3, 1, 2)), folder / SHEET)
     nfe = tensors["nfe"].double()
     info = {
         "format": FORMAT,

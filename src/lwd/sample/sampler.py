@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -12,10 +13,10 @@ from torch import Tensor
 from lwd.errors import UserError
 from lwd.models import LightningDiT
 from lwd.runtime.engine import Engine
-from lwd.sample.checkpoints import load_checkpoint_model
-from lwd.sample.generate import Samples, stream
+from lwd.sample.checkpoints import check_fit, load_checkpoint_model
+from lwd.sample.generate import Samples, generate
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, Guidance
-from lwd.sample.settings import GuidanceSettings, SampleSettings, to_interval, to_scale
+from lwd.sample.settings import GuidanceSettings, SampleConfig, SampleSettings, to_interval, to_scale
 from lwd.sample.trace import Trajectory, trace
 from lwd.schedules import Schedule
 
@@ -37,16 +38,24 @@ class Sampler:
 
     def sample(self, labels: Tensor, seeds: Tensor, finished: Callable[[int], None]) -> Samples:
         """labels, seeds (N,) -> latents and nfe on the device; ``finished`` is told how many more samples are done."""
-        model, device = self.model, next(self.model.parameters()).device
-        latents = torch.empty(len(labels), model.layout.channels, model.input_size, model.input_size, device=device)
-        nfe = torch.zeros(len(labels), dtype=torch.int64, device=device)
-        how, batch, size = self.settings.integration, self.settings.batch, model.input_size
+        s, how, model = self.settings, self.settings.integration, self.model
         with self.precision():
-            for done in stream(model, self.schedule, model.layout, labels, seeds, size, how, self.guidance, batch):
-                where = done.indices.to(device, non_blocking=True)
-                latents[where], nfe[where] = done.latents, done.nfe
-                finished(len(where))
-        return Samples(latents, nfe)
+            return generate(
+                model,
+                self.schedule,
+                model.layout,
+                labels,
+                seeds,
+                model.input_size,
+                solver=how.solver,
+                atol=how.atol,
+                rtol=how.rtol,
+                guidance=self.guidance,
+                steps=how.steps,
+                grid=how.grid,
+                batch=s.batch,
+                finished=finished,
+            )
 
     def trace(self, labels: Tensor, seeds: Tensor) -> Trajectory:
         """The same samples' paths, at ``settings.trace_points`` global times from 0 to 1."""
@@ -54,6 +63,17 @@ class Sampler:
         size = model.input_size
         with self.precision():
             return trace(model, self.schedule, model.layout, labels, seeds, size, taus, self.guidance, s.integration)
+
+
+def open_sampler(config: SampleConfig, checkpoint: Path, engine: Engine) -> Sampler:
+    """What ``config`` samples from, on the engine's device. Raises UserError for input that does not fit."""
+    settings = config.sample
+    model, schedule = load_checkpoint_model(checkpoint)
+    check_fit(checkpoint, model, config)
+    guidance = load_guidance(settings.guidance, schedule, engine)
+    if guidance is not None:
+        guidance.wrap(model, config.layout)  # refuses what does not fit before anything is computed or written
+    return Sampler(engine.place(model), schedule, settings, guidance, engine.autocast)
 
 
 def load_guidance(settings: GuidanceSettings, schedule: Schedule, engine: Engine) -> Guidance | None:

@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lwd.data.pictures import to_uint8
 from lwd.errors import UserError
 from lwd.runtime.engine import Engine
-from lwd.sample.checkpoints import check_fit, load_checkpoint_model
+from lwd.sample.blocks import decode_rgb
 from lwd.sample.run import class_labels, decoder_of, recipe_of
-from lwd.sample.sampler import Sampler, load_guidance
+from lwd.sample.sampler import open_sampler
 from lwd.sample.settings import SampleConfig
 
 
@@ -30,23 +29,19 @@ class SampleStream:
         settings, checkpoint, engine = config.sample, config.sample.checkpoint, Engine(config.compute)
         if checkpoint is None:
             raise UserError("sample.checkpoint: name the checkpoint to sample from")
-        model, schedule = load_checkpoint_model(checkpoint)
-        check_fit(checkpoint, model, config)
+        sampler = open_sampler(config, checkpoint, engine)
         decoder = decoder_of(config, engine.device)
         if decoder is None:
             raise UserError(f"{config.data_path}: no decoder is known; set sample.decoder.path to the VAE's weights")
         self._decoder, self._layout = decoder, config.layout
         self._shards = config.shards("train", features=False)
-        guidance = load_guidance(settings.guidance, schedule, engine)
-        if guidance is not None:
-            guidance.wrap(model, config.layout)  # refuses what does not fit before anything is computed
-        recipe = recipe_of(config, checkpoint, schedule)
-        self._sampler = Sampler(engine.place(model), schedule, settings, guidance, engine.autocast)
-        self._seeds, self._labels = self._sampler.seeds(), class_labels(settings, model)
+        recipe = recipe_of(config, checkpoint, sampler.schedule)
+        self._sampler = sampler
+        self._seeds, self._labels = sampler.seeds(), class_labels(settings, sampler.model)
         self._hash = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
         self.name = str(checkpoint)
         self.labels: Tensor | None = self._labels
-        self.facts: Mapping[str, Any] = {"checkpoint": str(checkpoint), "schedule": schedule.hash()}
+        self.facts: Mapping[str, Any] = {"checkpoint": str(checkpoint), "schedule": sampler.schedule.hash()}
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -55,8 +50,7 @@ class SampleStream:
     def read(self, rows: Tensor) -> Tensor:
         """Sample, decode: rows (n,) -> uint8 (n, 3, H, W), on the CPU."""
         samples = self._sampler.sample(self._labels[rows], self._seeds[rows], lambda done: None)
-        images = self._decoder.decode(self._shards.destandardise(samples.latents), self._layout)
-        return to_uint8(images.float()).expand(-1, 3, -1, -1).cpu()
+        return decode_rgb(self._decoder, self._shards.destandardise(samples.latents), self._layout)
 
     def fingerprint(self) -> str:
         """Of every setting and of the weights."""

@@ -312,6 +312,8 @@ def test_data_without_a_manifest_needs_a_decoder(config, trained, data, tmp_path
         sample.run(config(f"data.path={bare}", f"sample.checkpoint={converted}"))
     with pytest.raises(UserError, match=r"sample.decoder.group: 'x' is not one of"):
         sample.run(config(f"data.path={bare}", f"sample.checkpoint={converted}", "sample.decoder={group: x, path: y}"))
+    with pytest.raises(UserError, match=r"sample.decoder.group: 0 groups have the VAE's 32 channels; name one"):
+        sample.run(config(f"data.path={bare}", f"sample.checkpoint={converted}", "sample.decoder={path: y}"))
 
 
 @pytest.mark.parametrize(

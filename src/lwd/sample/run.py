@@ -190,9 +190,15 @@ def decoder_of(config: SampleConfig, device: torch.device) -> Decoder | None:
     """The decoder by config, else by manifest; None where only latents are wanted and there is none."""
     chosen = config.sample.decoder
     if chosen is not None:
-        if chosen.group not in config.layout.names:
-            raise UserError(f"sample.decoder.group: {chosen.group!r} is not one of {list(config.layout.names)}")
-        return Decoder(chosen.group, SDVAE.load(chosen.path, device))
+        fitting = [group.name for group in config.groups if group.channels == SDVAE.channels]
+        if chosen.group is None and len(fitting) != 1:
+            raise UserError(
+                f"sample.decoder.group: {len(fitting)} groups have the VAE's {SDVAE.channels} channels; name one"
+            )
+        group = chosen.group or fitting[0]
+        if group not in config.layout.names:
+            raise UserError(f"sample.decoder.group: {group!r} is not one of {list(config.layout.names)}")
+        return Decoder(group, SDVAE.load(chosen.path, device))
     if (config.data_path / MANIFEST).is_file():
         return load_decoder(config.data_path, device)
     if set(config.sample.formats) != {"latents"}:

@@ -62,7 +62,8 @@ class GuidanceSettings(Config):
 class DecoderSettings(Config):
     """An SD-VAE for data whose manifest names no decoder, such as SFD's released latents."""
 
-    group: str = "tex"
+    group: str | None = None
+    """None: the only one with as many channels as the VAE has."""
     path: str
     """A released .ckpt, a diffusers folder, or a Hub id."""
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from lwd import train
 from lwd.cli import app
 from lwd.models import LightningDiT, load_model
-from lwd.sample.run import load_checkpoint_model
+from lwd.sample.checkpoints import load_checkpoint_model
 from lwd.schedules import Schedule
 
 

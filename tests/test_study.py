@@ -44,8 +44,9 @@ MINIATURE = (
     "study.weak.steps=2",
     "study.solvers.heun5.steps=1",
     "study.cells={trained: {encoder: trained, budgets: [2, 4], guided: true, solvers: [heun5], probe_seeds: [1], "
-    "probe_lengths: [2], weaker: [4], variants: [synchronous, offset, learned-stop, collapsed]}, "
-    "free: {encoder: semvae, conditional: false, budgets: [2], variants: [synchronous, learned-exact]}, "
+    "probe_lengths: [2], weaker: [4], stronger: [3], variants: [synchronous, offset, learned-stop, collapsed]}, "
+    "free: {encoder: semvae, conditional: false, budgets: [2], variants: [synchronous, learned-exact], "
+    "changes: {model: {depth: 3}}}, "
     "random: {encoder: random, budgets: [2], variants: [synchronous]}, "
     "poor: {encoder: poor, budgets: [2], variants: [synchronous]}}",
 )
@@ -97,11 +98,14 @@ def test_probes_and_their_schedules(done: Path) -> None:
     probes = read(done, "probes")
     names = {r["probe"] for r in probes if r["cell"] == "trained"}
     swept = {"sweep/lambda-0.05", "sweep/lambda-0.1"}
-    assert names == {*swept, "exact", "seed-1", "steps-2", "weaker-4"}
+    assert names == {*swept, "exact", "seed-1", "steps-2", "weaker-4", "exact-weaker-4", "stronger-3"}
     by_name = {r["probe"]: r for r in probes if r["cell"] == "trained"}
     assert by_name["sweep/lambda-0.05"]["chosen"] and not by_name["sweep/lambda-0.1"]["chosen"]
     assert by_name["weaker-4"]["lambda"] == 0.05 / 4 and by_name["seed-1"]["seed"] == 1
-    assert by_name["exact"]["jacobian"] == "exact" and by_name["steps-2"]["steps"] == 2
+    assert by_name["exact-weaker-4"]["lambda"] == 0.05 / 4 and by_name["stronger-3"]["lambda"] == 0.05 * 3
+    jacobians = {"exact": "exact", "exact-weaker-4": "exact", "weaker-4": "stop", "stronger-3": "stop"}
+    assert {name: by_name[name]["jacobian"] for name in jacobians} == jacobians
+    assert by_name["steps-2"]["steps"] == 2
     collapsed = Schedule.load(done / "results" / "schedules" / "trained" / "collapsed.json")
     times, rates = collapsed(torch.tensor([0.5]))
     torch.testing.assert_close(times, torch.tensor([[0.5**5, 0.5]]))
@@ -140,10 +144,10 @@ def test_the_page_keeps_what_other_presets_wrote(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", ["cpu", "gpu"])
 def test_the_presets_have_the_whole_design_where_it_counts(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = load(design.StudyConfig, FOLDER / f"{preset}.yaml")
+    config = load(design.StudyConfig, FOLDER / "presets" / f"{preset}.yaml")
     monkeypatch.setattr(design, "_has_schedule", lambda *_: True)
     main = [m for m in design.measurements(config) if m.run.cell == config.study.main and not m.guided and not m.solver]
-    assert len(main) == 6 * 3 * 4  # variants, seeds, budgets
+    assert len(main) == 7 * 3 * 4  # variants, seeds, budgets
     for measurement in design.measurements(config):
         one = design.sample_config(config, measurement)
         assert measurement.steps in one.train.checkpoint_steps and one.sample.seed == one.seed == measurement.run.seed
@@ -154,7 +158,7 @@ def test_the_presets_have_the_whole_design_where_it_counts(preset: str, monkeypa
 def test_wrong_names_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for wrong in ("study.main=nowhere", "study.cells.random.encoder=nowhere", "study.cells.random.variants=[nowhere]"):
         with pytest.raises(UserError, match="'nowhere' is not one of"):
-            load(design.StudyConfig, FOLDER / "cpu.yaml", [wrong])
+            load(design.StudyConfig, FOLDER / "presets" / "cpu.yaml", [wrong])
     assert study.main(["--preset", "cpu", "--output", str(tmp_path), "study.main=nowhere"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 

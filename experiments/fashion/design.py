@@ -45,7 +45,11 @@ class CellSettings(Config):
     probe_lengths: tuple[PositiveInt, ...] = ()
     """Further lengths of it."""
     weaker: tuple[PositiveFloat, ...] = ()
-    """Probes at so many times less than the weakest stable lambda, run to their full length."""
+    """Probes at so many times less than the weakest stable lambda, with either Jacobian, run to their full length."""
+    stronger: tuple[PositiveFloat, ...] = ()
+    """Probes at so many times that lambda; their schedules are stronger-TIMES.json."""
+    changes: dict[str, Any] = Field(default_factory=dict)
+    """Of the experiment, in this cell: its network, for instance."""
 
 
 class WeakSettings(Config):
@@ -131,6 +135,14 @@ def encoder_config(study: StudyConfig, name: str) -> Experiment:
     return parse(Experiment, merge(_plain(study), changes), f"study.encoders.{name}")
 
 
+def encoders(study: StudyConfig) -> list[str]:
+    """The encoders that some cell uses, and those on whose features another's SemVAE is trained."""
+    known = study.study.encoders
+    used = {cell.encoder for cell in study.study.cells.values()}
+    used |= {base for name in used if (base := known[name].semvae_of) is not None}
+    return [name for name in known if name in used]
+
+
 def semvae_folder(study: StudyConfig, name: str) -> Path:
     """Where `lwd semvae` leaves the encoder's model."""
     return study.output / "encoders" / name / "semvae" / "model"
@@ -141,9 +153,10 @@ def cell_config(study: StudyConfig, name: str) -> Experiment:
     cell = study.study.cells[name]
     encoder = encoder_config(study, cell.encoder)
     changes: dict[str, Any] = {"output": study.output / "cells" / name, "data": {"path": encoder.data_path}}
+    changes = merge(cell.changes, changes)
     if not cell.conditional:
         never = {"label_dropout": 1.0}
-        changes |= {"probe": never, "train": never, "sample": {"labels": "null"}}
+        changes = merge(changes, {"probe": never, "train": never, "sample": {"labels": "null"}})
     return parse(Experiment, merge(encoder.model_dump(), changes), f"study.cells.{name}")
 
 

@@ -55,7 +55,9 @@ def learn(study: StudyConfig) -> None:
     run_jobs(run_extra, extra, "further probes", study.probe.steps, processes, show)
     for name, config in configs.items():
         collapsed(config).save(schedule_file(study, name, COLLAPSED))
-        found = {STOP: config.output / "schedule.json", EXACT: config.output / "probes" / "exact" / "schedule.json"}
+        stronger = [f"stronger-{by:g}" for by in study.study.cells[name].stronger]
+        found = {STOP: config.output / "schedule.json"}
+        found |= {kind: config.output / "probes" / kind / "schedule.json" for kind in (EXACT, *stronger)}
         for kind, path in found.items():
             target = schedule_file(study, name, kind)
             if chosen[name] is None:
@@ -91,7 +93,9 @@ def extras(study: StudyConfig, cell: str, chosen: float | None) -> list[Extra]:
     at = {"kinetic_weight": chosen}
     lengths = {f"steps-{n}": at | {"steps": n, "burn_in": n // 2} for n in settings.probe_lengths}
     weaker = {f"weaker-{by:g}": {"kinetic_weight": chosen / by} for by in settings.weaker}
-    changes = {EXACT: at | {"jacobian": "exact"}} | lengths | weaker
+    stronger = {f"stronger-{by:g}": {"kinetic_weight": chosen * by} for by in settings.stronger}
+    exact = {EXACT: at} | {f"{EXACT}-{name}": each for name, each in weaker.items()}
+    changes = {name: each | {"jacobian": EXACT} for name, each in exact.items()} | lengths | weaker | stronger
     found = [Extra(config, name, config.seed, each) for name, each in changes.items()]
     return found + [Extra(config, f"seed-{seed}", seed, at) for seed in settings.probe_seeds]
 

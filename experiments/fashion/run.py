@@ -10,6 +10,7 @@ from design import (
     Measurement,
     StudyConfig,
     encoder_config,
+    encoders,
     measurements,
     run_config,
     runs,
@@ -31,9 +32,8 @@ Row = dict[str, Any]
 
 def encode_all(study: StudyConfig) -> None:
     """The latents of every encoder; SemVAEs come after the encoder on whose features they are trained."""
-    encoders = study.study.encoders
     for later in (False, True):
-        names = [name for name, one in encoders.items() if (one.semvae_of is not None) == later]
+        names = [name for name in encoders(study) if (study.study.encoders[name].semvae_of is not None) == later]
         jobs = [(study, name) for name in names]
         run_jobs(_encode, jobs, "encode", study.encode.encoder_steps, study.compare.processes, study.compute.progress)
 
@@ -50,7 +50,7 @@ def _encode(job: tuple[StudyConfig, str]) -> None:
 
 def semantics_rows(study: StudyConfig) -> list[Row]:
     """A row for every encoder: how much of the texture its semantics explain."""
-    return [_explained(study, name) for name in study.study.encoders]
+    return [_explained(study, name) for name in encoders(study)]
 
 
 def _explained(study: StudyConfig, name: str) -> Row:

@@ -34,6 +34,7 @@ from run import encode_all, measure_all, measured_rows, semantics_rows, train_al
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+PRESETS = HERE / "presets"
 STAGES: dict[str, Callable[[StudyConfig], Any]] = {
     "encode": encode_all,
     "semantics": semantics_rows,
@@ -47,7 +48,7 @@ PAGE = "page"
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", required=True, choices=sorted(path.stem for path in HERE.glob("*.yaml")))
+    parser.add_argument("--preset", required=True, choices=sorted(path.stem for path in PRESETS.glob("*.yaml")))
     parser.add_argument("--output", type=Path, help="where runs lie; the preset's own unless given")
     parser.add_argument("--results", type=Path, help="default: experiments/fashion/results/PRESET")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     output = [f"output={options.output}"] if options.output else []
     try:
-        study = load(StudyConfig, HERE / f"{options.preset}.yaml", [*output, *options.overrides])
+        study = load(StudyConfig, PRESETS / f"{options.preset}.yaml", [*output, *options.overrides])
         for name, stage in STAGES.items():
             if options.only in (None, name):
                 say(f"study {options.preset}: {name}", study.compute.progress)

@@ -177,7 +177,8 @@ def test_the_limit_is_that_of_a_parabola_in_one_over_n() -> None:
     line = 2 * limit.values[0] - limit.values[1]
     assert limit.standard_error == pytest.approx((0.5**2 + (wanted - line) ** 2) ** 0.5, rel=1e-6)
     unknown = extrapolate(x, reference, 4, None, 0, torch.device("cpu"))
-    assert unknown is not None and unknown.standard_error is None and unknown.infinity == limit.infinity
+    assert unknown is not None and unknown.standard_error is None
+    assert unknown.infinity == pytest.approx(limit.infinity, rel=1e-9)  # LAPACK rounds by how memory is aligned
 
 
 def test_no_extrapolation_from_too_few() -> None:

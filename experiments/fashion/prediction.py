@@ -1,0 +1,145 @@
+"""What the probe should find if the latents were Gaussian: closed forms from their means and covariance alone.
+
+With x1 of covariance S (within classes, where the network sees them), noise x0, local times A = diag(t), B = I - A:
+Cov z = A S A + B^2, Cov(u, z) = S A - B, so that the ideal velocity's loss is diag(S + I - Cov(u, z) Cov(z)^-1 Cov(z, u))
+and its energy the rest. Both are tabulated over the two local times; Algorithm 1 is then run on them with the expectation
+of every gradient, as tests/probe/test_probe.py does on Gaussian data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.polynomial import chebyshev
+from scipy.linalg import cholesky, solve_triangular
+from torch import Tensor
+
+from design import StudyConfig, cell_config, encoders
+from lwd.data import LatentShards
+from lwd.experiment import Experiment
+from lwd.files import read_json, write_json
+from lwd.flow import group_factors
+from lwd.probe.early import curve_distance
+from lwd.probe.search import Bisection, weakest_stable
+from lwd.runtime.progress import progress_bar
+from lwd.schedules import PolynomialCurve
+from lwd.schedules.collapse import distance
+
+GLOBAL_TIMES, NODES = 24, 25
+"""Midpoints of global time, and Chebyshev nodes of the follower's local time."""
+FLOOR = 1e-6
+"""Added to the variances: a latent entry that is constant has none."""
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """Of follower and leader (in this order): what Eq. 38 needs at the leader's time tau_j and the follower's time a.
+
+    Chebyshev coefficients over a in [0, 1], (J, K, 2): ``risk`` the ideal losses, group means; ``energy`` E|v|^2.
+    ``factors``: the groups' weights in the loss under the reduction.
+    """
+
+    tau: Tensor
+    risk: Tensor
+    energy: Tensor
+    factors: Tensor
+
+    def at(self, table: Tensor, a: Tensor) -> Tensor:
+        """A table's values (J, 2) at follower times a (J,), differentiable in a."""
+        return torch.einsum("jk,jkg->jg", _basis(a, table.shape[1]), table)
+
+
+def surfaces(config: Experiment, conditional: bool, images: int) -> Surfaces:
+    """Tabulate the latents of an experiment with one group beside the leader."""
+    layout, leader = config.layout, config.leader
+    shards = LatentShards(config.data_path / "train", layout, flip=False, features=False)
+    count = min(images, len(shards))
+    batch = shards.read(torch.arange(count) * len(shards) // count)
+    groups = layout.split(batch.x1)
+    (follower,) = [name for name in layout.names if name != leader]
+    x = torch.cat([groups[follower].flatten(1), groups[leader].flatten(1)], 1).double().numpy()
+    labels = batch.labels.numpy() if conditional else np.zeros(count, dtype=np.int64)
+    means = np.stack([x[labels == k].mean(0) for k in range(labels.max() + 1)])
+    centred = x - means[labels]
+    cov = centred.T @ centred / count + FLOOR * np.eye(x.shape[1])
+    weights = dict(zip(layout.names, group_factors(layout, config.probe.reduction), strict=True))
+    return tabulate(
+        cov, (means[labels] ** 2).mean(0), groups[follower][0].numel(), [weights[follower], weights[leader]]
+    )
+
+
+def tabulate(cov: Any, mean_square: Any, followers: int, factors: Sequence[float]) -> Surfaces:
+    """cov (n, n) and squared means (n,) of entries, the first ``followers`` of them the follower's."""
+    tau = (np.arange(GLOBAL_TIMES) + 0.5) / GLOBAL_TIMES
+    nodes = (chebyshev.chebpts1(NODES) + 1) / 2
+    own = np.arange(len(cov)) < followers
+    values = np.empty((2, GLOBAL_TIMES, NODES, 2))
+    with progress_bar("Gaussian prediction", GLOBAL_TIMES * NODES, 0) as advance:
+        for j, b in enumerate(tau):
+            for k, a in enumerate(nodes):
+                explained = _explained(cov, np.where(own, a, b))
+                parts = cov.diagonal() + 1 - explained, mean_square + explained
+                values[:, j, k] = [[part[own].mean(), part[~own].mean()] for part in parts]
+                advance(1)
+    fit = np.linalg.inv(chebyshev.chebvander(2 * nodes - 1, NODES - 1))
+    risk, energy = torch.from_numpy(np.einsum("km,sjmg->sjkg", fit, values))
+    return Surfaces(torch.from_numpy(tau), risk, energy, torch.tensor(factors, dtype=torch.float64))
+
+
+def probe_closed_form(s: Surfaces, config: Experiment, weight: float, jacobian: str) -> PolynomialCurve:
+    """Algorithm 1 with ideal denoisers and exact expectations: rho averaged after burn-in."""
+    settings = config.probe
+    curve = PolynomialCurve(settings.degree).double()
+    optimizer = torch.optim.AdamW(curve.parameters(), lr=settings.rho_lr, weight_decay=0.0)
+    kept = []
+    for step in range(settings.steps):
+        t, rate = curve(s.tau)
+        rates = torch.stack([rate, torch.ones_like(rate)], 1)
+        omega = rates.detach() if jacobian == "stop" else rates
+        flow, kinetic = (omega * s.at(s.risk, t)) @ s.factors, (rates.square() * s.at(s.energy, t)).sum(1)
+        optimizer.zero_grad()
+        (flow + weight * kinetic).mean().backward()
+        optimizer.step()
+        if step >= settings.burn_in:
+            kept.append(curve.rho.detach().clone())
+    return PolynomialCurve.from_rho(torch.stack(kept).mean(0).float()).requires_grad_(False)
+
+
+def drives(s: Surfaces, degree: int) -> dict[str, float]:
+    """How the terms of Eq. 38 change, per unit, as the synchronous schedule is moved towards tau^(degree + 1).
+
+    own: the follower's loss by its own time; help: by the leader's, as the exact Jacobian has it (the change of
+    measure turns the follower's own slope into the leader's); harm: the leader's loss by the follower's time;
+    kinetic: Eq. 37. Negative drives towards collapse: own + harm with the stop-gradient, help + harm without.
+    """
+    move = s.tau ** (degree + 1) - s.tau
+    rate = (degree + 1) * s.tau**degree - 1
+    a = s.tau.clone().requires_grad_()
+    slopes = [torch.autograd.grad(s.at(s.risk, a)[:, g].sum(), a)[0] for g in (0, 1)]
+    own, harm = (float((f * slope * move).mean()) for f, slope in zip(s.factors, slopes, strict=True))
+    exact = own + float((s.factors[0] * s.at(s.risk, s.tau)[:, 0] * rate).mean())
+    energies = s.at(s.energy, a).sum(1)
+    (slope,) = torch.autograd.grad(energies.sum(), a)
+    kinetic = float((slope * move).mean() + (2 * rate * s.at(s.energy, s.tau)[:, 0]).mean())
+    return {"own": own, "help": exact, "harm": harm, "kinetic": kinetic}
+
+
+def _explained(cov: Any, times: Any) -> Any:
+    """diag(Cov(u, z) Cov(z)^-1 Cov(z, u)) (n,) at the entries' local times (n,)."""
+    scaled = cov * times
+    factor = cholesky(times[:, None] * scaled + np.diag((1 - times) ** 2), lower=True)
+    cross = scaled - np.diag(1 - times)
+    return (solve_triangular(factor, cross.T, lower=True) ** 2).sum(0)
+
+
+def _basis(a: Tensor, count: int) -> Tensor:
+    """Chebyshev polynomials T_0 ... T_(count - 1) of 2 a - 1: (J,) -> (J, count), by their recurrence."""
+    x = 2 * a - 1
+    basis = [torch.ones_like(x), x]
+    while len(basis) < count:
+        basis.append(2 * x * basis[-1] - basis[-2])
+    return torch.stack(basis, 1)

@@ -29,12 +29,14 @@ from lwd.runtime.ema import EMA
 from lwd.runtime.engine import Engine
 from lwd.runtime.logging import Metric
 from lwd.runtime.optim import adamw
+from lwd.runtime.pictures import Pictures
 from lwd.runtime.posthoc import SNAPSHOTS, PosthocEMA, SigmaRel
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
 from lwd.runtime.watch import Work, by_local_time
 from lwd.schedules import Schedule
 from lwd.train.heldout import HeldOut
+from lwd.train.preview import Drawing, Preview
 
 
 class ScheduleChoice(Config):
@@ -92,13 +94,6 @@ class TrainSettings(Config):
         return self.model_dump(mode="json", exclude=ignored)
 
 
-Preview = Callable[[LightningDiT, Schedule, Path | None], None]
-"""Draws samples of a network under a schedule into a file.
-
-Every process calls it at the same steps, since a network may be spread over them; all but the main one with None.
-"""
-
-
 class TrainConfig(RunConfig):
     """Everything `run` reads."""
 
@@ -147,7 +142,7 @@ class TrainTask:
         settings: TrainSettings,
         heldout: HeldOut | None = None,
         shard: Callable[..., None] = lambda *models: None,
-        preview: Callable[[LightningDiT, int], None] = lambda model, step: None,
+        preview: Callable[[LightningDiT, int], None] | None = None,
     ) -> None:
         self.module = objective
         self.ema = EMA(objective.model, settings.ema_decay)
@@ -161,7 +156,7 @@ class TrainTask:
         """Move the averages; draw samples of the one and measure it where that is due."""
         self.ema.update()
         self.posthoc.update(step)
-        if self._due(step, self._settings.preview_every):
+        if self._preview is not None and self._due(step, self._settings.preview_every):
             self._preview(self.ema.model, step)
         if self._heldout is not None and self._due(step, self._settings.heldout_every):
             return self._heldout.measure(self.ema.model)
@@ -224,13 +219,17 @@ def run(config: TrainConfig, preview: Preview | None = None) -> Path:
         config.check_labels(held)
         heldout = HeldOut(held, schedule, settings.reduction, settings.batch, config.seed, engine)
 
-    def draw_preview(average: LightningDiT, step: int) -> None:
-        file = folder / "previews" / f"step-{step:08d}.png"
-        if preview is not None:
-            preview(average, schedule, file if engine.is_main else None)
+    pictures, drawing = Pictures(folder), None
+    if preview is not None and settings.preview_every:
+        drawing = Drawing(preview, schedule, pictures, engine)
+        drawing.check()
+
+    def on_start() -> None:
+        pictures.start()
+        write_run_files(config, folder)
 
     objective = DenoiserObjective(model, schedule, settings, config.seed)
-    task = TrainTask(objective, settings, heldout, engine.shard, draw_preview)
+    task = TrainTask(objective, settings, heldout, engine.shard, drawing)
     recipe = config.recipe(train=settings.recipe(), schedule=schedule.hash())
     return engine.fit(
         task,
@@ -239,7 +238,7 @@ def run(config: TrainConfig, preview: Preview | None = None) -> Path:
         folder=folder,
         recipe=recipe,
         title=f"train {settings.name}",
-        on_start=lambda: write_run_files(config, folder),
+        on_start=on_start,
         work=Work(settings.batch, training_flops(model, project=shards.feature_dim is not None)),
         at_block=task.at_block,
         snapshot=task.snapshot,

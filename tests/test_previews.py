@@ -164,7 +164,7 @@ def test_a_decoder_that_cannot_work_is_found_before_the_first_step(experiment, t
     (tmp_path / "data" / "manifest.json").write_text(json.dumps(manifest))
     data = experiment.data.model_copy(update={"path": tmp_path / "data"})
     config = training(experiment.model_copy(update={"data": data}), tmp_path / "run", preview_every=8)
-    with pytest.raises(UserError, match="train.preview_every: .*KeyError: 'pixels'"):
+    with pytest.raises(UserError, match=r"train\.preview_every: .*KeyError: 'pixels'"):
         train.run(config, SamplePreview(config))
     assert not (tmp_path / "run").exists()
 

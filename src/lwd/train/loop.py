@@ -30,7 +30,7 @@ from lwd.runtime.engine import Engine
 from lwd.runtime.logging import Metric
 from lwd.runtime.optim import adamw
 from lwd.runtime.pictures import Pictures
-from lwd.runtime.posthoc import SNAPSHOTS, PosthocEMA, SigmaRel
+from lwd.runtime.posthoc import SNAPSHOTS, PosthocEMA, SigmaRel, SnapshotType
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
 from lwd.runtime.watch import Work, by_local_time
@@ -63,6 +63,8 @@ class TrainSettings(Config):
     """Widths sigma_rel of power-function averages tracked beside it, e.g. [0.05, 0.1]; `lwd ema` makes any other."""
     posthoc_every: PositiveInt = 10_000
     """Steps between two of their snapshots, which are kept for good in OUTPUT/train/NAME/posthoc; one at the end."""
+    posthoc_dtype: SnapshotType = "float32"
+    """Of the weights in them; float16 takes half the disk and rounds what `lwd ema` makes of them (docs/ema.md)."""
     corrected: bool = True
     """Weight each group's loss by t_g' (Eq. 33); SFD's own objective does not."""
     time_distribution: TimeDistribution = "uniform"
@@ -87,7 +89,7 @@ class TrainSettings(Config):
 
     def recipe(self) -> dict[str, Any]:
         """What decides the result, for `RunConfig.recipe`."""
-        ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every"}
+        ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every", "posthoc_dtype"}
         ignored |= {"preview_every", "preview_images"}
         if not self.posthoc_ema:  # as in checkpoints of before there were any
             ignored.add("posthoc_ema")
@@ -185,7 +187,8 @@ class TrainTask:
         if not self.posthoc.averages or not self._due(step, self._settings.posthoc_every):
             return {}
         config = model_files(self.module.model, ".")[f"./{CONFIG}"]
-        return {**self.posthoc.files("."), CONFIG: config, "schedule.json": self.module.schedule.to_json()}
+        averages = self.posthoc.snapshot(self._settings.posthoc_dtype)
+        return {**averages, CONFIG: config, "schedule.json": self.module.schedule.to_json()}
 
     def load(self, folder: Path) -> None:
         """What `files` holds."""

@@ -129,8 +129,8 @@ def test_other_widths_against_the_whole_trajectory(width, step, bound):
     assert misfit(parts, times, widths, step, width) == pytest.approx(measured, rel=0.15)  # steps against continuous
 
 
-# What docs/ema.md says, within what 20 weights scatter: half a float16 step of each weight, 2e-4 of its size in the mean,
-# times the root of the summed squares of the coefficients, which is 1 or less from the tracked widths on and 5.6 at 0.03.
+# What docs/ema.md says, within what 20 weights scatter: a float16 rounding, 2e-4 of a weight's size on average, times
+# the root of the coefficients' summed squares, which is 1 or less at the tracked widths and above, and 5.6 at 0.03.
 @pytest.mark.parametrize(
     ("width", "least", "most"),
     [

@@ -1,6 +1,12 @@
 """Pictures of a run under way: where and when they appear, what they show, and that they change nothing."""
 
+import copy
+import errno
+import json
+import os
 import shutil
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,8 +23,10 @@ from lwd.previews import SamplePreview
 from lwd.report import save_probe_curves
 from lwd.report.theme import COLOURS, css, stand_in
 from lwd.runtime.checkpoint import find_checkpoints
+from lwd.runtime.pictures import Pictures
 from lwd.sample import generate
 from lwd.schedules import PolynomialCurve, Schedule
+from lwd.train.preview import Drawing
 
 
 def training(experiment, folder, **changes):
@@ -75,12 +83,133 @@ def test_without_a_decoder_latents_are_shown(experiment, tmp_path):
         assert len(picture.getcolors(10**6)) > 50
 
 
-def test_a_preview_that_fails_ends_the_run(experiment, tmp_path):
-    (tmp_path / "train" / "learned").mkdir(parents=True)
-    (tmp_path / "train" / "learned" / "previews").write_text("in the way")
-    config = training(experiment, tmp_path, preview_every=3)
-    with pytest.raises(OSError, match="previews"):
+class DiskFull(SamplePreview):
+    """There is no room for the picture of step 3."""
+
+    def draw(self, latents, file):
+        if file.name == "step-00000003.png":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        super().draw(latents, file)
+
+
+class Diverged(SamplePreview):
+    """Samples that are NaN, also where global random numbers have been drawn before it shows."""
+
+    def sample(self, model, schedule):
+        torch.rand(3)
+        model = copy.deepcopy(model)
+        for parameter in model.parameters():
+            torch.nn.init.constant_(parameter, float("nan"))
+        return super().sample(model, schedule)
+
+
+class Broken(SamplePreview):
+    """A decoder with a problem of its own, whose message runs over lines."""
+
+    def draw(self, latents, file):
+        raise RuntimeError("cuDNN error:\n  not supported")
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause", "drawn"),
+    [
+        (DiskFull, "No space left on device", ["step-00000006.png", "step-00000008.png"]),
+        (Diverged, "sample 0 (label 0, seed 0): ", []),
+        (Broken, "(RuntimeError: cuDNN error: not supported)", []),
+    ],
+)
+def test_a_preview_that_fails_is_one_line_and_the_training_the_same(experiment, tmp_path, capsys, kind, cause, drawn):
+    plain = train.run(training(experiment, tmp_path / "plain"))
+    config = training(experiment, tmp_path / "drawn", preview_every=3)
+    capsys.readouterr()
+    end = train.run(config, kind(config))
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.startswith(
+        f"lwd: {end.parent / 'previews' / 'step-00000003.png'}: no picture ("
+    )
+    assert cause in said
+    assert sorted(path.name for path in end.parent.glob("previews/*")) == drawn
+    for name in ("model/model.safetensors", "ema/model.safetensors", "optimizer.safetensors"):
+        assert checksum(plain / name) == checksum(end / name)
+
+
+def test_a_probes_preview_that_fails_is_one_line_and_the_schedule_the_same(experiment, tmp_path, capsys):
+    plain = probe.run(probing(experiment, tmp_path / "plain"))
+    capsys.readouterr()
+
+    def preview(path, present, averaged, earlier):
+        raise MemoryError("no room")
+
+    drawn = probe.run(probing(experiment, tmp_path / "drawn", preview_every=4), preview=preview)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "step-00000004.png: no picture (MemoryError: no room); the run goes on" in said
+    assert plain.hash() == drawn.hash()
+
+
+@pytest.mark.parametrize("stage", ["train", "probe"])
+def test_a_file_in_the_way_is_found_before_the_first_step(experiment, tmp_path, stage):
+    folder = tmp_path / {"train": "train/learned", "probe": "probe"}[stage]
+    folder.mkdir(parents=True)
+    (folder / "previews").write_text("in the way")
+    config = {"train": training, "probe": probing}[stage](experiment, tmp_path, preview_every=3)
+    with pytest.raises(UserError, match="previews: is no folder"):
+        train.run(config, SamplePreview(config)) if stage == "train" else probe.run(config, preview=save_probe_curves)
+    assert names(folder) == ["previews"]
+
+
+def test_a_decoder_that_cannot_work_is_found_before_the_first_step(experiment, tmp_path):
+    shutil.copytree(experiment.data_path / "train", tmp_path / "data" / "train")
+    manifest = json.loads((experiment.data_path / "manifest.json").read_text())
+    manifest["texture"]["group"] = "pixels"
+    (tmp_path / "data" / "manifest.json").write_text(json.dumps(manifest))
+    data = experiment.data.model_copy(update={"path": tmp_path / "data"})
+    config = training(experiment.model_copy(update={"data": data}), tmp_path / "run", preview_every=8)
+    with pytest.raises(UserError, match=r"train\.preview_every: .*KeyError: 'pixels'"):
         train.run(config, SamplePreview(config))
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_of_an_earlier_run_do_not_stay(experiment, tmp_path):
+    config = training(experiment, tmp_path, preview_every=3)
+    end = train.run(config, SamplePreview(config))
+    train.run(training(experiment, tmp_path, preview_every=3, steps=10), SamplePreview(config))
+    assert names(end.parent / "previews") == [f"step-{step:08d}.png" for step in (3, 6, 8, 9, 10)]
+    compute = experiment.compute.model_copy(update={"resume": False})
+    train.run(training(experiment, tmp_path).model_copy(update={"compute": compute}))
+    assert names(end.parent / "previews") == []
+
+
+class Recording:
+    """A preview that notes its calls, and fails in one of them."""
+
+    def __init__(self, fails):
+        self.fails, self.calls = fails, []
+
+    def sample(self, model, schedule):
+        return self._note("sample")
+
+    def draw(self, latents, file):
+        self._note("draw")
+
+    def _note(self, call):
+        self.calls.append(call)
+        if call == self.fails:
+            raise RuntimeError("failed")
+
+
+@pytest.mark.parametrize("main", [True, False])
+@pytest.mark.parametrize("spread", [True, False])
+@pytest.mark.parametrize("fails", ["sample", "draw", None])
+def test_of_several_processes(tmp_path, capsys, main, spread, fails):
+    """Where the network is spread, all sample, and none goes on alone; else the main process does it all."""
+    engine = SimpleNamespace(compute=SimpleNamespace(shard=spread), world=2, is_main=main)
+    preview = Recording(fails)
+    draw = Drawing(preview, None, Pictures(tmp_path), engine)
+    ends = spread and fails == "sample"
+    with pytest.raises(RuntimeError, match="failed") if ends else nullcontext():
+        draw(None, 5)
+    assert preview.calls == ["sample"] * (main or spread) + ["draw"] * (main and fails != "sample")
+    assert capsys.readouterr().err.count("no picture") == (main and not ends and fails is not None)
 
 
 @pytest.mark.parametrize("stage", ["train", "probe"])

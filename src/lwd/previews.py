@@ -35,15 +35,21 @@ class SamplePreview:
 
     config: TrainConfig
 
-    def __call__(self, model: LightningDiT, schedule: Schedule, file: Path | None) -> None:
-        """Sample, on every process; write where ``file`` is given."""
+    def check(self) -> None:
+        """Load what decodes, and draw a real latent; raises what goes wrong."""
+        self._pictures(self._shards.read(torch.zeros(1, dtype=torch.int64)).x1)
+
+    def sample(self, model: LightningDiT, schedule: Schedule) -> Tensor:
+        """Standardised latents (N, C, H, W) on the CPU. Raises UserError where one is not finite."""
         count, classes = self.config.train.preview_images, model.num_classes
         places = torch.arange(count)
         labels = places * classes // count if count < classes else places % classes
         arguments = (model, schedule, model.layout, labels, places, model.input_size)
-        latents = generate(*arguments, solver="heun", steps=SOLVER_STEPS).latents.cpu()
-        if file is not None:
-            save_grid(self._pictures(latents), file, columns=math.ceil(math.sqrt(count)))
+        return generate(*arguments, solver="heun", steps=SOLVER_STEPS).latents.cpu()
+
+    def draw(self, latents: Tensor, file: Path) -> None:
+        """Write the grid of them."""
+        save_grid(self._pictures(latents), file, columns=math.ceil(math.sqrt(len(latents))))
 
     @cached_property
     def _shards(self) -> LatentShards:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from lwd.runtime.checkpoint import Files
@@ -126,6 +127,41 @@ def test_other_widths_against_the_whole_trajectory(width, step, bound):
     found = parts @ np.array([profile(t, gamma_of(w), 2000) for t, w in zip(times, widths, strict=True)])
     measured = np.linalg.norm(found - wanted) / np.linalg.norm(wanted)
     assert misfit(parts, times, widths, step, width) == pytest.approx(measured, rel=0.15)  # steps against continuous
+
+
+# What docs/ema.md says, within what 20 weights scatter: a float16 rounding, 2e-4 of a weight's size on average, times
+# the root of the coefficients' summed squares, which is 1 or less at the tracked widths and above, and 5.6 at 0.03.
+@pytest.mark.parametrize(
+    ("width", "least", "most"),
+    [
+        (0.03, 6e-4, 2e-3),
+        (0.05, 1e-4, 3e-4),
+        (0.08, 1e-4, 3e-4),
+        (0.1, 1e-4, 3e-4),
+        (0.15, 8e-5, 3e-4),
+        (0.2, 6e-5, 3e-4),
+    ],
+)
+def test_what_float16_costs(width, least, most):
+    theta, times, widths, stored = snapshots(2000, 50)
+    wanted = profile(2000, gamma_of(width), 2000) @ theta
+    found = coefficients(times, widths, 2000, width) @ stored.astype(np.float16).astype(np.float64)
+    assert least < np.sqrt(np.mean((found - wanted) ** 2) / np.mean(wanted**2)) < most
+
+
+def test_a_float16_snapshot_rounds_what_trains_and_nothing_else(tmp_path):
+    model = nn.Linear(3, 2)
+    model.bias.requires_grad_(False)
+    averages = PosthocEMA(model, (0.1,))
+    averages.update(1)
+    Files(averages.snapshot("float16")).copied().save(tmp_path)
+    stored = load_file(tmp_path / "sigma-0.1.safetensors")
+    assert stored["weight"].dtype == torch.float16
+    np.testing.assert_array_equal(stored["weight"].numpy(), model.weight.detach().numpy().astype(np.float16))
+    assert torch.equal(stored["bias"], model.bias)
+    assert torch.equal(averages.averages[0.1].model.weight, model.weight)
+    Files(averages.snapshot("float32")).copied().save(tmp_path)
+    assert torch.equal(load_file(tmp_path / "sigma-0.1.safetensors")["weight"], model.weight)
 
 
 def test_it_does_not_save_what_it_cannot_load(tmp_path):

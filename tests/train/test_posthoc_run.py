@@ -3,15 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from lwd import sample, train
 from lwd.cli import app
+from lwd.errors import UserError
 from lwd.files import read_json
 from lwd.models import load_model
 from lwd.runtime.checkpoint import find_checkpoints
-from lwd.runtime.posthoc import gamma_of
+from lwd.runtime.posthoc import coefficients, gamma_of
+from lwd.train.posthoc import mixture
 
 WIDTHS = (0.05, 0.1)
 FILES = {"sigma-0.05.safetensors", "sigma-0.1.safetensors", "config.json", "schedule.json", "state.json"}
@@ -94,6 +96,39 @@ def test_an_untracked_width_against_the_recorded_weights(run, tmp_path, monkeypa
     ours = moving(tmp_path / "out" / f"step-{step:08d}" / "ema")
     wanted = expected(history, width, step)
     assert difference(ours, wanted) < bound < 0.1 * difference(history[-1], history[0])
+
+
+def test_in_float16_on_half_the_disk(run, experiment, tmp_path):
+    """From snapshots of both types, since a run may go on with the other one; checkpoints stay exact.
+
+    Each average is off by 2^-11 of a weight at most, which adds up by the coefficients' sizes; and as above.
+    """
+    end, history = run
+    train.run(settings(experiment, tmp_path / "half", steps=10))
+    half = train.run(settings(experiment, tmp_path / "half", posthoc_dtype="float16"))
+    for name in (*(f"posthoc/sigma-{width}.safetensors" for width in WIDTHS), "ema/model.safetensors"):
+        assert (end / name).read_bytes() == (half / name).read_bytes()
+    snapshots = find_checkpoints(half.parent / "posthoc")
+    sizes = [(path / "sigma-0.1.safetensors").stat().st_size for path in snapshots.values()]
+    assert sizes[0] == sizes[1] and sizes[2] == sizes[3] and sizes[2] < 0.6 * sizes[0]
+    assert lwd("ema", half.parent, "--sigma-rel", 0.08, "--out", tmp_path / "out").exit_code == 0
+    mixed = tmp_path / "out" / "step-00000016" / "ema"
+    assert {tensor.dtype for tensor in load_file(mixed / "model.safetensors").values()} == {torch.float32}
+    assert torch.equal(load_model(mixed).state_dict()["pos_embed"], load_model(end / "ema").state_dict()["pos_embed"])
+    times, widths = zip(*((step, width) for step in snapshots for width in WIDTHS), strict=True)
+    parts = np.abs(coefficients(times, widths, 16, 0.08)).sum()
+    largest = max(tensor.abs().max().item() for tensor in history[-1])
+    off = difference(moving(mixed), expected(history, 0.08, 16))
+    assert 1e-5 < off < parts * 2**-11 * largest + 1e-4
+
+
+def test_what_is_not_finite_is_not_mixed(run, tmp_path):
+    file, key = tmp_path / "a.safetensors", "final_layer.linear.weight"
+    tensors = load_file(run[0] / "posthoc" / "sigma-0.1.safetensors")
+    tensors[key][0, 0] = float("inf")  # as float16 makes of what is past 65504
+    save_file(tensors, file)
+    with pytest.raises(UserError, match=rf"a\.safetensors.*'{key}' is not finite"):
+        mixture([file], [1.0])
 
 
 def test_what_it_writes_is_sampled_and_exported(run, experiment, tmp_path):

@@ -21,6 +21,7 @@ from lwd.runtime.checkpoint import Content, load_module, load_optimizer, load_te
 from lwd.runtime.engine import Engine
 from lwd.runtime.logging import Metric
 from lwd.runtime.optim import adamw
+from lwd.runtime.pictures import Pictures
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
 from lwd.runtime.watch import Work, by_local_time
@@ -189,6 +190,9 @@ def run(
     folder = folder or config.output / "probe"
     if settings.preview_every and preview is None:
         raise UserError("probe.preview_every: nothing was given to draw with; use `lwd probe`, or hand in a preview")
+    pictures = Pictures(folder)
+    if settings.preview_every:
+        pictures.check()
     engine = Engine(config.compute)
     shards = config.shards("train", features=False)
     config.check_labels(shards)
@@ -199,7 +203,12 @@ def run(
 
     def draw_preview(step: int, present: Schedule, averaged: Schedule | None, earlier: Sequence[Schedule]) -> None:
         if preview is not None and engine.is_main:
-            preview(folder / "previews" / f"step-{step:08d}.png", present, averaged, earlier)
+            with pictures.attempt(step):
+                preview(pictures.file(step), present, averaged, earlier)
+
+    def on_start() -> None:
+        pictures.start()
+        write_run_files(config, folder)
 
     task = ProbeTask(ProbeObjective(model, schedule, settings, config.seed), settings, draw_preview)
     recipe = config.recipe(probe=settings.model_dump(mode="json", exclude={"preview_every"}))
@@ -212,7 +221,7 @@ def run(
         folder=folder,
         recipe=recipe,
         title=f"probe, lambda {settings.kinetic_weight:g}",
-        on_start=lambda: write_run_files(config, folder),
+        on_start=on_start,
         work=Work(settings.batch, training_flops(model)),
     )
     averaged, more = (stopped.rho, stopped.provenance) if stopped else (task.averaged(), {})

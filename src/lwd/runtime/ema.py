@@ -33,6 +33,11 @@ class EMA(Generic[M]):
         moving = [(average, live) for average, live in pairs if live.requires_grad]
         return [average for average, _ in moving], [live for _, live in moving]
 
+    @property
+    def moving_names(self) -> set[str]:
+        """The names of all that trains; the rest is as in the first step."""
+        return {name for name, live in self._source.named_parameters() if live.requires_grad}
+
     @torch.no_grad()
     def update(self, decay: float | None = None) -> None:
         """average <- decay * average + (1 - decay) * weights, in one fused call; ``decay``: of this update alone."""

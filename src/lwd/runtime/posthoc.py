@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Generic, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from lwd.files import discard
 from lwd.runtime.checkpoint import Content, find_checkpoints, load_module
@@ -31,6 +32,9 @@ WIDEST = 12**-0.5
 
 SigmaRel = Annotated[float, Field(gt=0, lt=WIDEST)]
 """An average's width: the standard deviation of when its weights are from, as a share of the time trained."""
+
+SnapshotType = Literal["float32", "float16"]
+"""How a snapshot's weights are stored. Not bfloat16: no smaller than float16, and eight times coarser."""
 
 
 def gamma_of(sigma_rel: float) -> float:
@@ -90,13 +94,39 @@ class PosthocEMA(Generic[M]):
             average.update(power_decay(self._gammas[width], step))
 
     def files(self, folder: str) -> dict[str, Content]:
-        """What `load` reads, for a checkpoint or a snapshot."""
+        """What `load` reads, to the last bit."""
         return {f"{folder}/{file_of(width)}": average.model.state_dict() for width, average in self.averages.items()}
+
+    def snapshot(self, stored: SnapshotType) -> dict[str, Content]:
+        """What `lwd ema` reads: what trains in type ``stored``, the rest, which is the same in all, as it is."""
+        if stored == "float32":
+            return self.files(".")
+        return {
+            f"./{file_of(width)}": _Halved(average.model.state_dict(), average.moving_names)
+            for width, average in self.averages.items()
+        }
 
     def load(self, folder: Path) -> None:
         """Put back what `files` gave."""
         for width, average in self.averages.items():
             load_module(average.model, folder / file_of(width))
+
+
+class _Halved(Mapping[str, Tensor]):
+    """Tensors, of which those of ``names`` are in float16; one at a time, so that the device needs no room for all."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], names: Collection[str]) -> None:
+        self._tensors, self._names = tensors, names
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor = self._tensors[name]
+        return tensor.to(torch.float16) if name in self._names else tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def file_of(width: float) -> str:

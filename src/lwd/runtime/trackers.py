@@ -1,20 +1,28 @@
-"""Experiment trackers (TensorBoard, W&B, trackio) through Accelerate's classes, fed with the lines of the log."""
+"""Experiment trackers (TensorBoard, W&B, trackio) through Accelerate's classes: the log's lines, and the pictures."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, filter_trackers
+from PIL import Image
 
 from lwd.errors import UserError
+from lwd.runtime.pictures import Pictures
 
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 PROJECT = "lwd"
 """W&B's and trackio's project; a run in it has the name of its folder."""
+
+
+PICTURE = "preview"
+"""What a run's pictures are called there."""
 
 
 class Trackers:
@@ -30,15 +38,24 @@ class Trackers:
         for name in names:
             if not filter_trackers([name], folder):
                 raise UserError(f"compute.trackers: {name} is not installed; `pip install {name}`, or leave it out")
+        self._pictures = Pictures(folder)
         self._trackers = [_open(name, folder, first_step) for name in dict.fromkeys(names) if main]
         for tracker in self._trackers:
             tracker.store_init_configuration(dict(_settings(recipe)))
 
     def log(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """The lines of a block, step by step; a vector's entries are ``name/0``, ``name/1``, ..."""
+        """The lines of a block, step by step; a vector's entries are ``name/0``, ``name/1``, ...
+
+        The picture drawn at the end of a step goes with its line: W&B takes no step before the one it has, and a run
+        resumed behind the step does not draw it again, so TensorBoard must not hide it.
+        """
+        pictures = self._pictures.found() if self._trackers else {}
         for line in lines:
-            values = dict(_scalars(line))
+            values, done = dict(_scalars(line)), line["step"] + 1
             for tracker in self._trackers:
+                if done in pictures:
+                    with self._pictures.attempt(done):
+                        _show(tracker, pictures[done], line["step"])
                 tracker.log(values, step=line["step"])
 
     def close(self) -> None:
@@ -57,6 +74,18 @@ def _open(name: TrackerName, folder: Path, first_step: int) -> Any:
         tracker = kind(PROJECT, name=folder.name)
     tracker.start()
     return tracker
+
+
+def _show(tracker: Any, file: Path, step: int) -> None:
+    """Hand a picture over as uint8 RGB, (height, width, 3). Accelerate has no call for trackio's."""
+    with Image.open(file) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    if tracker.name == "tensorboard":
+        tracker.log_images({PICTURE: pixels[None]}, step=step, dataformats="NHWC")
+    elif tracker.name == "wandb":
+        tracker.log_images({PICTURE: [pixels]}, step=step)
+    else:
+        tracker.log({PICTURE: import_module("trackio").Image(pixels)}, step=step)
 
 
 def _scalars(line: Mapping[str, Any]) -> Iterator[tuple[str, float]]:

@@ -29,12 +29,14 @@ from lwd.runtime.ema import EMA
 from lwd.runtime.engine import Engine
 from lwd.runtime.logging import Metric
 from lwd.runtime.optim import adamw
-from lwd.runtime.posthoc import SNAPSHOTS, PosthocEMA, SigmaRel
+from lwd.runtime.pictures import Pictures
+from lwd.runtime.posthoc import SNAPSHOTS, PosthocEMA, SigmaRel, SnapshotType
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
 from lwd.runtime.watch import Work, by_local_time
 from lwd.schedules import Schedule
 from lwd.train.heldout import HeldOut
+from lwd.train.preview import Drawing, Preview
 
 
 class ScheduleChoice(Config):
@@ -61,6 +63,8 @@ class TrainSettings(Config):
     """Widths sigma_rel of power-function averages tracked beside it, e.g. [0.05, 0.1]; `lwd ema` makes any other."""
     posthoc_every: PositiveInt = 10_000
     """Steps between two of their snapshots, which are kept for good in OUTPUT/train/NAME/posthoc; one at the end."""
+    posthoc_dtype: SnapshotType = "float32"
+    """Of the weights in them; float16 takes half the disk and rounds what `lwd ema` makes of them (docs/ema.md)."""
     corrected: bool = True
     """Weight each group's loss by t_g' (Eq. 33); SFD's own objective does not."""
     time_distribution: TimeDistribution = "uniform"
@@ -85,18 +89,11 @@ class TrainSettings(Config):
 
     def recipe(self) -> dict[str, Any]:
         """What decides the result, for `RunConfig.recipe`."""
-        ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every"}
+        ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every", "posthoc_dtype"}
         ignored |= {"preview_every", "preview_images"}
         if not self.posthoc_ema:  # as in checkpoints of before there were any
             ignored.add("posthoc_ema")
         return self.model_dump(mode="json", exclude=ignored)
-
-
-Preview = Callable[[LightningDiT, Schedule, Path | None], None]
-"""Draws samples of a network under a schedule into a file.
-
-Every process calls it at the same steps, since a network may be spread over them; all but the main one with None.
-"""
 
 
 class TrainConfig(RunConfig):
@@ -147,7 +144,7 @@ class TrainTask:
         settings: TrainSettings,
         heldout: HeldOut | None = None,
         shard: Callable[..., None] = lambda *models: None,
-        preview: Callable[[LightningDiT, int], None] = lambda model, step: None,
+        preview: Callable[[LightningDiT, int], None] | None = None,
     ) -> None:
         self.module = objective
         self.ema = EMA(objective.model, settings.ema_decay)
@@ -161,7 +158,7 @@ class TrainTask:
         """Move the averages; draw samples of the one and measure it where that is due."""
         self.ema.update()
         self.posthoc.update(step)
-        if self._due(step, self._settings.preview_every):
+        if self._preview is not None and self._due(step, self._settings.preview_every):
             self._preview(self.ema.model, step)
         if self._heldout is not None and self._due(step, self._settings.heldout_every):
             return self._heldout.measure(self.ema.model)
@@ -190,7 +187,8 @@ class TrainTask:
         if not self.posthoc.averages or not self._due(step, self._settings.posthoc_every):
             return {}
         config = model_files(self.module.model, ".")[f"./{CONFIG}"]
-        return {**self.posthoc.files("."), CONFIG: config, "schedule.json": self.module.schedule.to_json()}
+        averages = self.posthoc.snapshot(self._settings.posthoc_dtype)
+        return {**averages, CONFIG: config, "schedule.json": self.module.schedule.to_json()}
 
     def load(self, folder: Path) -> None:
         """What `files` holds."""
@@ -224,13 +222,17 @@ def run(config: TrainConfig, preview: Preview | None = None) -> Path:
         config.check_labels(held)
         heldout = HeldOut(held, schedule, settings.reduction, settings.batch, config.seed, engine)
 
-    def draw_preview(average: LightningDiT, step: int) -> None:
-        file = folder / "previews" / f"step-{step:08d}.png"
-        if preview is not None:
-            preview(average, schedule, file if engine.is_main else None)
+    pictures, drawing = Pictures(folder), None
+    if preview is not None and settings.preview_every:
+        drawing = Drawing(preview, schedule, pictures, engine)
+        drawing.check()
+
+    def on_start() -> None:
+        pictures.start()
+        write_run_files(config, folder)
 
     objective = DenoiserObjective(model, schedule, settings, config.seed)
-    task = TrainTask(objective, settings, heldout, engine.shard, draw_preview)
+    task = TrainTask(objective, settings, heldout, engine.shard, drawing)
     recipe = config.recipe(train=settings.recipe(), schedule=schedule.hash())
     return engine.fit(
         task,
@@ -239,7 +241,7 @@ def run(config: TrainConfig, preview: Preview | None = None) -> Path:
         folder=folder,
         recipe=recipe,
         title=f"train {settings.name}",
-        on_start=lambda: write_run_files(config, folder),
+        on_start=on_start,
         work=Work(settings.batch, training_flops(model, project=shards.feature_dim is not None)),
         at_block=task.at_block,
         snapshot=task.snapshot,

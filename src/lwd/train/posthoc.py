@@ -63,16 +63,20 @@ def reconstruct(run: Path, width: float, step: int | None = None, out: Path | No
 
 
 def mixture(files: Sequence[Path], parts: Sequence[float]) -> dict[str, Tensor]:
-    """The sum of ``parts[i]`` times the tensors of ``files[i]``, in float64, tensor by tensor; in the files' type."""
+    """The sum of ``parts[i]`` times the tensors of ``files[i]``, in float64, tensor by tensor; as float32.
+
+    Raises UserError where a number is not finite.
+    """
     with ExitStack() as stack:
         opened = [stack.enter_context(safe_open(file, "pt")) for file in files]
         mixed = {}
         for key in opened[0].keys():  # noqa: SIM118 - it is no dict
-            first = opened[0].get_tensor(key)
-            total = torch.zeros_like(first, dtype=torch.float64)
+            total = torch.zeros_like(opened[0].get_tensor(key), dtype=torch.float64)
             for file, part in zip(opened, parts, strict=True):
                 total.add_(file.get_tensor(key), alpha=part)
-            mixed[key] = total.to(first.dtype)
+            if not torch.isfinite(total).all():
+                raise UserError(f"{files[-1]} or one before it: {key!r} is not finite; choose an earlier --step")
+            mixed[key] = total.float()
     return mixed
 
 

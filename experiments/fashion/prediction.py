@@ -31,6 +31,8 @@ from lwd.schedules.collapse import distance
 
 GLOBAL_TIMES, NODES = 24, 25
 """Midpoints of global time, and Chebyshev nodes of the follower's local time."""
+PATH = 50
+"""Midpoints of the way from the synchronous to the extremal schedule."""
 FLOOR = 1e-6
 """Added to the variances: a latent entry that is constant has none."""
 
@@ -110,22 +112,28 @@ def probe_closed_form(s: Surfaces, config: Experiment, weight: float, jacobian: 
 
 
 def drives(s: Surfaces, degree: int) -> dict[str, float]:
-    """How the terms of Eq. 38 change, per unit, as the synchronous schedule is moved towards tau^(degree + 1).
+    """What each term of Eq. 38 gains or loses while the synchronous schedule is moved straight to tau^(degree + 1).
 
-    own: the follower's loss by its own time; help: by the leader's, as the exact Jacobian has it (the change of
-    measure turns the follower's own slope into the leader's); harm: the leader's loss by the follower's time;
-    kinetic: Eq. 37. Negative drives towards collapse: own + harm with the stop-gradient, help + harm without.
+    own: the follower's loss by its own time. help: the follower's loss by the leader's time, into which the exact
+    Jacobian turns that (a change of measure). harm: the leader's loss by the follower's time. kinetic: Eq. 37.
+    Negative favours collapse: own + harm drives the stop-gradient's update, help + harm that of the exact Jacobian.
     """
-    move = s.tau ** (degree + 1) - s.tau
-    rate = (degree + 1) * s.tau**degree - 1
-    a = s.tau.clone().requires_grad_()
-    slopes = [torch.autograd.grad(s.at(s.risk, a)[:, g].sum(), a)[0] for g in (0, 1)]
-    own, harm = (float((f * slope * move).mean()) for f, slope in zip(s.factors, slopes, strict=True))
-    exact = own + float((s.factors[0] * s.at(s.risk, s.tau)[:, 0] * rate).mean())
-    energies = s.at(s.energy, a).sum(1)
-    (slope,) = torch.autograd.grad(energies.sum(), a)
-    kinetic = float((slope * move).mean() + (2 * rate * s.at(s.energy, s.tau)[:, 0]).mean())
-    return {"own": own, "help": exact, "harm": harm, "kinetic": kinetic}
+    move, change = s.tau ** (degree + 1) - s.tau, (degree + 1) * s.tau**degree - 1
+    totals = dict.fromkeys(("own", "help", "harm", "kinetic"), 0.0)
+    for way in ((torch.arange(PATH, dtype=torch.float64) + 0.5) / PATH).tolist():
+        a, rate = (s.tau + way * move).requires_grad_(), 1 + way * change
+        risks, energies = s.at(s.risk, a), s.at(s.energy, a)
+        follower, leader = (torch.autograd.grad(risks[:, g].sum(), a, retain_graph=True)[0] * move for g in (0, 1))
+        (energy,) = torch.autograd.grad((rate.square() * energies[:, 0] + energies[:, 1]).sum(), a)
+        step = {
+            "own": s.factors[0] * rate * follower,
+            "help": s.factors[0] * (rate * follower + change * risks[:, 0]),
+            "harm": s.factors[1] * leader,
+            "kinetic": energy * move + 2 * rate * change * energies[:, 0],
+        }
+        for name, values in step.items():
+            totals[name] += float(values.mean()) / PATH
+    return totals
 
 
 def _explained(cov: Any, times: Any) -> Any:

@@ -52,7 +52,7 @@ class EncodeSettings(Config):
     """Which images become which groups."""
 
     dataset: str = "digits"
-    """digits, fashion-mnist, or images on disk: class subfolders, a folder with labels.csv, or .tar files."""
+    """digits, fashion-mnist, emoji, or images on disk: class subfolders, a folder with labels.csv, or .tar files."""
     heldout: str | None = None
     """Held-out images on disk; the built-in data sets have their own."""
     size: int = Field(default=256, ge=8, le=4096)

@@ -48,7 +48,7 @@ def test_calls_agree_and_do_not_share_memory():
 
 
 def test_by_name():
-    assert set(DATASETS) == {"digits", "fashion-mnist"}
+    assert set(DATASETS) == {"digits", "fashion-mnist", "emoji"}
     assert torch.equal(load("digits", "heldout")[0], digits("heldout")[0])
     with pytest.raises(UserError, match=r"unknown data set 'digit'; did you mean 'digits'\?"):
         load("digit", "train")

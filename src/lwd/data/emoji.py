@@ -65,7 +65,7 @@ IGNORED = frozenset({"200D", "FE0F", "2640", "2642", "27A1"})
 
 
 def emoji(split: Split) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, 32, 32) float32 in [-1, 1] on white, labels (N,) int64, places in `CLASSES`; N is 6 304 or 1 258.
+    """Images (N, 3, 32, 32) float32 in [-1, 1] on white, labels (N,) int64, places in `CLASSES`; N is 6 500 or 1 062.
 
     Raises UserError if `import_packages` has not been there, or its copy is damaged.
     """

@@ -327,12 +327,14 @@ def test_families() -> None:
 
 
 def test_held_out_families_and_twins() -> None:
-    """Families a, b, ..., of label 0 but for the last; c and g share a picture, so g's go where c's go."""
+    """Families a, b, ..., of label 0 but for the last; those that share a picture count as one."""
     families = list("abacdefghhij")
     images = torch.arange(len(families), dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 3, 2, 2).clone()
     labels = torch.zeros(len(families), dtype=torch.int64)
     labels[-1] = 1
     assert held_out(images, labels, families).tolist() == [name == "f" for name in families]  # a b c d e f
+    apart = torch.tensor([int(name in "bd") for name in families])
+    assert held_out(images, apart, families).tolist() == [name == "h" for name in families]  # a c e f g h, and b d
     images[families.index("e")] = images[families.index("b")]
     assert held_out(images, labels, families).tolist() == [name == "g" for name in families]  # a be c d f g
     images[families.index("g")] = images[families.index("i")]

@@ -5,10 +5,11 @@ The pictures come from the npm packages emoji-datasource-google and emoji-dataso
 Apache License 2.0) and from the fork of Twemoji 16.0.1 (github.com/jdecked/twemoji; graphics CC-BY 4.0): versions and
 licences as the packages' README states them. Nothing of them is part of this project; `import_packages` reads a copy.
 
-Held out are whole families, in both vendors' drawings and all skin tones; see `family`. Near copies that remain across
-the splits: what one vendor draws alike under different names (colours of hearts, squares and books; yellow faces;
-phases of the moon; pointing hands and arrows, which mirror each other; flags of the same stripes), and the poses and
-faces that a vendor gives all its people.
+Held out are whole families, in both vendors' drawings and all skin tones; see `family` and `held_out`. Near copies that
+remain across the splits: what a vendor draws alike under different names (colours of hearts, squares and books; yellow
+faces; phases of the moon; keys with arrows; ensigns; flags of the same stripes), and the heads, hands and poses that it
+gives all its people. The nearest training image is a root mean square of 0.033 away (grey levels from 0 to 1), 0.19 in
+the median; for 0.8 % of the held-out images it is below 0.05.
 """
 
 from __future__ import annotations

@@ -14,15 +14,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from lwd.cli import app
+from lwd.config import load as load_config
 from lwd.data import emoji_package
 from lwd.data.builtin import load
 from lwd.data.copies import copy_path
 from lwd.data.emoji import CLASSES, NAME, emoji, family, half_on_white, held_out, import_packages
+from lwd.data.extract import run as encode
 from lwd.data.split import every_nth
+from lwd.encoders.store import load_decoder, load_judge
 from lwd.errors import UserError
+from lwd.experiment import Experiment
 
 VENDORS = ("google", "twitter")
 Files = dict[str, bytes]
@@ -362,3 +367,29 @@ def test_the_real_pictures() -> None:
             assert red > 0.7 and green > 0.2 and blue < 0.2  # the grinning face
             assert (images[0, :, 0, 0] == 1).all()
     assert not seen[0] & seen[1]
+
+
+@pytest.mark.parametrize("encoder", ["small-vit", "random-vit"])
+def test_encode_in_colour(folder: Path, tmp_path: Path, encoder: str) -> None:
+    """Through `lwd encode`: 12 channels of texture, decoded bit for bit; a ViT and a judge of colour."""
+    files = contents("google")
+    colours = np.random.default_rng(0).integers(0, 256, (64, 64, 4), np.uint8)
+    tgz(folder, "google").write_bytes(pack(files | {"package/img/google/64/1f605.png": png(colours)}))
+    import_packages(folder)
+    config = tmp_path / "emoji.yaml"
+    config.write_text(
+        "groups: [{name: tex, channels: 12}, {name: sem, channels: 4}]\n"
+        "leader: sem\nmodel: {name: LightningDiT-Ti/1, num_classes: 9}\ncompute: {progress: false}\n"
+        "encode: {dataset: emoji, encoder_steps: 1, judge_steps: 1, texture: {group: tex}, semantic: {group: sem}}\n"
+    )
+    settings = load_config(Experiment, config, [f"output={tmp_path / 'run'}", f"encode.semantic.encoder={encoder}"])
+    data = encode(settings)
+    (path,) = (data / "heldout").glob("*.safetensors")
+    shard = load_file(path)
+    images, labels = emoji("heldout")
+    assert shard["latents"].shape == (2, 12, 16, 16) and shard["latents_sv"].shape == (2, 4, 16, 16)
+    assert torch.equal(shard["labels"], labels)
+    composite = torch.cat([shard["latents"], shard["latents_sv"]], dim=1)
+    assert torch.equal(load_decoder(data).decode(composite, settings.layout), images)
+    assert len(images[0].unique(dim=0)) == 3  # Noto's: red, green and blue differ
+    assert load_judge(data)(images).shape == (2, 7)

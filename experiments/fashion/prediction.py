@@ -1,9 +1,9 @@
 """What the probe should find if the latents were Gaussian: closed forms from their means and covariance alone.
 
 With x1 of covariance S (within classes, where the network sees them), noise x0, local times A = diag(t), B = I - A:
-Cov z = A S A + B^2, Cov(u, z) = S A - B, so that the ideal velocity's loss is diag(S + I - Cov(u, z) Cov(z)^-1 Cov(z, u))
-and its energy the rest. Both are tabulated over the two local times; Algorithm 1 is then run on them with the expectation
-of every gradient, as tests/probe/test_probe.py does on Gaussian data.
+Cov z = A S A + B^2 and Cov(u, z) = S A - B, so that the ideal velocity's energy is the squared mean and the diagonal of
+Cov(u, z) Cov(z)^-1 Cov(z, u), and its loss what that leaves of Cov u = S + I. Both are tabulated over the two local
+times; Algorithm 1 is then run on them with the expectation of every gradient, as tests/probe/test_probe.py does.
 """
 
 from __future__ import annotations
@@ -18,16 +18,11 @@ from numpy.polynomial import chebyshev
 from scipy.linalg import cholesky, solve_triangular
 from torch import Tensor
 
-from design import StudyConfig, cell_config, encoders
 from lwd.data import LatentShards
 from lwd.experiment import Experiment
-from lwd.files import read_json, write_json
 from lwd.flow import group_factors
-from lwd.probe.early import curve_distance
-from lwd.probe.search import Bisection, weakest_stable
 from lwd.runtime.progress import progress_bar
 from lwd.schedules import PolynomialCurve
-from lwd.schedules.collapse import distance
 
 GLOBAL_TIMES, NODES = 24, 25
 """Midpoints of global time, and Chebyshev nodes of the follower's local time."""

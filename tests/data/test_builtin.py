@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from lwd.data.builtin import DATASETS, digits, load
+from lwd.data.builtin import DATASETS, digits, halved, load
 from lwd.errors import UserError
 
 
@@ -47,8 +47,15 @@ def test_calls_agree_and_do_not_share_memory():
     assert torch.equal(digits("train")[0], second)
 
 
+def test_half_the_size_by_means_of_2x2_pixels():
+    images, labels = halved(digits)("heldout")
+    whole, wanted = digits("heldout")
+    means = whole.numpy().reshape(445, 1, 4, 2, 4, 2).mean((3, 5))
+    assert np.allclose(images.numpy(), means, atol=1e-6) and torch.equal(labels, wanted)  # float32 sums of four
+
+
 def test_by_name():
-    assert set(DATASETS) == {"digits", "fashion-mnist"}
+    assert set(DATASETS) == {"digits", "fashion-mnist", "fashion-mnist-16", "emoji", "emoji-16"}
     assert torch.equal(load("digits", "heldout")[0], digits("heldout")[0])
     with pytest.raises(UserError, match=r"unknown data set 'digit'; did you mean 'digits'\?"):
         load("digit", "train")

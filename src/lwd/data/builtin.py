@@ -1,4 +1,4 @@
-"""Data sets by name: scikit-learn's handwritten digits, which are always there, and Fashion-MNIST.
+"""Data sets by name: scikit-learn's handwritten digits, which are always there, Fashion-MNIST, and emoji.
 
 A data set is a function from a split to ``(images, labels)``: images (N, c, H, W) float32 in [-1, 1], labels (N,)
 int64. `DATASETS` is the register of them; a further one is a function and an entry.
@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from lwd.data.emoji import emoji
 from lwd.data.fashion import fashion_mnist
+from lwd.data.split import Split, every_nth
 from lwd.errors import UserError
 
-Split = Literal["train", "heldout"]
 Images = tuple[Tensor, Tensor]
 
 HELDOUT_EVERY = 4
@@ -34,21 +34,29 @@ def digits(split: Split) -> Images:
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float()[:, None] / 8 - 1
     labels = torch.from_numpy(bunch.target).long()
-    rows = _rows(labels, split)
+    heldout = every_nth(labels, HELDOUT_EVERY)
+    rows = heldout if split == "heldout" else ~heldout
     return images[rows], labels[rows]
 
 
-def fashion_mnist_16(split: Split) -> Images:
-    """Fashion-MNIST, padded to 32x32 and reduced to 16x16 by means of 2x2 pixels: a quarter of the tokens."""
-    images, labels = fashion_mnist(split)
-    return avg_pool2d(images, 2), labels
+def halved(dataset: Callable[[Split], Images]) -> Callable[[Split], Images]:
+    """The data set at half its size, by means of 2x2 pixels: a quarter of the tokens, for slow machines."""
+
+    def smaller(split: Split) -> Images:
+        images, labels = dataset(split)
+        return avg_pool2d(images, 2), labels
+
+    return smaller
 
 
 DATASETS: dict[str, Callable[[Split], Images]] = {
     "digits": digits,
     "fashion-mnist": fashion_mnist,
-    "fashion-mnist-16": fashion_mnist_16,
+    "fashion-mnist-16": halved(fashion_mnist),
+    "emoji": emoji,
+    "emoji-16": halved(emoji),
 }
+"""Fashion-MNIST and emoji have 32x32 pixels; with -16, 16x16."""
 
 
 def load(name: str, split: Split) -> Images:
@@ -58,13 +66,3 @@ def load(name: str, split: Split) -> Images:
         hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(DATASETS)}"
         raise UserError(f"unknown data set {name!r}; {hint}")
     return DATASETS[name](split)
-
-
-def _rows(labels: Tensor, split: Split) -> Tensor:
-    """The rows of a split, in the file's order: labels (N,) -> (n,). Stratified, and free of random numbers."""
-    seen = torch.zeros_like(labels)
-    for label in range(int(labels.max()) + 1):
-        mine = labels == label
-        seen[mine] = torch.arange(int(mine.sum()))
-    heldout = seen % HELDOUT_EVERY == HELDOUT_EVERY - 1
-    return (heldout if split == "heldout" else ~heldout).nonzero()[:, 0]

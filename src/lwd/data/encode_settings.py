@@ -52,8 +52,8 @@ class EncodeSettings(Config):
     """Which images become which groups."""
 
     dataset: str = "digits"
-    """digits, fashion-mnist, fashion-mnist-16 (16x16 pixels), or images on disk: class subfolders, a folder with
-    labels.csv, or .tar files."""
+    """digits, fashion-mnist or emoji (also fashion-mnist-16, emoji-16: 16x16 pixels), or images on disk: class
+    subfolders, a folder with labels.csv, or .tar files."""
     heldout: str | None = None
     """Held-out images on disk; the built-in data sets have their own."""
     size: int = Field(default=256, ge=8, le=4096)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lwd.data.builtin import DATASETS, Split, load
+from lwd.data.builtin import DATASETS, load
 from lwd.data.crop import CropBatch, CroppedImages
 from lwd.data.encode_settings import EncodeSettings
 from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, image_shape
@@ -17,6 +17,7 @@ from lwd.data.manifest import UNREADABLE, finish, write_unreadable
 from lwd.data.pictures import to_unit
 from lwd.data.prepare import prepare
 from lwd.data.sources import open_source
+from lwd.data.split import Split
 from lwd.data.writer import ShardWriter, read_record, shards_of
 from lwd.encoders.composite import CompositeEncoder, Encoded
 from lwd.encoders.store import MANIFEST, read_manifest

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
 import struct
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lwd.data.copies import copy_path, read_copy, write_copy
+from lwd.data.split import Split
 from lwd.errors import UserError
-from lwd.files import atomic_path
-from lwd.runtime.checkpoint import load_tensors, save_tensors
 
+NAME = "fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 BORDER = 2
 """Pixels of background on each side: 28x28 becomes 32x32, which patches and poolings divide."""
@@ -40,7 +39,7 @@ class IdxFile:
     sha256: str
 
 
-FILES: dict[Literal["train", "heldout"], tuple[IdxFile, IdxFile]] = {
+FILES: dict[Split, tuple[IdxFile, IdxFile]] = {
     "train": (
         IdxFile(
             "train-images-idx3-ubyte",
@@ -69,17 +68,14 @@ time), those have the MD5 sums that the authors publish, all four.
 """
 
 
-def fashion_mnist(split: Literal["train", "heldout"]) -> tuple[Tensor, Tensor]:
+def fashion_mnist(split: Split) -> tuple[Tensor, Tensor]:
     """Images (N, 1, 32, 32) float32 in [-1, 1] on a background of -1, labels (N,) int64; N is 60 000 or 10 000.
 
     Taken from `imported_path` if `import_files` has been there, else from `DEBIAN_FOLDER`. Raises UserError if it is
     in neither place, or damaged.
     """
-    if (path := imported_path()).is_file():
-        tensors = load_tensors(path)
-        if not tensors.keys() >= {f"{split}_images", f"{split}_labels"}:
-            raise UserError(f"{path}: not what lwd data fashion-mnist writes; run it again, or remove the file")
-        images, labels = tensors[f"{split}_images"], tensors[f"{split}_labels"]
+    if imported_path().is_file():
+        images, labels = read_copy(NAME, split)
     elif DEBIAN_FOLDER.is_dir():
         images, labels = read_split(DEBIAN_FOLDER, split)
     else:
@@ -92,21 +88,15 @@ def fashion_mnist(split: Literal["train", "heldout"]) -> tuple[Tensor, Tensor]:
 
 def import_files(folder: Path) -> Path:
     """Check the four files in ``folder`` and keep them as one file, `imported_path`; raises UserError."""
-    tensors = {}
-    for split in FILES:
-        tensors[f"{split}_images"], tensors[f"{split}_labels"] = read_split(folder, split)
-    with atomic_path(imported_path()) as temporary:
-        save_tensors(temporary, tensors)
-    return imported_path()
+    return write_copy(NAME, {split: read_split(folder, split) for split in FILES})
 
 
 def imported_path() -> Path:
-    """Where the checked copy lies: fashion-mnist.safetensors in lwd's folder of the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "lwd" / "fashion-mnist.safetensors"
+    """Where the checked copy lies."""
+    return copy_path(NAME)
 
 
-def read_split(folder: Path, split: Literal["train", "heldout"]) -> tuple[Tensor, Tensor]:
+def read_split(folder: Path, split: Split) -> tuple[Tensor, Tensor]:
     """Images (N, 28, 28) uint8 and labels (N,) uint8 as in the files; raises UserError."""
     images, labels = (read_idx(folder, file) for file in FILES[split])
     return images, labels

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from lwd.data.builtin import Split
 from lwd.data.crop import CroppedImages
 from lwd.data.encode_settings import EncodeSettings
 from lwd.data.feed import ImagesOrFiles, TensorImages
 from lwd.data.shards import write_stats
+from lwd.data.split import Split
 from lwd.data.stats import stats_path
 from lwd.data.writer import read_record, record_path, shards_of
 from lwd.encoders.composite import CompositeEncoder

@@ -1,0 +1,39 @@
+"""Checked copies of data sets in the user's cache: one safetensors file each, images and labels of both splits."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+
+from lwd.data.split import Split
+from lwd.errors import UserError
+from lwd.files import atomic_path
+from lwd.runtime.checkpoint import load_tensors, save_tensors
+
+
+def copy_path(name: str) -> Path:
+    """Where the copy of data set ``name`` lies: NAME.safetensors in lwd's folder of the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "lwd" / f"{name}.safetensors"
+
+
+def write_copy(name: str, splits: Mapping[Split, tuple[Tensor, Tensor]]) -> Path:
+    """Keep images and labels, as they are, at `copy_path`; returns it."""
+    tensors = {}
+    for split, (images, labels) in splits.items():
+        tensors[f"{split}_images"], tensors[f"{split}_labels"] = images, labels
+    with atomic_path(copy_path(name)) as temporary:
+        save_tensors(temporary, tensors)
+    return copy_path(name)
+
+
+def read_copy(name: str, split: Split) -> tuple[Tensor, Tensor]:
+    """Images and labels as they were written. Raises UserError where the file holds something else."""
+    path = copy_path(name)
+    tensors = load_tensors(path)
+    if not tensors.keys() >= {f"{split}_images", f"{split}_labels"}:
+        raise UserError(f"{path}: not what lwd data {name} writes; run it again, or remove the file")
+    return tensors[f"{split}_images"], tensors[f"{split}_labels"]

@@ -25,6 +25,13 @@ class EncoderSettings(Config):
     changes: dict[str, Any] = Field(default_factory=dict)
     semvae_of: str | None = None
     """The encoder on whose shards' features a SemVAE is trained first."""
+    shuffled: str | None = None
+    """The encoder whose latents are dealt out anew among the images of a class: a control."""
+
+    @property
+    def base(self) -> str | None:
+        """The encoder that must be there first."""
+        return self.semvae_of or self.shuffled
 
 
 class CellSettings(Config):
@@ -45,7 +52,8 @@ class CellSettings(Config):
     probe_lengths: tuple[PositiveInt, ...] = ()
     """Further lengths of it."""
     weaker: tuple[PositiveFloat, ...] = ()
-    """Probes at so many times less than the weakest stable lambda, with either Jacobian, run to their full length."""
+    """Probes at so many times less than the weakest stable lambda, run to their full length; the last also with the
+    exact Jacobian."""
     stronger: tuple[PositiveFloat, ...] = ()
     """Probes at so many times that lambda; their schedules are stronger-TIMES.json."""
     changes: dict[str, Any] = Field(default_factory=dict)
@@ -86,7 +94,7 @@ class StudyConfig(Experiment):
         if s.main not in s.cells:
             raise ValueError(f"study.main: {s.main!r} is not one of the cells {list(s.cells)}")
         for name, encoder in s.encoders.items():
-            _known(f"study.encoders.{name}.semvae_of", [encoder.semvae_of or name], s.encoders)
+            _known(f"study.encoders.{name}", [encoder.base or name], s.encoders)
         for name, cell in s.cells.items():
             _known(f"study.cells.{name}.encoder", [cell.encoder], s.encoders)
             _known(f"study.cells.{name}.variants", cell.variants, self.compare.variants)
@@ -136,10 +144,10 @@ def encoder_config(study: StudyConfig, name: str) -> Experiment:
 
 
 def encoders(study: StudyConfig) -> list[str]:
-    """The encoders that some cell uses, and those on whose features another's SemVAE is trained."""
+    """The encoders that some cell uses, and those that these are made of."""
     known = study.study.encoders
     used = {cell.encoder for cell in study.study.cells.values()}
-    used |= {base for name in used if (base := known[name].semvae_of) is not None}
+    used |= {base for name in used if (base := known[name].base) is not None}
     return [name for name in known if name in used]
 
 

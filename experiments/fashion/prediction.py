@@ -8,7 +8,7 @@ times; Algorithm 1 is then run on them with the expectation of every gradient, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,18 +18,78 @@ from numpy.polynomial import chebyshev
 from scipy.linalg import cholesky, solve_triangular
 from torch import Tensor
 
+from design import STOP, StudyConfig, cell_config
 from lwd.data import LatentShards
 from lwd.experiment import Experiment
+from lwd.files import read_json, write_json
 from lwd.flow import group_factors
-from lwd.runtime.progress import progress_bar
+from lwd.probe.search import Bisection, weakest_stable
+from lwd.runtime.jobs import run_jobs
 from lwd.schedules import PolynomialCurve
+from lwd.schedules.collapse import distance, mass
+from probes import probe_rows
 
-GLOBAL_TIMES, NODES = 24, 25
-"""Midpoints of global time, and Chebyshev nodes of the follower's local time."""
-PATH = 50
-"""Midpoints of the way from the synchronous to the extremal schedule."""
+GLOBAL_TIMES, NODES, PATH = 24, 25, 50
+"""Midpoints of global time; Chebyshev nodes of the follower's local time; midpoints from synchronous to extremal."""
 FLOOR = 1e-6
 """Added to the variances: a latent entry that is constant has none."""
+
+Row = dict[str, Any]
+
+
+def predict_all(study: StudyConfig) -> None:
+    """A prediction for every cell."""
+    jobs = [(study, cell) for cell in study.study.cells]
+    run_jobs(_predict, jobs, "predict", 1, study.compare.processes, study.compute.progress)
+
+
+def prediction_rows(study: StudyConfig) -> list[Row]:
+    """The rows that are there."""
+    files = [cell_config(study, cell).output / "prediction.json" for cell in study.study.cells]
+    return [dict(read_json(file)) for file in files if file.is_file()]
+
+
+def _predict(job: tuple[StudyConfig, str]) -> None:
+    """``drives``; ``estimate``: what the kinetic term must weigh to make up for the others on the way to collapse;
+    ``weakest_stable``: what the search would choose; ``probes``: where each full-length probe of the first seed should
+    have ended."""
+    study, cell = job
+    config, conditional = cell_config(study, cell), study.study.cells[cell].conditional
+    done, images = config.output / "prediction.json", study.study.regression_images
+    probes = [row for row in probe_rows(study) if row["cell"] == cell and row["seed"] == config.seed]
+    probes = [row for row in probes if not row["probe"].startswith("steps-")]
+    asked = {"cell": cell, "data": config.data_fingerprint(), "conditional": conditional, "images": images}
+    asked |= {"probe": config.probe.model_dump(mode="json"), "sweep": study.sweep.model_dump(mode="json")}
+    asked |= {"of": sorted(row["schedule"] for row in probes)}
+    if done.is_file() and read_json(done).items() >= asked.items():
+        return
+    table = surfaces(config, conditional, images)
+    curves: dict[tuple[float, str], PolynomialCurve] = {}
+
+    def curve(weight: float, jacobian: str) -> PolynomialCurve:
+        if (weight, jacobian) not in curves:
+            curves[weight, jacobian] = closed_form(table, config, weight, jacobian)
+        return curves[weight, jacobian]
+
+    sweep, tried = study.sweep, dict[float, bool]()
+    search = Bisection(sweep.low, sweep.high, sweep.resolution, sweep.expansions)
+    while weights := search.next(tried, 1):
+        tried |= {weight: not sweep.criterion.holds(curve(weight, STOP)) for weight in weights}
+    terms = drives(table, config.probe.degree)
+    found = [_compared(row, curve(row["lambda"], row["jacobian"])) for row in probes]
+    estimate = -(terms["own"] + terms["harm"]) / terms["kinetic"]
+    row = {"drives": terms, "estimate": estimate, "weakest_stable": weakest_stable(tried), "probes": found}
+    write_json(done, asked | row)
+
+
+def _compared(row: Mapping[str, Any], curve: PolynomialCurve) -> Row:
+    same = {key: row[key] for key in ("probe", "lambda", "jacobian", "stopped")}
+    return same | {
+        "measured": row["distance_from_collapse"],
+        "predicted": distance(curve),
+        "mass": mass(curve),
+        "rho": curve.identity()["rho"],
+    }
 
 
 @dataclass(frozen=True)
@@ -75,19 +135,17 @@ def tabulate(cov: Any, mean_square: Any, followers: int, factors: Sequence[float
     nodes = (chebyshev.chebpts1(NODES) + 1) / 2
     own = np.arange(len(cov)) < followers
     values = np.empty((2, GLOBAL_TIMES, NODES, 2))
-    with progress_bar("Gaussian prediction", GLOBAL_TIMES * NODES, 0) as advance:
-        for j, b in enumerate(tau):
-            for k, a in enumerate(nodes):
-                explained = _explained(cov, np.where(own, a, b))
-                parts = cov.diagonal() + 1 - explained, mean_square + explained
-                values[:, j, k] = [[part[own].mean(), part[~own].mean()] for part in parts]
-                advance(1)
+    for j, b in enumerate(tau):
+        for k, a in enumerate(nodes):
+            explained = _explained(cov, np.where(own, a, b))
+            parts = cov.diagonal() + 1 - explained, mean_square + explained
+            values[:, j, k] = [[part[own].mean(), part[~own].mean()] for part in parts]
     fit = np.linalg.inv(chebyshev.chebvander(2 * nodes - 1, NODES - 1))
     risk, energy = torch.from_numpy(np.einsum("km,sjmg->sjkg", fit, values))
     return Surfaces(torch.from_numpy(tau), risk, energy, torch.tensor(factors, dtype=torch.float64))
 
 
-def probe_closed_form(s: Surfaces, config: Experiment, weight: float, jacobian: str) -> PolynomialCurve:
+def closed_form(s: Surfaces, config: Experiment, weight: float, jacobian: str) -> PolynomialCurve:
     """Algorithm 1 with ideal denoisers and exact expectations: rho averaged after burn-in."""
     settings = config.probe
     curve = PolynomialCurve(settings.degree).double()

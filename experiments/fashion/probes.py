@@ -94,7 +94,7 @@ def extras(study: StudyConfig, cell: str, chosen: float | None) -> list[Extra]:
     lengths = {f"steps-{n}": at | {"steps": n, "burn_in": n // 2} for n in settings.probe_lengths}
     weaker = {f"weaker-{by:g}": {"kinetic_weight": chosen / by} for by in settings.weaker}
     stronger = {f"stronger-{by:g}": {"kinetic_weight": chosen * by} for by in settings.stronger}
-    exact = {EXACT: at} | {f"{EXACT}-{name}": each for name, each in weaker.items()}
+    exact = {EXACT: at} | {f"{EXACT}-{name}": each for name, each in list(weaker.items())[-1:]}
     changes = {name: each | {"jacobian": EXACT} for name, each in exact.items()} | lengths | weaker | stronger
     found = [Extra(config, name, config.seed, each) for name, each in changes.items()]
     return found + [Extra(config, f"seed-{seed}", seed, at) for seed in settings.probe_seeds]

@@ -25,25 +25,29 @@ from lwd.runtime.jobs import run_jobs
 from lwd.sample.run import RECIPE
 from measure import measure
 from semantics import explained
+from shuffled import shuffle
 
 ROW = "row.json"
 Row = dict[str, Any]
 
 
 def encode_all(study: StudyConfig) -> None:
-    """The latents of every encoder; SemVAEs come after the encoder on whose features they are trained."""
+    """The latents of every encoder; those that are made of another one come after it."""
     for later in (False, True):
-        names = [name for name in encoders(study) if (study.study.encoders[name].semvae_of is not None) == later]
+        names = [name for name in encoders(study) if (study.study.encoders[name].base is not None) == later]
         jobs = [(study, name) for name in names]
         run_jobs(_encode, jobs, "encode", study.encode.encoder_steps, study.compare.processes, study.compute.progress)
 
 
 def _encode(job: tuple[StudyConfig, str]) -> None:
     study, name = job
-    config = encoder_config(study, name)
-    base = study.study.encoders[name].semvae_of
-    if base is not None:
-        features = config.data.model_copy(update={"path": encoder_config(study, base).data_path})
+    config, settings = encoder_config(study, name), study.study.encoders[name]
+    if settings.shuffled is not None:
+        source = encoder_config(study, settings.shuffled).data_path
+        shuffle(source, config.data_path, config.layout, config.leader, config.seed)
+        return
+    if settings.semvae_of is not None:
+        features = config.data.model_copy(update={"path": encoder_config(study, settings.semvae_of).data_path})
         semvae.run(config.model_copy(update={"data": features}))
     encode(config)
 

@@ -29,6 +29,7 @@ from lwd.files import read_json, write_json, write_text
 from lwd.runtime.checkpoint import versions
 from lwd.runtime.progress import say
 from page import render, write_page
+from prediction import predict_all
 from probes import learn, probe_rows
 from run import encode_all, measure_all, measured_rows, semantics_rows, train_all
 
@@ -39,6 +40,7 @@ STAGES: dict[str, Callable[[StudyConfig], Any]] = {
     "encode": encode_all,
     "semantics": semantics_rows,
     "probe": learn,
+    "predict": predict_all,
     "train": train_all,
     "measure": measure_all,
 }

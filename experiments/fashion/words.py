@@ -1,0 +1,210 @@
+"""The discussion, in words: each paragraph is chosen by the rows and filled with their numbers, or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from design import EXACT, StudyConfig
+from stats import Row, by_seed, curve, paired, rate_squared, steps_to_reach
+from tables import LEARNED, OFFSET, SYNCHRONOUS, gains
+
+SFD = "offset-sfd"
+FLAT = 0.02
+"""Ratios of distances that differ by less are called the same."""
+
+
+def discussion(
+    study: StudyConfig,
+    rows: Sequence[Row],
+    probes: Sequence[Row],
+    semantics: Sequence[Row],
+    predictions: Sequence[Row],
+) -> str:
+    """Paragraphs of what there is to say."""
+    parts = [
+        _pays(study, rows),
+        _stop_gradient(probes, predictions),
+        _weight(study, rows, probes),
+        _predicted(probes, predictions),
+        _where(study, rows, semantics),
+        _solvers(study, rows),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _pays(study: StudyConfig, rows: Sequence[Row]) -> str:
+    main = study.study.main
+    budgets = study.study.cells[main].budgets
+    base, learned, sfd = (curve(rows, budgets, cell=main, variant=v) for v in (SYNCHRONOUS, LEARNED, SFD))
+    if not base or [steps for steps, _ in learned] != [steps for steps, _ in base]:
+        return ""
+    ratios = [mine / other for (_, mine), (_, other) in zip(learned, base, strict=True)]
+    shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    steps = ", ".join(f"{each:,}" for each, _ in base)
+    if all(later < earlier for earlier, later in zip(ratios, ratios[1:], strict=False)):
+        trend = "it falls at every step of the way, so that at a longer budget the answer may be another one"
+    elif ratios[-1] < ratios[0] - FLAT:
+        trend = "it falls from the first to the last, though not at every step"
+    elif ratios[-1] > ratios[0] + FLAT:
+        trend = "it rises with training"
+    else:
+        trend = "there is no trend"
+    text = (
+        f"**Does the learned schedule pay?** In cell {main} the Fréchet distance under the learned schedule over that "
+        f"under the synchronous one is {shown} at {steps} steps (means of seeds): {trend}."
+    )
+    if sfd:
+        last = f"{sfd[-1][1] / learned[-1][1]:.2f}"
+        reached = steps_to_reach(learned, sfd[-1][1])
+        more = "is not reached" if reached is None else f"is reached at {reached:,.0f} of {sfd[-1][0]:,} steps"
+        text += (
+            f" SFD's offset with SFD's own objective is at {last} of the learned schedule's distance in the end; its "
+            f"final value {more} by the learned one. In the paper it is the learned schedule that is ahead, by 5 times."
+        )
+    return text
+
+
+def _stop_gradient(probes: Sequence[Row], predictions: Sequence[Row]) -> str:
+    exact = [row for row in probes if row["probe"] == EXACT]
+    if not exact or not predictions:
+        return ""
+    own, help_, harm = ([row["drives"][name] for row in predictions] for name in ("own", "help", "harm"))
+    stop = [a + b for a, b in zip(own, harm, strict=True)]
+    full = [a + b for a, b in zip(help_, harm, strict=True)]
+    weaker = [row for row in probes if row["probe"].startswith(f"{EXACT}-weaker")]
+    text = (
+        "**What the stop-gradient does.** Differentiating t' (the exact Jacobian) is a change of variables: it takes the "
+        "texture loss's slope in its *own* time out of the schedule's gradient and puts its slope in the *semantics'* "
+        "time there. So what pulls the exact schedule is how much clean semantics help the texture, less how much noisy "
+        "texture harms the semantics; what pulls the stopped one is that harm and the texture loss's own slope, which is "
+        "there whether or not the semantics know anything. On the Gaussian with the latents' moments, going from the "
+        f"synchronous to the extremal schedule gains {_range([-x for x in stop])} of loss by the stopped account, and "
+        f"{_range([-x for x in full])} by the exact one (a negative number is a loss; table above). Accordingly the "
+        f"exact schedule stays near the identity in every cell (distance {_range(_distances(exact))}) where the stopped "
+        "one, at the same lambda, leaves it."
+    )
+    if weaker:
+        times = max(float(row["probe"].rpartition("-")[2]) for row in weaker)
+        text += (
+            f" A lambda of its own does not change that: at {times:g} times less it is at {_range(_distances(weaker))}."
+        )
+    return text + _control(probes)
+
+
+def _control(probes: Sequence[Row]) -> str:
+    """The cell whose semantics are shuffled, against the one that it was made of."""
+    found = {row["cell"]: row for row in probes if row["chosen"]}
+    if "shuffled" not in found or "trained" not in found:
+        return ""
+    shuffled, intact = found["shuffled"], found["trained"]
+    same = [r for r in probes if r["cell"] == "shuffled" and r["lambda"] == intact["lambda"] and r["jacobian"] == "stop"]
+    at = same[0] if same else shuffled
+    return (
+        " The control: semantics that were shuffled among images of a class, and so say nothing of the texture beyond "
+        f"it, have lambda {shuffled['lambda']:.3g} as their weakest stable one, intact ones {intact['lambda']:.3g}; at "
+        f"lambda {at['lambda']:.3g} the shuffled ones' curve lies at {at['distance_from_collapse']:.2f} from collapse, "
+        f"the intact ones' at {intact['distance_from_collapse']:.2f} (lambda {intact['lambda']:.3g})."
+    )
+
+
+def _weight(study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row]) -> str:
+    main, last = study.study.main, max(study.study.cells[study.study.main].budgets)
+    by_hash = {row["schedule"]: row for row in probes}
+    points = []
+    for variant in study.compare.variants:
+        mine = [r for r in rows if r["cell"] == main and r["variant"] == variant and r["steps"] == last]
+        exact = [r["nfe"] for r in mine if r["exact"] and not r["guided"]]
+        if exact and (found := by_hash.get(mine[0]["schedule"])) is not None and found["jacobian"] == "stop":
+            points.append((found["lambda"], rate_squared(found), float(np.mean(exact))))
+    for variant, stiffness in ((SYNCHRONOUS, 1.0), ("collapsed", None)):
+        nfe = by_seed(rows, "nfe", cell=main, variant=variant, steps=last)
+        degree = study.probe.degree + 1
+        if nfe:
+            points.append(
+                (None, degree**2 / (2 * degree - 1) if stiffness is None else stiffness, float(np.mean(list(nfe.values()))))
+            )
+    if len(points) < 3:
+        return ""
+    points.sort(key=lambda point: point[1])
+    shown = ", ".join(f"{nfe:.0f} at {stiff:.2f}" for _, stiff, nfe in points)
+    grows = all(a[2] <= b[2] for a, b in zip(points, points[1:], strict=False))
+    verdict = "The stiffer the curve, the more evaluations dopri5 takes" if grows else "Evaluations do not order by it"
+    return (
+        "**What lambda does to solver cost.** Lambda penalises the mean of t'^2 |v|^2, the stiffness of what the solver "
+        f"integrates. {verdict}: {shown} (evaluations per sample at the mean of t'^2 of the texture's curve; 1 is the "
+        "synchronous schedule, from which a lambda without end cannot be told, and the largest the collapsed one)."
+    )
+
+
+def _predicted(probes: Sequence[Row], predictions: Sequence[Row]) -> str:
+    compared = [one for row in predictions for one in row["probes"] if one["stopped"] != "collapsed"]
+    if not compared:
+        return ""
+    errors = [abs(one["measured"] - one["predicted"]) for one in compared]
+    chosen = {row["cell"]: row["lambda"] for row in probes if row["chosen"]}
+    pairs = [(row["weakest_stable"], chosen[row["cell"]]) for row in predictions if row["cell"] in chosen]
+    same = sum(a == b for a, b in pairs)
+    rank = spearmanr([one["measured"] for one in compared], [one["predicted"] for one in compared]).statistic
+    estimates = [row["estimate"] / chosen[row["cell"]] for row in predictions if row["cell"] in chosen]
+    return (
+        "**What predicts the schedule.** The latents' means and covariance, without training anything: Algorithm 1 on "
+        "the Gaussian that has them (within classes, where the network sees classes) finds the same weakest stable "
+        f"lambda as the probes' search in {same} of {len(pairs)} cells, and distances from collapse that are off by "
+        f"{np.mean(errors):.2f} on average and {max(errors):.2f} at most over {len(errors)} probes (rank correlation "
+        f"{rank:.2f}). One division does most of it: what the way to collapse gains, over what it costs in kinetic "
+        f"energy, is {_range(estimates)} times the lambda that was found."
+    )
+
+
+def _where(study: StudyConfig, rows: Sequence[Row], semantics: Sequence[Row]) -> str:
+    found = [gain for gain in gains(study, rows, semantics) if gain.steps == max(study.study.cells[gain.cell].budgets)]
+    if len(found) < 3:
+        return ""
+    found.sort(key=lambda gain: float(np.mean(gain.ratios)))
+    shown = ", ".join(f"{gain.cell} {np.mean(gain.ratios):.2f}" for gain in found)
+    best = found[0]
+    sure = [gain for gain in found if max(gain.ratios) < 1]
+    rank = spearmanr([gain.r2 for gain in found], [np.mean(gain.ratios) for gain in found])
+    related = "is related to it" if rank.pvalue < 0.05 else "does not tell where it pays"
+    return (
+        "**Where does it pay?** Distance under the learned over that under the synchronous schedule, at each cell's last "
+        f"budget: {shown}. It is below 1 for every seed in {len(sure)} of {len(found)} cells; the best is {best.cell}. "
+        f"What the semantics explain of the texture {related} (rank correlation {rank.statistic:+.2f}, p = "
+        f"{rank.pvalue:.2f}, {len(found)} cells)."
+    )
+
+
+def _solvers(study: StudyConfig, rows: Sequence[Row]) -> str:
+    main, settings = study.study.main, study.study.cells[study.study.main]
+    if not settings.solvers:
+        return ""
+    last = max(settings.budgets)
+    ways = [study.study.solvers[name] for name in settings.solvers]
+    solver = min((f"{way['solver']}{way['steps']}" for way in ways), key=lambda name: (len(name), name))
+    said = []
+    for variant in study.compare.variants:
+        fine = by_seed(rows, cell=main, variant=variant, steps=last)
+        coarse = by_seed(rows, cell=main, variant=variant, steps=last, solver=solver, exact=False)
+        test = paired(coarse, fine)
+        if test is not None:
+            said.append(f"{variant} {test.mean:+.1f}")
+    if not said:
+        return ""
+    return (
+        f"**Coarse solvers.** What {solver} adds to dopri5's Fréchet distance at {last:,} steps: {', '.join(said)}. A "
+        "negative number is no mistake: a coarse solver's error can move samples towards the data where the network, "
+        "being short of training, does not."
+    )
+
+
+def _distances(rows: Sequence[Row]) -> list[float]:
+    return [row["distance_from_collapse"] for row in rows]
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = (f"{value:.3g}" for value in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"

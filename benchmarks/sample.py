@@ -23,9 +23,7 @@ from torch import nn
 from lwd.encoders.vae import SDVAE
 from lwd.models import create
 from lwd.runtime.memory import keep_freed_memory
-from lwd.sample import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, Integration
-from lwd.sample.flow import make_flow
-from lwd.sample.generate import run_flow
+from lwd.sample import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, Integration, make_flow, run_flow
 from lwd.schedules import Schedule
 
 

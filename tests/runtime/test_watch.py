@@ -21,6 +21,7 @@ from lwd.runtime.engine import ComputeConfig, Engine
 from lwd.runtime.logging import MetricLog, read_log
 from lwd.runtime.optim import adamw
 from lwd.runtime.seeding import Stream, seeded
+from lwd.runtime.task import Task
 from lwd.runtime.watch import Watch, Work, by_local_time, memory_bytes, summary
 from lwd.train.loop import DenoiserObjective, choose_schedule
 
@@ -143,15 +144,13 @@ class Line(nn.Module):
         return (self.w * batch.x).mean(), {}
 
 
-class LineTask:
-    checkpoint_steps = ()
-
+class LineTask(Task):
     def __init__(self, clock):
         self.module = Line(clock)
         self.optimizer = torch.optim.SGD(self.module.parameters(), lr=0.125, fused=True)
 
-    def after_step(self, step):
-        return {}
+    def at_block(self):
+        return {"ema_drift": torch.tensor(0.125)}
 
     def files(self):
         return {}
@@ -167,7 +166,7 @@ def fit(clock, folder, **more):
 
 
 def test_the_training_loop_measures_every_block(clock, tmp_path):
-    lines = fit(clock, tmp_path, work=Work(8, 10**12), at_block=lambda: {"ema_drift": torch.tensor(0.125)})
+    lines = fit(clock, tmp_path, work=Work(8, 10**12))
     assert [line["grad_norm"] for line in lines] == [1, 2, 3, 4, 5]
     blocks = [line for line in lines if "images_per_s" in line]
     assert [line["step"] for line in blocks] == [1, 3, 4]

@@ -10,7 +10,7 @@ from gaussian import GaussianData
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
 from lwd.models import create
-from lwd.sample import AutoGuidance, ClassifierFreeGuidance, Integration, Ramp, generate, stream
+from lwd.sample import AutoGuidance, ClassifierFreeGuidance, Integration, Ramp, generate, make_flow, run_flow
 from lwd.sample.trace import trace
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
 
@@ -88,9 +88,10 @@ def test_batch_order_and_refill_do_not_matter(network, schedule, batch):
     assert torch.equal(part.nfe, whole.nfe[order])
 
 
-def test_stream_yields_each_sample_once_as_it_ends(network):
-    whole, seen = generate(network, LEARNED, LAYOUT, LABELS, SEEDS, 4), []
-    for indices, latents, nfe in stream(network, LEARNED, LAYOUT, LABELS, SEEDS, 4, batch=3):
+def test_a_flow_yields_each_sample_once_as_it_ends(network):
+    args, seen = (network, LEARNED, LAYOUT, LABELS, SEEDS, 4), []
+    whole, flow = generate(*args), make_flow(*args)
+    for indices, latents, nfe in run_flow(flow, Integration(), batch=3):
         torch.testing.assert_close(latents, whole.latents[indices], **SINGLE)
         assert torch.equal(nfe, whole.nfe[indices]) and len(indices) <= 3
         seen += indices.tolist()
@@ -219,7 +220,7 @@ def test_scale_one_changes_nothing_and_costs_nothing(network):
 
 def test_trace_follows_the_same_path(network):
     args = (network, LEARNED, LAYOUT, LABELS, SEEDS, 4)
-    path = trace(*args, taus=(0.0, 0.4, 1.0))
+    path = trace(make_flow(*args), Integration(), (0.0, 0.4, 1.0))
     assert path.states.shape == path.predictions.shape == (3, 8, 6, 4, 4) and path.times.shape == (3, 2)
     assert torch.equal(path.states[0], start(SEEDS.tolist()))
     torch.testing.assert_close(path.times, LEARNED(torch.tensor([0.0, 0.4, 1.0]))[0], rtol=0, atol=1e-6)  # float32
@@ -240,10 +241,10 @@ SETTINGS = [
 @pytest.mark.parametrize("how", SETTINGS, ids=[how.solver for how in SETTINGS])
 def test_trace_keeps_to_solver_and_grid(network, schedule, how):
     args = (network, schedule, LAYOUT, LABELS[:2], SEEDS[:2], 4)
-    path = trace(*args, taus=(0.31, 1.0), how=how)
+    path = trace(make_flow(*args), how, (0.31, 1.0))
     samples = generate(*args, how.solver, how.atol, how.rtol, steps=how.steps, grid=how.grid)
     assert torch.equal(path.states[1], samples.latents)
-    exact = trace(*args, taus=(0.31, 1.0), how=Integration(rtol=1e-6, atol=1e-7)).states
+    exact = trace(make_flow(*args), Integration(rtol=1e-6, atol=1e-7), (0.31, 1.0)).states
     # Euler's error, the largest: 1/600 of the path's curvature. The states between steps are as good as at their ends.
     assert (path.states[0] - exact[0]).abs().max() < 0.02
     assert (exact[0] - exact[1]).abs().max() > 0.2

@@ -7,29 +7,14 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from gaussian_flows import DATA, LAYOUT, SCHEDULES
 from scipy.integrate import solve_ivp
 
-from gaussian import GaussianData
 from lwd.errors import UserError
 from lwd.flow import global_velocity
-from lwd.groups import Group, Layout
 from lwd.sample.ode import integrate
-from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
+from lwd.schedules import Schedule
 
-LAYOUT = Layout([Group("tex", 2), Group("sem", 1)])
-DATA = GaussianData.random(LAYOUT, seed=3)
-
-
-def learned(*rho):
-    return Schedule({"tex": PolynomialCurve.from_rho(torch.tensor(rho)), "sem": IdentityCurve()})
-
-
-SCHEDULES = {
-    "synchronous": Schedule.synchronous(LAYOUT.names),
-    "offset": Schedule.offset(LAYOUT.names),
-    "learned": learned(-1.0, 0.5, 1.0, -2.0, 0.3),
-    "near-extremal": learned(-9.0, -9.0, -9.0, -9.0, 5.0),
-}
 over_schedules = pytest.mark.parametrize("name", SCHEDULES)
 SOLVERS = ("euler", "heun", "midpoint", "ab2", "dopri5")
 

@@ -4,30 +4,14 @@ from itertools import pairwise
 
 import pytest
 import torch
+from gaussian_flows import DATA, SCHEDULES
 from torchdiffeq import odeint
 
-from gaussian import GaussianData
-from lwd.groups import Group, Layout
 from lwd.sample.ode import integrate
 from lwd.sample.plan import KINK_MARGIN
-from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
 
-LAYOUT = Layout([Group("tex", 2), Group("sem", 1)])
-DATA = GaussianData.random(LAYOUT, seed=3)
 PIXELS = 256
 """Independent, all of DATA's law: 768 entries a sample. Of few, the rms jumps where one crosses zero, with rtol |z|."""
-
-
-def learned(*rho):
-    return Schedule({"tex": PolynomialCurve.from_rho(torch.tensor(rho)), "sem": IdentityCurve()})
-
-
-SCHEDULES = {
-    "synchronous": Schedule.synchronous(LAYOUT.names),
-    "offset": Schedule.offset(LAYOUT.names),
-    "learned": learned(-1.0, 0.5, 1.0, -2.0, 0.3),
-    "near-extremal": learned(-9.0, -9.0, -9.0, -9.0, 5.0),
-}
 
 
 def velocity(schedule):

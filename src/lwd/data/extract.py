@@ -107,7 +107,6 @@ def encode_split(
                 report = folder.parent / UNREADABLE
                 write_unreadable(report, [(folder.name, *entry) for entry in shard.skipped])
                 name, error = shard.skipped[0]
-                name, error = shard.skipped[0]
                 raise UserError(
                     f"{folder.name}: {name}: {error}; listed, with {len(shard.skipped) - 1} more so far, in "
                     f"{report}; encode.on_error=skip leaves such images out"

@@ -40,6 +40,6 @@ def load_model(folder: Path) -> LightningDiT:
     return model
 
 
-def load_weights(model: LightningDiT, folder: Path) -> None:
+def load_weights(model: nn.Module, folder: Path) -> None:
     """Fill ``model`` from a model folder."""
     load_module(model, folder / WEIGHTS)

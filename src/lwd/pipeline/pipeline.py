@@ -20,6 +20,7 @@ from lwd.pipeline.inputs import Integers, read_labels, read_seeds
 from lwd.pipeline.scheduler import LwdScheduler
 from lwd.pipeline.steps import Callback, sample_stepwise
 from lwd.pipeline.transformer import LwdTransformer
+from lwd.sample.flow import make_flow
 from lwd.sample.generate import generate
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance
 from lwd.sample.methods import Solver
@@ -176,7 +177,7 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
             handle = model.register_forward_hook(advance)
             try:
                 if callback is not None and steps is not None:
-                    return sample_stepwise(self, *where, solver, guidance, steps, callback)
+                    return sample_stepwise(self, make_flow(*where, guidance), solver, steps, callback)
                 samples = generate(
                     *where, solver=solver, atol=atol, rtol=rtol, guidance=guidance, steps=1 if steps is None else steps
                 )

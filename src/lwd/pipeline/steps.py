@@ -7,39 +7,23 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.groups import Layout
-from lwd.sample.flow import make_flow
+from lwd.sample.flow import Flow
 from lwd.sample.grids import fixed_grid, uniform
-from lwd.sample.guidance import Guidance
 from lwd.sample.methods import Solver
 from lwd.sample.ode import integrate
-from lwd.schedules import Schedule
 
 Callback = Callable[[Any, int, float, dict[str, Tensor]], dict[str, Tensor] | None]
 """diffusers' ``callback_on_step_end``: pipeline, step, global time reached, {"latents"} -> what to go on with."""
 
 
-def sample_stepwise(
-    pipe: Any,
-    model: nn.Module,
-    schedule: Schedule,
-    layout: Layout,
-    labels: Tensor,
-    seeds: Tensor,
-    input_size: int,
-    solver: Solver,
-    guidance: Guidance | None,
-    steps: int,
-    callback: Callback,
-) -> Tensor:
+def sample_stepwise(pipe: Any, flow: Flow, solver: Solver, steps: int, callback: Callback) -> Tensor:
     """`lwd.sample.generate` by a one-step method, with ``callback`` after each of its ``steps`` steps.
 
     Returns the latents (N, C, H, W). Raises UserError as `generate`, and where the callback returns other shapes.
     """
-    flow = make_flow(model, schedule, layout, labels, seeds, input_size, guidance)
     index = torch.arange(len(flow))
     z, labels = flow.unflatten(flow.noise(index)), flow.labels.to(flow.device)
     index = index.to(flow.device)
@@ -47,10 +31,10 @@ def sample_stepwise(
     def velocity(flat: Tensor, tau: Tensor) -> Tensor:
         return flow.velocity(labels, flat, tau, index)
 
-    pieces = fixed_grid(uniform, steps, schedule.kinks)
+    pieces = fixed_grid(uniform, steps, flow.schedule.kinks)
     taus = [0.0, *(tau for piece in pieces for tau in piece[1:].tolist())]
     for step, (now, then) in enumerate(pairwise(taus)):
-        solution = integrate(velocity, z.flatten(1), schedule.kinks, solver, steps=1, start=now, end=then)
+        solution = integrate(velocity, z.flatten(1), flow.schedule.kinks, solver, steps=1, start=now, end=then)
         z = _changed(callback(pipe, step, then, {"latents": solution.z.view(z.shape)}), solution.z.view(z.shape))
         if pipe._interrupt:
             break

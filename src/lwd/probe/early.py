@@ -16,9 +16,10 @@ from torch import Tensor
 
 from lwd.errors import UserError
 from lwd.runtime.checkpoint import find_checkpoints
-from lwd.runtime.engine import Engine, StepData, Task
+from lwd.runtime.engine import Engine, StepData
 from lwd.runtime.logging import read_log
 from lwd.runtime.progress import Advance, forwarding, progress_bar
+from lwd.runtime.task import Task
 from lwd.schedules import PolynomialCurve
 from lwd.schedules.collapse import Criterion
 

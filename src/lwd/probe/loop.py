@@ -24,6 +24,7 @@ from lwd.runtime.optim import adamw
 from lwd.runtime.pictures import Pictures
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
+from lwd.runtime.task import OPTIMIZER, Task
 from lwd.runtime.watch import Work, by_local_time
 from lwd.schedules import PolynomialCurve, Schedule
 from lwd.schedules.collapse import distance_from_collapse
@@ -90,10 +91,10 @@ class ProbeObjective(nn.Module):
         return terms.total, {"flow": terms.flow, "kinetic": terms.kinetic, **by_group, **by_time}
 
 
-class ProbeTask:
+class ProbeTask(Task):
     """The probe as the engine sees it: one AdamW for both, and the running sum of rho after burn-in."""
 
-    checkpoint_steps: tuple[int, ...] = ()
+    module: ProbeObjective
 
     def __init__(
         self,
@@ -152,7 +153,7 @@ class ProbeTask:
         """Denoiser, schedule, optimiser and the rho buffer."""
         return {
             "probe.safetensors": self.module.state_dict(),
-            "optimizer.safetensors": optimizer_tensors(self.module, self.optimizer),
+            OPTIMIZER: optimizer_tensors(self.module, self.optimizer),
             "buffer.safetensors": {f"sum/{name}": value for name, value in self._sum.items()}
             | {"count": torch.tensor(self._count)},
             **({PREVIEWS: self._drawn_tensors()} if self._drawn else {}),
@@ -164,7 +165,7 @@ class ProbeTask:
     def load(self, folder: Path) -> None:
         """What `files` holds."""
         load_module(self.module, folder / "probe.safetensors")
-        load_optimizer(self.module, self.optimizer, load_tensors(folder / "optimizer.safetensors"))
+        load_optimizer(self.module, self.optimizer, load_tensors(folder / OPTIMIZER))
         buffer = load_tensors(folder / "buffer.safetensors")
         self._count = int(buffer["count"])
         for name in self._names:

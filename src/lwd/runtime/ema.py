@@ -15,7 +15,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class EMA(Generic[M]):
-    """``model``: the average, a copy in evaluation mode; it starts at the weights of the first step.
+    """``model``: the average of ``source``, a copy in evaluation mode; it starts at the weights of the first step.
 
     Not `torch.optim.swa_utils.AveragedModel`, which reads a device counter, a host sync, in every update.
     """
@@ -24,12 +24,12 @@ class EMA(Generic[M]):
         self.model: M = copy.deepcopy(model)
         self.model.requires_grad_(False).eval()
         self.decay = decay
-        self._source = model
+        self.source = model
 
     @cached_property
     def _moving(self) -> tuple[list[Tensor], list[Tensor]]:
         """Averages and weights of all that trains, as they are when first asked for: by then they may be sharded."""
-        pairs = zip(self.model.parameters(), self._source.parameters(), strict=True)
+        pairs = zip(self.model.parameters(), self.source.parameters(), strict=True)
         moving = [(average, live) for average, live in pairs if live.requires_grad]
         return [average for average, _ in moving], [live for _, live in moving]
 

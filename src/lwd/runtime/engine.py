@@ -14,7 +14,6 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from accelerate.utils import AutocastKwargs
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils.data import DataLoader, Dataset
 
 from lwd.errors import Preempted, UserError
@@ -23,7 +22,6 @@ from lwd.models import LightningDiT
 from lwd.runtime.checkpoint import (
     Content,
     Files,
-    Loadable,
     checkpoint_path,
     find_checkpoints,
     load_checkpoint,
@@ -41,6 +39,7 @@ from lwd.runtime.progress import progress_bar, say
 from lwd.runtime.reading import read_ahead
 from lwd.runtime.sharding import prepare, shard, undivided
 from lwd.runtime.skipped import check_skipped
+from lwd.runtime.task import Task
 from lwd.runtime.trackers import Trackers
 from lwd.runtime.watch import Watch, Work, summary
 from lwd.runtime.writer import CheckpointWriter
@@ -59,28 +58,6 @@ class StepData(Protocol[S_co]):
 
     def images(self, step: int) -> Tensor:
         """Which images of the data make the whole step, over all processes: (batch,) int64."""
-
-
-class Task(Loadable, Protocol):
-    """What a stage hands to the loop."""
-
-    def files(self) -> Mapping[str, Content]:
-        """What a checkpoint must hold to go on."""
-
-    @property
-    def module(self) -> nn.Module:
-        """Everything that trains; ``module(step_batch, step)`` -> (loss, metrics), means over its samples."""
-
-    @property
-    def optimizer(self) -> Optimizer:
-        """What updates it."""
-
-    @property
-    def checkpoint_steps(self) -> tuple[int, ...]:
-        """Steps after which a checkpoint is kept for good, beside the periodic ones."""
-
-    def after_step(self, step: int) -> Mapping[str, Metric]:
-        """Called with the number of steps done; returns what else to log."""
 
 
 class Engine:
@@ -146,22 +123,16 @@ class Engine:
         recipe: Mapping[str, Any],
         title: str,
         on_start: Callable[[], None] = lambda: None,
-        before_step: Callable[[int], None] = lambda step: None,
         work: Work | None = None,
-        at_block: Callable[[], Mapping[str, Tensor]] = dict,
-        snapshot: Callable[[int], Mapping[str, Content]] = lambda step: {},
     ) -> Path:
         """Train ``task`` for ``steps`` steps, logging to ``folder/trace.jsonl``.
 
-        ``batches[step]`` is this process's share of the step. ``before_step(step)`` may set a scheduled learning rate.
-        ``work`` is what a step does, for the throughput; ``at_block()`` gives scalars for the last line of each block
-        of the log. What ``snapshot(step)`` gives after ``step`` steps, if anything, is kept in ``folder/posthoc``.
+        ``batches[step]`` is this process's share of the step; ``work`` is what a step does, for the throughput.
 
         Goes on from the newest checkpoint in ``folder``; with ``compute.resume`` off it removes what is there and
         starts afresh. ``on_start`` is called on the main process once nothing stands in the way. Returns the last
         checkpoint's folder. Raises UserError where a checkpoint is of another recipe or past ``steps``, too many steps
-        in a row had to be skipped (`Guard`), or another run is in ``folder``; Preempted, after a checkpoint, where the
-        process was asked to stop.
+        in a row were skipped (`Guard`), or another run is in ``folder``; Preempted, having saved, if asked to stop.
         """
         module, optimizer = prepare(self._accelerator, task.module, task.optimizer)
         alone = undivided(task.module)
@@ -170,7 +141,6 @@ class Engine:
         with alone_in(folder) if self.is_main else nullcontext():
             first = self._resume(guarded, folder, recipe, steps)
             if self.is_main:
-                drop_snapshots(folder / SNAPSHOTS, first)
                 on_start()
             loader = self._load(batches, range(first, steps))
             module.train()
@@ -181,13 +151,10 @@ class Engine:
                 progress_bar(title, steps, first, self.is_main and self.compute.progress) as bar,
             ):
                 log = MetricLog(folder / "trace.jsonl", self.mean, self.is_main, first, self.world, trackers.log)
-                watch = Watch(log, self.device, self.mean, self.world, work, at_block)
+                watch = Watch(log, self.device, self.mean, self.world, work, task.at_block)
                 for step, step_batch in enumerate(watch.loading(loader), start=first):
-                    before_step(step)
-                    metrics = self._forward_backward(module, self._to_device(step_batch), step)
-                    for parameter in alone:
-                        parameter.grad = None if parameter.grad is None else self.mean(parameter.grad)
-                    metrics |= guard.inspect()
+                    task.before_step(step)
+                    metrics = self._gradients(module, alone, self._to_device(step_batch), step) | guard.inspect()
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)
                     watch.add(step, {**metrics, **task.after_step(step + 1)})
@@ -197,7 +164,7 @@ class Engine:
                     if due or (step + 1) % self.compute.log_every == 0:
                         bar.note(summary(watch.flush()))
                         check_skipped(guard, self.compute.skip_limit, folder, batches.images, first, self.is_main)
-                    if (kept := snapshot(step + 1)) or due:
+                    if (kept := task.snapshot(step + 1)) or due:
                         self._checkpoint(writer, guarded if due else None, kept, folder, step + 1)
                     if stopping:
                         writer.wait()
@@ -206,8 +173,11 @@ class Engine:
             self.barrier()
         return checkpoint_path(folder, steps)
 
-    def _forward_backward(self, module: nn.Module, batch: S, step: int) -> dict[str, Metric]:
-        """Gradients of the step's mean loss, accumulated over micro-batches; the metrics' means."""
+    def _gradients(self, module: nn.Module, alone: Iterable[nn.Parameter], batch: S, step: int) -> dict[str, Metric]:
+        """Gradients of the step's mean loss over micro-batches and processes; the metrics' means.
+
+        ``alone``: the parameters whose gradients nobody else averages over processes (`undivided`).
+        """
         count = samples(batch)
         size = self.compute.micro_batch or count
         totals: dict[str, Metric] = {}
@@ -220,24 +190,30 @@ class Engine:
                 self._accelerator.backward(loss if share == 1 else loss * share)
             for name, value in {"loss": loss, **metrics}.items():
                 totals[name] = add_share(totals.get(name), value, share)
+        for parameter in alone:
+            parameter.grad = None if parameter.grad is None else self.mean(parameter.grad)
         return totals
 
     def _resume(self, task: _Guarded, folder: Path, recipe: Mapping[str, Any], steps: int) -> int:
+        """Fill the task from the newest checkpoint, remove what is no part of its run; returns the steps done."""
         for leftover in (*folder.glob(".step-*.tmp"), *folder.glob(".step-*.old")) if self.is_main else ():
             shutil.rmtree(leftover)  # of a run that was killed while it wrote
-        found = find_checkpoints(folder)
+        found, first = find_checkpoints(folder), 0
         if not self.compute.resume:
             self.barrier()
             for path in found.values() if self.is_main else ():
                 discard(path)
-            return 0
-        if not found:
-            return 0
-        if max(found) > steps:
-            raise UserError(f"{folder}: holds a checkpoint of step {max(found)}, past {steps}; choose another output")
-        newest = found[max(found)]
-        self.say(f"resuming from {newest}")
-        return load_checkpoint(newest, task, recipe)
+        elif found:
+            if max(found) > steps:
+                raise UserError(
+                    f"{folder}: holds a checkpoint of step {max(found)}, past {steps}; choose another output"
+                )
+            newest = found[max(found)]
+            self.say(f"resuming from {newest}")
+            first = load_checkpoint(newest, task, recipe)
+        if self.is_main:
+            drop_snapshots(folder / SNAPSHOTS, first)
+        return first
 
     def _load(self, batches: StepData[S], steps: range) -> Iterable[S]:
         """The steps' data, read ahead: by worker processes if ``compute.workers`` asks for them, else by a thread."""

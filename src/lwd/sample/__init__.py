@@ -1,6 +1,7 @@
 """Sampling under a schedule, with guidance."""
 
-from lwd.sample.generate import Ended, Samples, generate, stream
+from lwd.sample.flow import Flow, make_flow
+from lwd.sample.generate import Ended, Samples, generate, run_flow
 from lwd.sample.grids import ArcLength, Shift
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance
 from lwd.sample.ode import Solution, integrate
@@ -16,6 +17,7 @@ __all__ = [
     "ClassifierFreeGuidance",
     "CombinedGuidance",
     "Ended",
+    "Flow",
     "Integration",
     "Interval",
     "Ramp",
@@ -27,7 +29,8 @@ __all__ = [
     "Trajectory",
     "generate",
     "integrate",
+    "make_flow",
     "run",
-    "stream",
+    "run_flow",
     "trace",
 ]

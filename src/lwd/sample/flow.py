@@ -60,7 +60,7 @@ def make_flow(
     labels: Tensor,
     seeds: Tensor,
     input_size: int,
-    guidance: Guidance | None,
+    guidance: Guidance | None = None,
 ) -> Flow:
     """The guided flow on the model's device. Raises UserError for a schedule, labels or seeds that do not fit."""
     schedule.check(layout, "sample")

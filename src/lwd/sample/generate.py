@@ -63,36 +63,23 @@ def generate(
     the model, or a sample is not finite.
     """
     how = Integration(solver, atol, rtol, steps, grid)
-    device = next(model.parameters()).device
-    latents = torch.empty(len(labels), layout.channels, input_size, input_size, device=device)
-    nfe = torch.zeros(len(labels), dtype=torch.int64, device=device)
-    for done in stream(model, schedule, layout, labels, seeds, input_size, how, guidance, batch):
-        where = done.indices.to(device, non_blocking=True)
+    flow = make_flow(model, schedule, layout, labels, seeds, input_size, guidance)
+    latents = torch.empty(len(flow), layout.channels, input_size, input_size, device=flow.device)
+    nfe = torch.zeros(len(flow), dtype=torch.int64, device=flow.device)
+    for done in run_flow(flow, how, batch):
+        where = done.indices.to(flow.device, non_blocking=True)
         latents[where], nfe[where] = done.latents, done.nfe
         finished(len(where))
     return Samples(latents, nfe)
 
 
-def stream(
-    model: nn.Module,
-    schedule: Schedule,
-    layout: Layout,
-    labels: Tensor,
-    seeds: Tensor,
-    input_size: int,
-    how: Integration | None = None,
-    guidance: Guidance | None = None,
-    batch: int | None = None,
-) -> Iterator[Ended]:
-    """`generate`, yielding samples as they end, in no order; memory is that of ``batch`` samples, whatever N."""
-    flow = make_flow(model, schedule, layout, labels, seeds, input_size, guidance)
-    yield from run_flow(flow, how or Integration(), batch)
-
-
 def run_flow(
     flow: Flow, how: Integration, batch: int | None = None, observe: Observer | None = None, refill: bool = True
 ) -> Iterator[Ended]:
-    """The samples of a flow as they end; the rest as `lwd.sample.pool.flow_through`."""
+    """The samples of a flow as they end, in no order; memory is that of ``batch`` samples (None: of all).
+
+    ``observe`` and ``refill``: as `lwd.sample.pool.flow_through`. Raises UserError where a sample is not finite.
+    """
     plan = make_plan(how, flow.schedule, flow.device)
     velocity = partial(flow.velocity, flow.labels.to(flow.device))
     size = max(1, len(flow)) if batch is None else batch

@@ -14,6 +14,7 @@ from lwd.errors import UserError
 from lwd.models import LightningDiT
 from lwd.runtime.engine import Engine
 from lwd.sample.checkpoints import check_fit, load_checkpoint_model
+from lwd.sample.flow import make_flow
 from lwd.sample.generate import Samples, generate
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, Guidance
 from lwd.sample.settings import GuidanceSettings, SampleConfig, SampleSettings, to_interval, to_scale
@@ -59,10 +60,10 @@ class Sampler:
 
     def trace(self, labels: Tensor, seeds: Tensor) -> Trajectory:
         """The same samples' paths, at ``settings.trace_points`` global times from 0 to 1."""
-        taus, s, model = torch.linspace(0, 1, self.settings.trace_points).tolist(), self.settings, self.model
-        size = model.input_size
+        taus, model = torch.linspace(0, 1, self.settings.trace_points).tolist(), self.model
+        flow = make_flow(model, self.schedule, model.layout, labels, seeds, model.input_size, self.guidance)
         with self.precision():
-            return trace(model, self.schedule, model.layout, labels, seeds, size, taus, self.guidance, s.integration)
+            return trace(flow, self.settings.integration, taus)
 
 
 def open_sampler(config: SampleConfig, checkpoint: Path, engine: Engine) -> Sampler:

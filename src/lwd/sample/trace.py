@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lwd.groups import Layout
-from lwd.sample.flow import make_flow
+from lwd.sample.flow import Flow
 from lwd.sample.generate import run_flow
-from lwd.sample.guidance import Guidance
 from lwd.sample.plan import Integration
 from lwd.sample.slots import Slots
-from lwd.schedules import Schedule
 
 
 @dataclass(frozen=True)
@@ -28,31 +25,20 @@ class Trajectory:
 
 
 @torch.no_grad()
-def trace(
-    model: nn.Module,
-    schedule: Schedule,
-    layout: Layout,
-    labels: Tensor,
-    seeds: Tensor,
-    input_size: int,
-    taus: Sequence[float],
-    guidance: Guidance | None = None,
-    how: Integration | None = None,
-) -> Trajectory:
+def trace(flow: Flow, how: Integration, taus: Sequence[float]) -> Trajectory:
     """The path of `generate` at ``taus`` in [0, 1], with the network's guess x1 = z + (1 - t) v at every one.
 
     N samples at once, as one batch. The last state of taus[-1] = 1 is `generate`'s, and no step is changed.
     """
-    flow = make_flow(model, schedule, layout, labels, seeds, input_size, guidance)
     z = flow.noise(torch.arange(len(flow)))
     recorder = Recorder(torch.tensor(taus, dtype=torch.float64), z)
-    for _ in run_flow(flow, how or Integration(), observe=recorder):
+    for _ in run_flow(flow, how, observe=recorder):
         pass
     states, predictions, all_times = flow.unflatten(recorder.states), [], []
     for tau, state in zip(taus, states, strict=True):
         where = torch.full((len(flow),), tau, dtype=torch.float64, device=flow.device)
         v, times, _ = flow.local(state, where, flow.labels.to(flow.device))
-        predictions.append(state + (1 - layout.expand(times)) * v)
+        predictions.append(state + (1 - flow.layout.expand(times)) * v)
         all_times.append(times[0])
     return Trajectory(
         torch.tensor(taus), *(x.cpu() for x in (torch.stack(all_times), states, torch.stack(predictions)))

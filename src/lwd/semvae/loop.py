@@ -14,13 +14,13 @@ from lwd.data.features import FeatureBatch, FeatureBatches, FeatureShards
 from lwd.encoders.semvae import HEADS, SemVAE
 from lwd.errors import UserError
 from lwd.files import atomic_path
-from lwd.models.pretrained import WEIGHTS, model_files, save_model
-from lwd.runtime.checkpoint import Content, load_module, load_optimizer, load_tensors, optimizer_tensors
+from lwd.models.pretrained import save_model
 from lwd.runtime.ema import EMA
 from lwd.runtime.engine import Engine
 from lwd.runtime.optim import adamw, warm_cosine
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, normal, seeded
+from lwd.runtime.task import AveragedTask
 from lwd.runtime.watch import Work
 from lwd.semvae.heldout import HeldOut
 from lwd.semvae.losses import semvae_loss
@@ -87,10 +87,8 @@ class SemVAEObjective(nn.Module):
         }
 
 
-class SemVAETask:
+class SemVAETask(AveragedTask):
     """The VAE, its average and its optimiser, as the engine sees them; measures the average on held-out images."""
-
-    checkpoint_steps: tuple[int, ...] = ()
 
     def __init__(self, objective: SemVAEObjective, settings: SemVAESettings, heldout: HeldOut) -> None:
         self.module = objective
@@ -110,24 +108,6 @@ class SemVAETask:
         if step % self._settings.eval_every == 0 or step == self._settings.steps:
             self._heldout.measure(self.ema.model, step)
         return {}
-
-    def at_block(self) -> Mapping[str, Tensor]:
-        """How far the average is from the weights."""
-        return {"ema_drift": self.ema.drift()}
-
-    def files(self) -> dict[str, Content]:
-        """Weights and average, each a folder that `load_semvae` reads, and the optimiser."""
-        return {
-            **model_files(self.module.model, "model"),
-            **model_files(self.ema.model, "ema"),
-            "optimizer.safetensors": optimizer_tensors(self.module, self.optimizer),
-        }
-
-    def load(self, folder: Path) -> None:
-        """What `files` holds."""
-        load_module(self.module.model, folder / "model" / WEIGHTS)
-        load_module(self.ema.model, folder / "ema" / WEIGHTS)
-        load_optimizer(self.module, self.optimizer, load_tensors(folder / "optimizer.safetensors"))
 
 
 def run(config: SemVAEConfig) -> Path:
@@ -164,9 +144,7 @@ def run(config: SemVAEConfig) -> Path:
         recipe=_recipe(config),
         title="semvae",
         on_start=on_start,
-        before_step=task.before_step,
         work=Work(settings.batch),
-        at_block=task.at_block,
     )
     if engine.is_main:
         with atomic_path(folder / "model") as temporary:

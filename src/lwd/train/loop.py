@@ -22,9 +22,9 @@ from lwd.flow import (
     interpolate,
     repa_loss,
 )
-from lwd.models import LightningDiT, load_weights, model_files, training_flops
+from lwd.models import LightningDiT, model_files, training_flops
 from lwd.models.pretrained import CONFIG
-from lwd.runtime.checkpoint import Content, load_optimizer, load_tensors, optimizer_tensors
+from lwd.runtime.checkpoint import Content
 from lwd.runtime.ema import EMA
 from lwd.runtime.engine import Engine
 from lwd.runtime.logging import Metric
@@ -33,6 +33,7 @@ from lwd.runtime.pictures import Pictures
 from lwd.runtime.posthoc import SNAPSHOTS, PosthocEMA, SigmaRel, SnapshotType
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
+from lwd.runtime.task import AveragedTask
 from lwd.runtime.watch import Work, by_local_time
 from lwd.schedules import Schedule
 from lwd.train.heldout import HeldOut
@@ -135,8 +136,10 @@ class DenoiserObjective(nn.Module):
         return loss, metrics
 
 
-class TrainTask:
-    """The denoiser, its average and its optimiser, as the engine sees them."""
+class TrainTask(AveragedTask):
+    """The denoiser, its averages and its optimiser, as the engine sees them."""
+
+    module: DenoiserObjective
 
     def __init__(
         self,
@@ -168,17 +171,11 @@ class TrainTask:
         """Every so many steps and at the end; 0: never."""
         return every > 0 and (step % every == 0 or step == self._settings.steps)
 
-    def at_block(self) -> Mapping[str, Tensor]:
-        """How far the average is from the weights."""
-        return {"ema_drift": self.ema.drift()}
-
     def files(self) -> dict[str, Content]:
-        """Weights and average, each a folder that `LightningDiT.from_pretrained` reads, optimiser and schedule."""
+        """Weights and average, each a folder that `LightningDiT.from_pretrained` reads, and all else that goes on."""
         return {
-            **model_files(self.module.model, "model"),
-            **model_files(self.ema.model, "ema"),
+            **super().files(),
             **self.posthoc.files(SNAPSHOTS),
-            "optimizer.safetensors": optimizer_tensors(self.module, self.optimizer),
             "schedule.json": self.module.schedule.to_json(),
         }
 
@@ -192,10 +189,8 @@ class TrainTask:
 
     def load(self, folder: Path) -> None:
         """What `files` holds."""
-        load_weights(self.module.model, folder / "model")
-        load_weights(self.ema.model, folder / "ema")
+        super().load(folder)
         self.posthoc.load(folder / SNAPSHOTS)
-        load_optimizer(self.module, self.optimizer, load_tensors(folder / "optimizer.safetensors"))
 
 
 def run(config: TrainConfig, preview: Preview | None = None) -> Path:
@@ -243,8 +238,6 @@ def run(config: TrainConfig, preview: Preview | None = None) -> Path:
         title=f"train {settings.name}",
         on_start=on_start,
         work=Work(settings.batch, training_flops(model, project=shards.feature_dim is not None)),
-        at_block=task.at_block,
-        snapshot=task.snapshot,
     )
 
 

@@ -1,0 +1,76 @@
+"""What a stage hands to the training loop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lwd.models.pretrained import load_weights, model_files
+from lwd.runtime.checkpoint import Content, load_optimizer, load_tensors, optimizer_tensors
+from lwd.runtime.ema import EMA
+from lwd.runtime.logging import Metric
+
+OPTIMIZER = "optimizer.safetensors"
+
+
+class Task(ABC):
+    """What trains, what updates it, and what happens around each step."""
+
+    module: nn.Module
+    """Everything that trains; ``module(step_batch, step)`` -> (loss, metrics), means over its samples."""
+    optimizer: Optimizer
+    """What updates it."""
+    checkpoint_steps: tuple[int, ...] = ()
+    """Steps after which a checkpoint is kept for good, beside the periodic ones."""
+
+    def before_step(self, step: int) -> None:  # noqa: B027 - most have nothing to set
+        """Called with the number of steps done; may set a scheduled learning rate."""
+
+    def after_step(self, step: int) -> Mapping[str, Metric]:
+        """Called with the number of steps done; returns what else to log."""
+        return {}
+
+    def at_block(self) -> Mapping[str, Tensor]:
+        """Scalars for the last line of each block of the log."""
+        return {}
+
+    @abstractmethod
+    def files(self) -> dict[str, Content]:
+        """What a checkpoint must hold to go on."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """What `files` holds."""
+
+    def snapshot(self, step: int) -> dict[str, Content]:
+        """What is kept for good in the run's folder ``posthoc`` after ``step`` steps; empty: nothing."""
+        return {}
+
+
+class AveragedTask(Task):
+    """A task that trains one network and keeps its average: both lie in a checkpoint, each as a model folder."""
+
+    ema: EMA[Any]
+
+    def at_block(self) -> Mapping[str, Tensor]:
+        """How far the average is from the weights."""
+        return {"ema_drift": self.ema.drift()}
+
+    def files(self) -> dict[str, Content]:
+        """The network, its average and the optimiser."""
+        return {
+            **model_files(self.ema.source, "model"),
+            **model_files(self.ema.model, "ema"),
+            OPTIMIZER: optimizer_tensors(self.module, self.optimizer),
+        }
+
+    def load(self, folder: Path) -> None:
+        """What `files` holds."""
+        load_weights(self.ema.source, folder / "model")
+        load_weights(self.ema.model, folder / "ema")
+        load_optimizer(self.module, self.optimizer, load_tensors(folder / OPTIMIZER))

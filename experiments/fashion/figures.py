@@ -20,7 +20,12 @@ Panel = Callable[[Axes], None]
 
 
 def save_figures(
-    study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row], semantics: Sequence[Row], stem: Path
+    study: StudyConfig,
+    rows: Sequence[Row],
+    probes: Sequence[Row],
+    semantics: Sequence[Row],
+    predictions: Sequence[Row],
+    stem: Path,
 ) -> list[tuple[Path, str]]:
     """Write STEM-*.png; returns the files and their captions, those that there is something to show of."""
     figures: list[tuple[str, str, list[Panel]]] = []
@@ -44,6 +49,12 @@ def save_figures(
             "the first budget, filled: at the last; points: seeds."
         )
         figures.append(("boundary", text, [partial(_boundary, found=found)]))
+    if predictions:
+        text = (
+            "The probes' distance from collapse against the closed form's, on the Gaussian that has the latents' means "
+            "and covariance. Circles: stop-gradient; squares: exact Jacobian; each cell's lambdas."
+        )
+        figures.append(("prediction", text, [partial(_predicted, predictions=predictions)]))
     files = []
     for name, text, drawn in figures:
         path = stem.with_name(f"{stem.name}-{name}.png")
@@ -107,6 +118,18 @@ def _chosen(axes: Axes, study: StudyConfig, probes: Sequence[Row], cells: Sequen
     axes.plot([0, 1], [0, 1], color=stand_in("muted"), linewidth=1, linestyle=":")
     axes.set(xlabel="global time", ylabel="local time", xlim=(0, 1), ylim=(0, 1))
     axes.legend(fontsize=6)
+
+
+def _predicted(axes: Axes, predictions: Sequence[Row]) -> None:
+    for index, row in enumerate(predictions):
+        colour = stand_in(variant_colour(index))
+        for one in (one for one in row["probes"] if one["stopped"] != "collapsed"):
+            marker = "s" if one["jacobian"] == "exact" else "o"
+            axes.plot(one["predicted"], one["measured"], marker, color=colour, markersize=4, alpha=0.8)
+        axes.plot([], [], "o", color=colour, label=row["cell"])
+    axes.plot([0, 1], [0, 1], color=stand_in("muted"), linewidth=1, linestyle=":")
+    axes.set(xlabel="distance from collapse, predicted", ylabel="distance from collapse, found")
+    axes.legend(fontsize=7)
 
 
 def _boundary(axes: Axes, found: Sequence[Gain]) -> None:

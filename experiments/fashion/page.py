@@ -12,13 +12,14 @@ from claims import claims
 from design import StudyConfig
 from lwd.files import write_text
 from stats import Row
+from words import discussion
 
 HEAD = """# Results: where learned schedules help
 
-Every table, figure and verdict below is written by `python experiments/fashion/study.py --preset cpu|gpu` from the rows
-in `experiments/fashion/results/`, negative ones included. The question is not whether the learned schedule can be made
-to win, but where the paper's findings hold: for semantic latents that explain little or much of the texture, with and
-without classes, at short and long budgets, with coarse and exact solvers.
+Every table, figure, verdict and sentence below is written by `python experiments/fashion/study.py --preset PRESET` from
+the rows in `experiments/fashion/results/`, negative ones included. The question is not whether the learned schedule can
+be made to win, but where the paper's findings hold: for semantic latents that explain little or much of the texture,
+with and without classes, at short and long budgets, with coarse and exact solvers.
 """
 
 
@@ -39,6 +40,7 @@ def render(
     rows: Sequence[Row],
     probes: Sequence[Row],
     semantics: Sequence[Row],
+    predictions: Sequence[Row],
     figures: Sequence[tuple[Path, str]],
     page: Path,
 ) -> str:
@@ -59,6 +61,8 @@ def render(
         "Left out: " + " ".join(study.study.notes) if study.study.notes else "",
         "### What of the paper held here",
         claims(study, rows, probes, semantics),
+        "### What there is to say",
+        discussion(study, rows, probes, semantics, predictions),
         f"### The main comparison (cell {main})",
         tables.budgets(study, rows, main),
         pictures.get("convergence", ""),
@@ -79,6 +83,8 @@ def render(
             for value in ("precision", "recall", "accuracy")
             for text in (f"{value.capitalize()}:", tables.sampling(study, rows, main, value, 3))
         ),
+        "What lambda does to solver cost: the schedules from the stiffest on, with Fréchet distances.",
+        tables.stiffness(study, rows, probes),
         "### The map: encoders, classes, budgets",
         "The share of the held-out texture latent's variance that a regression on the semantic latent of the whole "
         "image explains, over all entries; beyond the class: of what a regression on the class alone leaves.",
@@ -90,6 +96,16 @@ def render(
         "### The schedules",
         pictures.get("schedules", ""),
         tables.trust(study, probes),
+        "### What predicts the schedule",
+        "What each term of the schedule's objective gains (negative) or loses on the straight way from the "
+        "synchronous to the collapsed schedule, on the Gaussian that has the latents' means and covariance: the "
+        "texture's loss by its own time (own), which the exact Jacobian turns into the same loss by the semantics' "
+        "time (help); the semantics' loss by the texture's time (harm); the kinetic energy. The ratio is that of the "
+        "stopped sum to the kinetic one: a lambda at which they cancel.",
+        tables.drives(predictions),
+        "Algorithm 1 in closed form on that Gaussian, against the probes of the first seed:",
+        tables.predicted(predictions, probes),
+        pictures.get("prediction", ""),
     ]
     return "\n\n".join(part for part in parts if part)
 

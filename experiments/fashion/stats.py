@@ -98,6 +98,12 @@ def from_extremal(row: Row) -> float:
     return max(float((c(tau)[0] - tau ** (c.degree + 1)).abs().max()) for c in curves)
 
 
+def rate_squared(row: Row) -> float:
+    """The mean over tau of t'^2 of a probe's curve, the largest of the learned groups: 1 is the least there is."""
+    tau = (torch.arange(1000, dtype=torch.float64) + 0.5) / 1000
+    return max(float(_curve(rho)(tau)[1].square().mean()) for rho in row["rho"].values())
+
+
 def points_of(row: Row) -> dict[str, tuple[list[float], list[float]]]:
     """tau and t(tau) of each learned group, for figures."""
     tau = torch.linspace(0, 1, 101)

@@ -29,7 +29,7 @@ from lwd.files import read_json, write_json, write_text
 from lwd.runtime.checkpoint import versions
 from lwd.runtime.progress import say
 from page import render, write_page
-from prediction import predict_all
+from prediction import predict_all, prediction_rows
 from probes import learn, probe_rows
 from run import encode_all, measure_all, measured_rows, semantics_rows, train_all
 
@@ -95,8 +95,10 @@ def machine() -> str:
 def publish(study: StudyConfig, preset: str, results: Path, page: Path) -> None:
     """Write rows, config, schedules, figures and the page's block from whatever is finished."""
     rows, probes, semantics = measured_rows(study), probe_rows(study), semantics_rows(study)
+    predictions = prediction_rows(study)
     facts = read_json(study.output / "machine.json")
-    for name, some in {"measurements": rows, "probes": probes, "semantics": semantics}.items():
+    tables = {"measurements": rows, "probes": probes, "semantics": semantics, "predictions": predictions}
+    for name, some in tables.items():
         lines = [json.dumps(row | {"preset": preset}, sort_keys=True, allow_nan=False) for row in some]
         write_text(results / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
     write_text(results / "config.yaml", dump(study))
@@ -106,8 +108,8 @@ def publish(study: StudyConfig, preset: str, results: Path, page: Path) -> None:
             target = results / "schedules" / cell / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
-    figures = save_figures(study, rows, probes, semantics, page.parent / "results" / preset)
-    write_page(page, preset, render(study, preset, facts, rows, probes, semantics, figures, page))
+    figures = save_figures(study, rows, probes, semantics, predictions, page.parent / "results" / preset)
+    write_page(page, preset, render(study, preset, facts, rows, probes, semantics, predictions, figures, page))
     say(f"{page}: {len(rows)} measurements", study.compute.progress)
 
 

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from design import StudyConfig
-from stats import Row, between, by_seed, curve, from_extremal, paired, steps_to_reach, widest
+from stats import Row, between, by_seed, curve, from_extremal, paired, rate_squared, steps_to_reach, widest
 
-SYNCHRONOUS, OFFSET, LEARNED = "synchronous", "offset", "learned-stop"
+SYNCHRONOUS, OFFSET, SFD, LEARNED = "synchronous", "offset", "offset-sfd", "learned-stop"
+COLLAPSED = "collapsed"
 MISSING = "n/a"
 
 
@@ -133,6 +134,69 @@ def cells(study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row]) -> str
             lines.append([name, *facts, f"{steps:,}", *(spread(one.values()) for one in some)])
     titles = ["cell", "lambda", "distance from collapse", "same, exact Jacobian", "steps"]
     return table([*titles, SYNCHRONOUS, OFFSET, LEARNED], lines)
+
+
+def stiffness(study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row]) -> str:
+    """The main cell's schedules from the stiffest on: the texture's mean t'^2, evaluations, distance by solver."""
+    main = study.study.main
+    last = max(study.study.cells[main].budgets)
+    mine = [row for row in rows if row["cell"] == main and row["steps"] == last and not row["guided"]]
+    solvers = list(dict.fromkeys((row["solver"], row["exact"]) for row in mine))
+    lines = []
+    for rate, weight, variant in stiffnesses(study, rows, probes):
+        nfe = by_seed(mine, "nfe", variant=variant)
+        found = [by_seed(mine, variant=variant, solver=solver, exact=exact) for solver, exact in solvers]
+        lines.append(
+            [variant, weight, f"{rate:.2f}", spread(nfe.values(), 1), *(spread(one.values()) for one in found)]
+        )
+    titles = ["schedule", "lambda", "mean t'^2", "evaluations", *(solver for solver, _ in solvers)]
+    return table(titles, lines)
+
+
+def stiffnesses(study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row]) -> list[tuple[float, str, str]]:
+    """(the texture's mean t'^2, lambda or n/a, variant) of the main cell's polynomial schedules, the stiffest first."""
+    by_hash = {row["schedule"]: row for row in probes}
+    degree = study.probe.degree + 1
+    known = {SYNCHRONOUS: 1.0, COLLAPSED: degree**2 / (2 * degree - 1)}
+    found = []
+    for variant in _present(study, rows, study.study.main):
+        schedule = next(r["schedule"] for r in rows if r["cell"] == study.study.main and r["variant"] == variant)
+        if variant in known:
+            found.append((known[variant], MISSING, variant))
+        elif (probe := by_hash.get(schedule)) is not None:
+            jacobian = ", exact Jacobian" if probe["jacobian"] == "exact" else ""
+            found.append((rate_squared(probe), f"{probe['lambda']:.3g}{jacobian}", variant))
+    return sorted(found, reverse=True)
+
+
+def drives(predictions: Sequence[Row]) -> str:
+    """What each term gains or loses on the way from the synchronous to the extremal schedule, by cell."""
+    lines = []
+    for row in predictions:
+        d = row["drives"]
+        terms = [f"{d[name]:+.3f}" for name in ("own", "help", "harm")]
+        sums = [f"{d['own'] + d['harm']:+.3f}", f"{d['help'] + d['harm']:+.3f}"]
+        lines.append([row["cell"], *terms, *sums, f"{d['kinetic']:+.2f}", f"{row['estimate']:.3g}"])
+    titles = ["own", "help", "harm", "stopped: own + harm", "exact: help + harm", "kinetic", "their ratio"]
+    return table(["cell", *titles], lines)
+
+
+def predicted(predictions: Sequence[Row], probes: Sequence[Row]) -> str:
+    """The weakest stable lambda and the distances from collapse, as predicted and as found."""
+    chosen = {row["cell"]: row["lambda"] for row in probes if row["chosen"]}
+    lines = []
+    for row in predictions:
+        weights = [row["weakest_stable"], chosen.get(row["cell"])]
+        pairs = sorted((one["jacobian"], one["lambda"], one) for one in row["probes"] if one["stopped"] != "collapsed")
+        shown = [
+            ", ".join(
+                f"{w:.3g}: {one['predicted']:.2f} / {one['measured']:.2f}" for j, w, one in pairs if j == jacobian
+            )
+            for jacobian in ("stop", "exact")
+        ]
+        lines.append([row["cell"], *(MISSING if w is None else f"{w:.3g}" for w in weights), *shown])
+    titles = ["weakest stable lambda, predicted", "found", "lambda: distance predicted / found", "same, exact Jacobian"]
+    return table(["cell", *titles], lines)
 
 
 def trust(study: StudyConfig, probes: Sequence[Row]) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from scipy.stats import spearmanr
 
 from design import EXACT, StudyConfig
-from stats import Row, by_seed, curve, paired, rate_squared, steps_to_reach
-from tables import LEARNED, OFFSET, SYNCHRONOUS, gains
+from stats import Row, by_seed, curve, paired, steps_to_reach
+from tables import LEARNED, SFD, SYNCHRONOUS, gains, stiffnesses
 
-SFD = "offset-sfd"
 FLAT = 0.02
 """Ratios of distances that differ by less are called the same."""
+STIFF = "The stiffer the curve, the more evaluations dopri5 takes"
+NOT_STIFF = "The evaluations that dopri5 takes do not go by it alone"
 
 
 def discussion(
@@ -45,7 +46,7 @@ def _pays(study: StudyConfig, rows: Sequence[Row]) -> str:
     ratios = [mine / other for (_, mine), (_, other) in zip(learned, base, strict=True)]
     shown = ", ".join(f"{ratio:.2f}" for ratio in ratios)
     steps = ", ".join(f"{each:,}" for each, _ in base)
-    if all(later < earlier for earlier, later in zip(ratios, ratios[1:], strict=False)):
+    if all(later < earlier for earlier, later in pairwise(ratios)):
         trend = "it falls at every step of the way, so that at a longer budget the answer may be another one"
     elif ratios[-1] < ratios[0] - FLAT:
         trend = "it falls from the first to the last, though not at every step"
@@ -77,15 +78,15 @@ def _stop_gradient(probes: Sequence[Row], predictions: Sequence[Row]) -> str:
     full = [a + b for a, b in zip(help_, harm, strict=True)]
     weaker = [row for row in probes if row["probe"].startswith(f"{EXACT}-weaker")]
     text = (
-        "**What the stop-gradient does.** Differentiating t' (the exact Jacobian) is a change of variables: it takes the "
-        "texture loss's slope in its *own* time out of the schedule's gradient and puts its slope in the *semantics'* "
-        "time there. So what pulls the exact schedule is how much clean semantics help the texture, less how much noisy "
-        "texture harms the semantics; what pulls the stopped one is that harm and the texture loss's own slope, which is "
-        "there whether or not the semantics know anything. On the Gaussian with the latents' moments, going from the "
-        f"synchronous to the extremal schedule gains {_range([-x for x in stop])} of loss by the stopped account, and "
-        f"{_range([-x for x in full])} by the exact one (a negative number is a loss; table above). Accordingly the "
-        f"exact schedule stays near the identity in every cell (distance {_range(_distances(exact))}) where the stopped "
-        "one, at the same lambda, leaves it."
+        "**What the stop-gradient does.** Differentiating t' (the exact Jacobian) is a change of variables: it takes "
+        "the texture loss's slope in its *own* time out of the schedule's gradient and puts its slope in the "
+        "*semantics'* time there. So what pulls the exact schedule is how much clean semantics help the texture, "
+        "less how much noisy texture harms the semantics; what pulls the stopped one is that harm and the texture "
+        "loss's own slope, which is there whether or not the semantics know anything. On the Gaussian with the "
+        f"latents' moments, going from the synchronous to the extremal schedule gains {_range([-x for x in stop])} of "
+        f"loss by the stopped account, and {_range([-x for x in full])} by the exact one (a negative number is a "
+        "loss; table above). Accordingly the exact schedule stays near the identity in every cell (distance "
+        f"{_range(_distances(exact))}) where the stopped one, at the same lambda, leaves it."
     )
     if weaker:
         times = max(float(row["probe"].rpartition("-")[2]) for row in weaker)
@@ -101,7 +102,9 @@ def _control(probes: Sequence[Row]) -> str:
     if "shuffled" not in found or "trained" not in found:
         return ""
     shuffled, intact = found["shuffled"], found["trained"]
-    same = [r for r in probes if r["cell"] == "shuffled" and r["lambda"] == intact["lambda"] and r["jacobian"] == "stop"]
+    same = [
+        r for r in probes if r["cell"] == "shuffled" and r["lambda"] == intact["lambda"] and r["jacobian"] == "stop"
+    ]
     at = same[0] if same else shuffled
     return (
         " The control: semantics that were shuffled among images of a class, and so say nothing of the texture beyond "
@@ -112,31 +115,20 @@ def _control(probes: Sequence[Row]) -> str:
 
 
 def _weight(study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row]) -> str:
-    main, last = study.study.main, max(study.study.cells[study.study.main].budgets)
-    by_hash = {row["schedule"]: row for row in probes}
+    last = max(study.study.cells[study.study.main].budgets)
     points = []
-    for variant in study.compare.variants:
-        mine = [r for r in rows if r["cell"] == main and r["variant"] == variant and r["steps"] == last]
-        exact = [r["nfe"] for r in mine if r["exact"] and not r["guided"]]
-        if exact and (found := by_hash.get(mine[0]["schedule"])) is not None and found["jacobian"] == "stop":
-            points.append((found["lambda"], rate_squared(found), float(np.mean(exact))))
-    for variant, stiffness in ((SYNCHRONOUS, 1.0), ("collapsed", None)):
-        nfe = by_seed(rows, "nfe", cell=main, variant=variant, steps=last)
-        degree = study.probe.degree + 1
+    for rate, _, variant in stiffnesses(study, rows, probes):
+        nfe = by_seed(rows, "nfe", cell=study.study.main, variant=variant, steps=last)
         if nfe:
-            points.append(
-                (None, degree**2 / (2 * degree - 1) if stiffness is None else stiffness, float(np.mean(list(nfe.values()))))
-            )
+            points.append((rate, float(np.mean(list(nfe.values()))), variant))
     if len(points) < 3:
         return ""
-    points.sort(key=lambda point: point[1])
-    shown = ", ".join(f"{nfe:.0f} at {stiff:.2f}" for _, stiff, nfe in points)
-    grows = all(a[2] <= b[2] for a, b in zip(points, points[1:], strict=False))
-    verdict = "The stiffer the curve, the more evaluations dopri5 takes" if grows else "Evaluations do not order by it"
+    grows = all(stiffer[1] >= next_[1] for stiffer, next_ in pairwise(points))
+    shown = ", ".join(f"{variant} {nfe:.0f} at {rate:.2f}" for rate, nfe, variant in points)
     return (
-        "**What lambda does to solver cost.** Lambda penalises the mean of t'^2 |v|^2, the stiffness of what the solver "
-        f"integrates. {verdict}: {shown} (evaluations per sample at the mean of t'^2 of the texture's curve; 1 is the "
-        "synchronous schedule, from which a lambda without end cannot be told, and the largest the collapsed one)."
+        "**What lambda does to solver cost.** Lambda weighs the mean of t'^2 |v|^2: how far the solver has to carry a "
+        f"sample in a given time. {STIFF if grows else NOT_STIFF}: {shown} (evaluations of the network per sample, at "
+        "the mean of t'^2; the table above has the distances)."
     )
 
 
@@ -171,10 +163,10 @@ def _where(study: StudyConfig, rows: Sequence[Row], semantics: Sequence[Row]) ->
     rank = spearmanr([gain.r2 for gain in found], [np.mean(gain.ratios) for gain in found])
     related = "is related to it" if rank.pvalue < 0.05 else "does not tell where it pays"
     return (
-        "**Where does it pay?** Distance under the learned over that under the synchronous schedule, at each cell's last "
-        f"budget: {shown}. It is below 1 for every seed in {len(sure)} of {len(found)} cells; the best is {best.cell}. "
-        f"What the semantics explain of the texture {related} (rank correlation {rank.statistic:+.2f}, p = "
-        f"{rank.pvalue:.2f}, {len(found)} cells)."
+        "**Where does it pay?** Distance under the learned over that under the synchronous schedule, at each cell's "
+        f"last budget: {shown}. It is below 1 for every seed in {len(sure)} of {len(found)} cells; the best is "
+        f"{best.cell}. What the semantics explain of the texture {related} (rank correlation {rank.statistic:+.2f}, p "
+        f"= {rank.pvalue:.2f}, {len(found)} cells)."
     )
 
 

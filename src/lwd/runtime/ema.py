@@ -36,7 +36,7 @@ class EMA(Generic[M]):
     @property
     def moving_names(self) -> set[str]:
         """The names of all that trains; the rest is as in the first step."""
-        return {name for name, live in self._source.named_parameters() if live.requires_grad}
+        return {name for name, live in self.source.named_parameters() if live.requires_grad}
 
     @torch.no_grad()
     def update(self, decay: float | None = None) -> None:

@@ -17,6 +17,7 @@ from sklearn.linear_model import LinearRegression
 
 from lwd.config import load
 from lwd.errors import UserError
+from lwd.experiment import Experiment
 from lwd.schedules import Schedule
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "fashion"
@@ -24,6 +25,7 @@ sys.path.insert(0, str(FOLDER))
 
 import design  # noqa: E402
 import page  # noqa: E402
+import prediction  # noqa: E402
 import run  # noqa: E402
 import stats  # noqa: E402
 import study  # noqa: E402
@@ -66,7 +68,10 @@ def written(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
-    assert command(folder) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prediction, "GLOBAL_TIMES", 3)
+        patch.setattr(prediction, "NODES", 4)
+        assert command(folder) == 0
     return folder
 
 
@@ -116,6 +121,26 @@ def test_probes_and_their_schedules(done: Path) -> None:
     assert of["trained", "learned-stop"] == by_name["sweep/lambda-0.05"]["schedule"]
 
 
+def test_a_prediction_for_every_cell_and_probe(done: Path) -> None:
+    rows = {row["cell"]: row for row in read(done, "predictions")}
+    assert rows.keys() == {"trained", "free", "random", "poor"}
+    names = {one["probe"] for one in rows["trained"]["probes"]}
+    assert names == {"sweep/lambda-0.05", "sweep/lambda-0.1", "exact", "exact-weaker-4", "weaker-4", "stronger-3"}
+    assert rows["free"]["conditional"] is False and rows["trained"]["conditional"] is True
+    for row in rows.values():
+        assert row["drives"].keys() == {"own", "help", "harm", "kinetic"} and math.isfinite(row["estimate"])
+
+
+def test_a_cell_may_change_the_network(done: Path) -> None:
+    depths = {
+        cell: load(
+            Experiment, done / "run" / "cells" / cell / "train" / "synchronous-seed0" / "config.yaml"
+        ).model.depth
+        for cell in ("trained", "free")
+    }
+    assert depths == {"trained": 2, "free": 3}
+
+
 def test_finished_work_is_found_again_and_the_page_is_the_same(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = written(done)
     assert {"page.md", "results/measurements.jsonl", "results/cpu-convergence.png"} <= before.keys()
@@ -123,7 +148,7 @@ def test_finished_work_is_found_again_and_the_page_is_the_same(done: Path, monke
     def never(*_: object) -> None:
         raise AssertionError("finished work was done again")
 
-    for module, name in ((run.sample, "run"), (run, "measure"), (run, "explained")):
+    for module, name in ((run.sample, "run"), (run, "measure"), (run, "explained"), (prediction, "surfaces")):
         monkeypatch.setattr(module, name, never)
     for objective in ("train.loop.DenoiserObjective", "probe.loop.ProbeObjective", "semvae.loop.SemVAEObjective"):
         monkeypatch.setattr(f"lwd.{objective}.forward", never)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.polynomial import chebyshev
+from numpy.polynomial import chebyshev, legendre
 from scipy.linalg import cholesky, solve_triangular
 from torch import Tensor
 
@@ -29,8 +29,9 @@ from lwd.schedules import PolynomialCurve
 from lwd.schedules.collapse import distance, mass
 from probes import probe_rows
 
-GLOBAL_TIMES, NODES, PATH = 24, 25, 50
-"""Midpoints of global time; Chebyshev nodes of the follower's local time; midpoints from synchronous to extremal."""
+GLOBAL_TIMES, NODES, PATH = 24, 25, 8
+"""Gauss-Legendre nodes of global time; Chebyshev nodes of the follower's local time; Gauss-Legendre nodes of the way
+from the synchronous to the extremal schedule."""
 FLOOR = 1e-6
 """Added to the variances: a latent entry that is constant has none."""
 
@@ -96,14 +97,15 @@ def _compared(row: Mapping[str, Any], curve: PolynomialCurve) -> Row:
 class Surfaces:
     """Of follower and leader (in this order): what Eq. 38 needs at the leader's time tau_j and the follower's time a.
 
-    Chebyshev coefficients over a in [0, 1], (J, K, 2): ``risk`` the ideal losses, group means; ``energy`` E|v|^2.
-    ``factors``: the groups' weights in the loss under the reduction.
+    ``weights`` (J,): of tau_j in a mean over global time. Chebyshev coefficients over a in [0, 1], (J, K, 2): ``risk``
+    the ideal losses, group means; ``energy`` E|v|^2. ``factors``: the groups' weights in the loss.
     """
 
     tau: Tensor
+    weights: Tensor
+    factors: Tensor
     risk: Tensor
     energy: Tensor
-    factors: Tensor
 
     def at(self, table: Tensor, a: Tensor) -> Tensor:
         """A table's values (J, 2) at follower times a (J,), differentiable in a."""
@@ -131,7 +133,7 @@ def surfaces(config: Experiment, conditional: bool, images: int) -> Surfaces:
 
 def tabulate(cov: Any, mean_square: Any, followers: int, factors: Sequence[float]) -> Surfaces:
     """cov (n, n) and squared means (n,) of entries, the first ``followers`` of them the follower's."""
-    tau = (np.arange(GLOBAL_TIMES) + 0.5) / GLOBAL_TIMES
+    tau, weights = _unit_nodes(GLOBAL_TIMES)
     nodes = (chebyshev.chebpts1(NODES) + 1) / 2
     own = np.arange(len(cov)) < followers
     values = np.empty((2, GLOBAL_TIMES, NODES, 2))
@@ -142,7 +144,9 @@ def tabulate(cov: Any, mean_square: Any, followers: int, factors: Sequence[float
             values[:, j, k] = [[part[own].mean(), part[~own].mean()] for part in parts]
     fit = np.linalg.inv(chebyshev.chebvander(2 * nodes - 1, NODES - 1))
     risk, energy = torch.from_numpy(np.einsum("km,sjmg->sjkg", fit, values))
-    return Surfaces(torch.from_numpy(tau), risk, energy, torch.tensor(factors, dtype=torch.float64))
+    return Surfaces(
+        torch.from_numpy(tau), torch.from_numpy(weights), risk, energy, torch.tensor(factors, dtype=torch.float64)
+    )
 
 
 def closed_form(s: Surfaces, config: Experiment, weight: float, jacobian: str) -> PolynomialCurve:
@@ -157,7 +161,7 @@ def closed_form(s: Surfaces, config: Experiment, weight: float, jacobian: str) -
         omega = rates.detach() if jacobian == "stop" else rates
         flow, kinetic = (omega * s.at(s.risk, t)) @ s.factors, (rates.square() * s.at(s.energy, t)).sum(1)
         optimizer.zero_grad()
-        (flow + weight * kinetic).mean().backward()
+        ((flow + weight * kinetic) @ s.weights).backward()
         optimizer.step()
         if step >= settings.burn_in:
             kept.append(curve.rho.detach().clone())
@@ -173,7 +177,7 @@ def drives(s: Surfaces, degree: int) -> dict[str, float]:
     """
     move, change = s.tau ** (degree + 1) - s.tau, (degree + 1) * s.tau**degree - 1
     totals = dict.fromkeys(("own", "help", "harm", "kinetic"), 0.0)
-    for way in ((torch.arange(PATH, dtype=torch.float64) + 0.5) / PATH).tolist():
+    for way, share in zip(*_unit_nodes(PATH), strict=True):
         a, rate = (s.tau + way * move).requires_grad_(), 1 + way * change
         risks, energies = s.at(s.risk, a), s.at(s.energy, a)
         follower, leader = (torch.autograd.grad(risks[:, g].sum(), a, retain_graph=True)[0] * move for g in (0, 1))
@@ -185,7 +189,7 @@ def drives(s: Surfaces, degree: int) -> dict[str, float]:
             "kinetic": energy * move + 2 * rate * change * energies[:, 0],
         }
         for name, values in step.items():
-            totals[name] += float(values.mean()) / PATH
+            totals[name] += float(share * (values.detach() @ s.weights))
     return totals
 
 
@@ -195,6 +199,12 @@ def _explained(cov: Any, times: Any) -> Any:
     factor = cholesky(times[:, None] * scaled + np.diag((1 - times) ** 2), lower=True)
     cross = scaled - np.diag(1 - times)
     return (solve_triangular(factor, cross.T, lower=True) ** 2).sum(0)
+
+
+def _unit_nodes(count: int) -> Any:
+    """Gauss-Legendre nodes and weights (count,) of a mean over [0, 1]."""
+    nodes, weights = legendre.leggauss(count)
+    return (nodes + 1) / 2, weights / 2
 
 
 def _basis(a: Tensor, count: int) -> Tensor:

@@ -132,12 +132,8 @@ def test_a_prediction_for_every_cell_and_probe(done: Path) -> None:
 
 
 def test_a_cell_may_change_the_network(done: Path) -> None:
-    depths = {
-        cell: load(
-            Experiment, done / "run" / "cells" / cell / "train" / "synchronous-seed0" / "config.yaml"
-        ).model.depth
-        for cell in ("trained", "free")
-    }
+    runs = {cell: done / "run" / "cells" / cell / "train" / "synchronous-seed0" for cell in ("trained", "free")}
+    depths = {cell: load(Experiment, folder / "config.yaml").model.depth for cell, folder in runs.items()}
     assert depths == {"trained": 2, "free": 3}
 
 

@@ -144,9 +144,8 @@ def tabulate(cov: Any, mean_square: Any, followers: int, factors: Sequence[float
             values[:, j, k] = [[part[own].mean(), part[~own].mean()] for part in parts]
     fit = np.linalg.inv(chebyshev.chebvander(2 * nodes - 1, NODES - 1))
     risk, energy = torch.from_numpy(np.einsum("km,sjmg->sjkg", fit, values))
-    return Surfaces(
-        torch.from_numpy(tau), torch.from_numpy(weights), risk, energy, torch.tensor(factors, dtype=torch.float64)
-    )
+    known = [torch.as_tensor(each, dtype=torch.float64) for each in (tau, weights, factors)]
+    return Surfaces(*known, risk, energy)
 
 
 def closed_form(s: Surfaces, config: Experiment, weight: float, jacobian: str) -> PolynomialCurve:

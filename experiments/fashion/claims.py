@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from design import StudyConfig
-from stats import Row, by_seed, curve, from_extremal, paired, steps_to_reach
+from stats import Row, between, by_seed, curve, from_extremal, paired, steps_to_reach, widest
 from tables import COLLAPSED, LEARNED, MISSING, OFFSET, SFD, SYNCHRONOUS, table
 
 EXACT = "learned-exact"
@@ -41,6 +41,7 @@ def claims(study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row], seman
         _speed(study, rows),
         _regimes(probes),
         _order(probes, semantics),
+        _informed(study, probes),
         _solver(rows, main, last),
     ]
     others = [name for name in study.study.cells if name != main]
@@ -97,6 +98,26 @@ def _order(probes: Sequence[Row], semantics: Sequence[Row]) -> Line:
     if max(distances) - min(distances) < SAME_DISTANCE:
         return [text, f"by what they explain: {shown}", "undecided"]
     return [text, f"by what they explain: {shown}", "held" if distances == sorted(distances) else "contradicted"]
+
+
+def _informed(study: StudyConfig, probes: Sequence[Row]) -> Line:
+    """The control: as far from the intact cell's curve, at the same lambda, as two seeds are from each other?"""
+    text = (
+        "what semantics tell of the texture shapes the schedule (held: shuffling moves the curve more than a seed does)"
+    )
+    cells = {name: study.study.encoders[cell.encoder].shuffled for name, cell in study.study.cells.items()}
+    shuffled = next((name for name, base in cells.items() if base is not None), None)
+    found = {row["cell"]: row for row in probes if row["chosen"]}
+    main = study.study.main
+    seeds = [found.get(main), *(r for r in probes if r["cell"] == main and r["probe"].startswith("seed-"))]
+    if shuffled not in found or main not in found or len(seeds) < 2:
+        return [text, MISSING, "not measured"]
+    if found[shuffled]["lambda"] != found[main]["lambda"]:
+        return [text, f"lambda {found[shuffled]['lambda']:.3g} against {found[main]['lambda']:.3g}", "held"]
+    moved, spread = between(found[shuffled], found[main]), widest([row for row in seeds if row is not None])
+    assert spread is not None
+    verdict = "held" if moved > spread else "contradicted"
+    return [text, f"moved by {moved:.3f}, seeds differ by up to {spread:.3f}", verdict]
 
 
 def _solver(rows: Sequence[Row], cell: str, steps: int) -> Line:

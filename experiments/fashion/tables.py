@@ -120,7 +120,7 @@ def encoders(study: StudyConfig, semantics: Sequence[Row]) -> str:
 
 
 def cells(study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row]) -> str:
-    """The map: what lambda and which curve each cell has, and the three schedules at its first and last budget."""
+    """The map: what lambda and which curve each cell has, and the two schedules at its first and last budget."""
     lines = []
     for name, cell in study.study.cells.items():
         found = next((row for row in probes if row["cell"] == name and row["chosen"]), None)
@@ -130,10 +130,13 @@ def cells(study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row]) -> str
         )
         facts.append(f"{exact['distance_from_collapse']:.3f}" if exact else MISSING)
         for steps in dict.fromkeys((min(cell.budgets), max(cell.budgets))):
-            some = [by_seed(rows, cell=name, variant=v, steps=steps) for v in (SYNCHRONOUS, OFFSET, LEARNED)]
-            lines.append([name, *facts, f"{steps:,}", *(spread(one.values()) for one in some)])
+            base, learned = (by_seed(rows, cell=name, variant=v, steps=steps) for v in (SYNCHRONOUS, LEARNED))
+            ratios = [learned[seed] / base[seed] for seed in learned.keys() & base.keys()]
+            lines.append(
+                [name, *facts, f"{steps:,}", *(spread(one) for one in (base.values(), learned.values(), ratios))]
+            )
     titles = ["cell", "lambda", "distance from collapse", "same, exact Jacobian", "steps"]
-    return table([*titles, SYNCHRONOUS, OFFSET, LEARNED], lines)
+    return table([*titles, SYNCHRONOUS, LEARNED, "their ratio"], lines)
 
 
 def stiffness(study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row]) -> str:

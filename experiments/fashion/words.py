@@ -108,9 +108,9 @@ def _control(probes: Sequence[Row]) -> str:
     at = same[0] if same else shuffled
     return (
         " The control: semantics that were shuffled among images of a class, and so say nothing of the texture beyond "
-        f"it, have lambda {shuffled['lambda']:.3g} as their weakest stable one, intact ones {intact['lambda']:.3g}; at "
-        f"lambda {at['lambda']:.3g} the shuffled ones' curve lies at {at['distance_from_collapse']:.2f} from collapse, "
-        f"the intact ones' at {intact['distance_from_collapse']:.2f} (lambda {intact['lambda']:.3g})."
+        f"it, lead to lambda {shuffled['lambda']:.3g} and a distance from collapse of "
+        f"{shuffled['distance_from_collapse']:.2f}; intact ones to {intact['lambda']:.3g} and "
+        f"{intact['distance_from_collapse']:.2f}."
     )
 
 

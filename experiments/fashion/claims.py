@@ -40,7 +40,7 @@ def claims(study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row], seman
         _better(rows, main, last, LEARNED, COLLAPSED),
         _speed(study, rows),
         _regimes(probes),
-        _order(probes, semantics),
+        _order(study, probes, semantics),
         _informed(study, probes),
         _solver(rows, main, last),
     ]
@@ -86,10 +86,15 @@ def _regimes(probes: Sequence[Row]) -> Line:
     return [text, f"{count} of {len(weak)} collapsed, farthest {far:.3f}", verdict]
 
 
-def _order(probes: Sequence[Row], semantics: Sequence[Row]) -> Line:
+def _order(study: StudyConfig, probes: Sequence[Row], semantics: Sequence[Row]) -> Line:
+    """Over the cells that differ in the encoder alone."""
     text = "the more of the texture semantics explain, the closer to the identity (held: one order, conditional cells)"
+    alike = [name for name, cell in study.study.cells.items() if not cell.changes]
+    alike = [name for name in alike if study.study.encoders[study.study.cells[name].encoder].shuffled is None]
     r2 = {row["encoder"]: row["r2_ridge"] for row in semantics}
-    found = [row for row in probes if row["chosen"] and row["conditional"] and row["encoder"] in r2]
+    found = [
+        row for row in probes if row["chosen"] and row["conditional"] and row["cell"] in alike and row["encoder"] in r2
+    ]
     if len(found) < 2:
         return [text, MISSING, "not measured"]
     ordered = sorted(found, key=lambda row: r2[row["encoder"]])
@@ -102,9 +107,7 @@ def _order(probes: Sequence[Row], semantics: Sequence[Row]) -> Line:
 
 def _informed(study: StudyConfig, probes: Sequence[Row]) -> Line:
     """The control: as far from the intact cell's curve, at the same lambda, as two seeds are from each other?"""
-    text = (
-        "what semantics tell of the texture shapes the schedule (held: shuffling moves the curve more than a seed does)"
-    )
+    text = "what semantics tell of the texture shapes the schedule (held: shuffling moves it more than seeds do)"
     cells = {name: study.study.encoders[cell.encoder].shuffled for name, cell in study.study.cells.items()}
     shuffled = next((name for name, base in cells.items() if base is not None), None)
     found = {row["cell"]: row for row in probes if row["chosen"]}

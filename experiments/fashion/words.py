@@ -85,7 +85,7 @@ def _stop_gradient(probes: Sequence[Row], predictions: Sequence[Row]) -> str:
         "loss's own slope, which is there whether or not the semantics know anything. On the Gaussian with the "
         f"latents' moments, going from the synchronous to the extremal schedule gains {_range([-x for x in stop])} of "
         f"loss by the stopped account, and {_range([-x for x in full])} by the exact one (a negative number is a "
-        "loss; table above). Accordingly the exact schedule stays near the identity in every cell (distance "
+        "loss). Accordingly the exact schedule stays near the identity in every cell (distance "
         f"{_range(_distances(exact))}) where the stopped one, at the same lambda, leaves it."
     )
     if weaker:
@@ -124,7 +124,7 @@ def _weight(study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row]) -> s
     return (
         "**What lambda does to solver cost.** Lambda weighs the mean of t'^2 |v|^2: how far the solver has to carry a "
         f"sample in a given time. {STIFF if grows else NOT_STIFF}: {shown} (evaluations of the network per sample, at "
-        "the mean of t'^2; the table above has the distances)."
+        "the mean of t'^2)."
     )
 
 

@@ -89,13 +89,19 @@ def _measure(job: tuple[StudyConfig, Measurement]) -> None:
     study, measurement = job
     config = sample_config(study, measurement)
     folder = sample_folder(config)
-    state = hashlib.sha256(config.model_dump_json(exclude={"compute"}).encode()).hexdigest()[:12]
+    state = settings_hash(config)
     if (folder / ROW).is_file() and read_json(folder / ROW)["config"] == state:
         return
+    (folder / ROW).unlink(missing_ok=True)  # `lwd sample` refuses folders with other files than samples
     afresh = config.compute.model_copy(update={"resume": False, "progress": False})
     sample.run(config.model_copy(update={"compute": afresh}))
     row = _settings(study, measurement, config) | {"config": state} | _hashes(config, folder) | measure(config, folder)
     write_json(folder / ROW, row)
+
+
+def settings_hash(config: Experiment) -> str:
+    """Of all settings that are not at their defaults, so that a new one with a default leaves old results valid."""
+    return hashlib.sha256(config.model_dump_json(exclude={"compute"}, exclude_defaults=True).encode()).hexdigest()[:12]
 
 
 def sample_folder(config: Experiment) -> Path:

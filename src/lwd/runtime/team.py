@@ -81,9 +81,7 @@ class Team(Generic[T, R]):
 
         The first error counts, but any other goes before Preempted.
         """
-        error = error or Preempted(
-            f"{self._title}: asked to stop; what is finished or saved is kept, the same command goes on"
-        )
+        error = error or Preempted(f"{self._title}: {ASKED}")
         first = self._error is None
         if first or (isinstance(self._error, Preempted) and not isinstance(error, Preempted)):
             self._error = error

@@ -11,7 +11,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from lwd.errors import Preempted
+
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+ASKED = "asked to stop; what is finished or saved is kept, the same command goes on"
 AGREE_EVERY = 10
 """With several processes, after how many steps they ask each other: a signal may reach only one of them."""
 
@@ -24,6 +27,9 @@ def ignore_signals(worker: int = 0) -> None:
 
 class Preemption:
     """Within the block the signals only leave a note; `requested` tells.
+
+    A note that came too late for it, as during the last save, is not lost: leaving the block raises Preempted. (Not
+    with several processes, which would have to agree.)
 
     ``mean`` averages a tensor over the processes; None where there is one.
     """
@@ -57,6 +63,8 @@ class Preemption:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._previous = {}
+        if kind is None and self.signal is not None and self._mean is None:
+            raise Preempted(ASKED)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number

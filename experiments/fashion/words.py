@@ -147,8 +147,8 @@ def _predicted(study: StudyConfig, probes: Sequence[Row], predictions: Sequence[
         f"lambda as the probes' search in {same} of {len(pairs)} cells, and one at most a step of the grid away in "
         f"{near}. Distances from collapse are off by {np.mean(errors):.2f} on average and {max(errors):.2f} at most "
         f"over {len(errors)} probes (rank correlation {rank:.2f}); real probes end nearer to collapse in {below} of "
-        f"the {stopped} with the stop-gradient. One division does most of it: what the way to collapse gains, over what "
-        f"it costs in kinetic energy, is {_range(estimates)} times the lambda that was found."
+        f"the {stopped} with the stop-gradient. One division does most of it: what the way to collapse gains, over "
+        f"what it costs in kinetic energy, is {_range(estimates)} times the lambda that was found."
     )
 
 

@@ -14,7 +14,7 @@ from design import StudyConfig
 from lwd.report.drawing import save_png
 from lwd.report.theme import stand_in, variant_colour
 from stats import Row, by_seed, curve, points_of
-from tables import Gain, gains
+from tables import LEARNED, SYNCHRONOUS, Gain, gains
 
 Panel = Callable[[Axes], None]
 
@@ -29,10 +29,15 @@ def save_figures(
 ) -> list[tuple[Path, str]]:
     """Write STEM-*.png; returns the files and their captions, those that there is something to show of."""
     figures: list[tuple[str, str, list[Panel]]] = []
-    for name, cells in {"convergence": [study.study.main], "cells": _others(study)}.items():
-        panels = [partial(_convergence, study=study, rows=some, cell=c) for c in cells if (some := by_cell(rows, c))]
+    if some := by_cell(rows, study.study.main):
         text = "Fréchet distance over training steps: means over seeds, a point for each seed."
-        figures += [(name, text, list(panels))] if panels else []
+        figures.append(("convergence", text, [partial(_convergence, study=study, rows=some, cell=study.study.main)]))
+    if _others(study) and rows:
+        text = (
+            "Fréchet distance under the learned schedule over that under the synchronous one, by training steps, in "
+            "every cell: means over seeds, a point for each seed. Below 1 the learned schedule is ahead."
+        )
+        figures.append(("cells", text, [partial(_ratios, study=study, rows=rows)]))
     if probes:
         names = [name for name in study.study.cells if by_cell(probes, name)]
         shown = partial(_chosen, study=study, probes=probes, cells=names)
@@ -90,6 +95,26 @@ def _convergence(axes: Axes, study: StudyConfig, rows: Sequence[Row], cell: str)
     axes.minorticks_off()
     axes.set_title(cell, loc="left", fontsize=9, color=stand_in("muted"))
     axes.legend(fontsize=7)
+
+
+def _ratios(axes: Axes, study: StudyConfig, rows: Sequence[Row]) -> None:
+    shown: set[int] = set()
+    for index, (name, cell) in enumerate(study.study.cells.items()):
+        colour, points = stand_in(variant_colour(index)), []
+        for steps in cell.budgets:
+            learned, base = (by_seed(rows, cell=name, variant=v, steps=steps) for v in (LEARNED, SYNCHRONOUS))
+            ratios = [learned[seed] / base[seed] for seed in learned.keys() & base.keys()]
+            if ratios:
+                axes.plot([steps] * len(ratios), ratios, ".", color=colour, markersize=4)
+                points.append((steps, float(np.mean(ratios))))
+        if points:
+            axes.plot(*zip(*points, strict=True), "-o", color=colour, markersize=4, label=name)
+            shown |= {steps for steps, _ in points}
+    axes.axhline(1, color=stand_in("muted"), linewidth=1, linestyle=":")
+    axes.set(xscale="log", xlabel="training steps", ylabel="distance, learned / synchronous")
+    axes.set_xticks(sorted(shown), [f"{steps:,}" for steps in sorted(shown)])
+    axes.minorticks_off()
+    axes.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
 
 
 def _swept(axes: Axes, study: StudyConfig, probes: Sequence[Row], cells: Sequence[str]) -> None:

@@ -103,10 +103,14 @@ def test_unrelated_groups_neither_help_nor_harm_but_the_stopped_drive_stays() ->
     assert found["own"] < -0.01
 
 
-def test_algorithm_1_in_closed_form(data: GaussianData, surfaces: prediction.Surfaces) -> None:
-    """Gradient descent by hand on the reference's losses, with the same Adam, after a few steps."""
+@pytest.mark.parametrize("shrunk", [False, True])
+def test_algorithm_1_in_closed_form(data: GaussianData, surfaces: prediction.Surfaces, shrunk: bool) -> None:
+    """Gradient descent by hand on the reference's losses, with the same Adam, after a few steps.
+
+    The shrunk velocity c v* minimises w t' |v - u|^2 + lambda t'^2 |v|^2; its losses are those of the map c K z + c k.
+    """
     config = load(design.StudyConfig, FOLDER / "presets" / "cpu.yaml", ["probe.steps=12", "probe.burn_in=10"])
-    found = prediction.closed_form(surfaces, config, 0.05, "stop")
+    found = prediction.closed_form(surfaces, config, 0.05, "stop", shrunk)
     curve = PolynomialCurve(config.probe.degree).double()
     adam = torch.optim.Adam(curve.parameters(), lr=config.probe.rho_lr)
     kept = []
@@ -114,8 +118,13 @@ def test_algorithm_1_in_closed_form(data: GaussianData, surfaces: prediction.Sur
         t, rate = curve(surfaces.tau)
         times = torch.stack([t, surfaces.tau], 1)
         rates = torch.stack([rate, torch.ones_like(rate)], 1)
-        loss = (rates.detach() * data.bayes_risk(times) * surfaces.factors).sum(1)
-        loss = loss + 0.05 * (rates.square() * data.ideal_energy(times)).sum(1)
+        fixed = rates.detach()
+        c = surfaces.factors * fixed / (surfaces.factors * fixed + 0.05 * fixed.square())
+        scale = data.per_entry(c if shrunk else torch.ones_like(c))
+        slope, offset = data.ideal_map(times)
+        slope, offset = scale[..., None] * slope, scale * offset
+        loss = (fixed * data.linear_losses(slope, offset, times) * surfaces.factors).sum(1)
+        loss = loss + 0.05 * (rates.square() * data.linear_energy(slope, offset, times)).sum(1)
         adam.zero_grad()
         (surfaces.weights @ loss).backward()
         adam.step()
@@ -150,7 +159,12 @@ def test_shuffling_keeps_all_but_which_semantics_belong_to_which_image(tmp_path:
         order = within_classes(labels, 0)
         assert torch.equal(after.x1[:, 2:], before.x1[order, 2:]) and not torch.equal(after.x1, before.x1)
     assert sorted(order.tolist()) == list(range(30)) and torch.equal(labels[order], labels)
-    assert (tmp_path / "b" / "manifest.json").read_text() != (tmp_path / "a" / "manifest.json").read_text()
+    assert not (order == torch.arange(30)).any()
+    first = (tmp_path / "b" / "manifest.json").read_text()
+    assert first != (tmp_path / "a" / "manifest.json").read_text()
+    write_json(tmp_path / "a" / "manifest.json", required | {"fingerprint": "xyz", "splits": splits})
+    shuffle(tmp_path / "a", tmp_path / "b", LAYOUT, "sem", 0)  # of another source: made anew
+    assert (tmp_path / "b" / "manifest.json").read_text() != first
 
 
 def study_rows(ratios: dict[int, float]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from lwd.config import Config, merge, parse
+from lwd.errors import UserError
 from lwd.experiment import CompareSettings, Experiment
 from lwd.runtime.checkpoint import checkpoint_path
 
@@ -40,7 +41,7 @@ class CellSettings(Config):
     encoder: str
     conditional: bool = True
     seeds: tuple[NonNegativeInt, ...] = (0,)
-    budgets: tuple[PositiveInt, ...]
+    budgets: tuple[PositiveInt, ...] = Field(min_length=1)
     variants: tuple[str, ...] = ()
     """Empty: all of ``compare.variants``."""
     solvers: tuple[str, ...] = ()
@@ -95,6 +96,8 @@ class StudyConfig(Experiment):
             raise ValueError(f"study.main: {s.main!r} is not one of the cells {list(s.cells)}")
         for name, encoder in s.encoders.items():
             _known(f"study.encoders.{name}", [encoder.base or name], s.encoders)
+            if encoder.base is not None and s.encoders[encoder.base].base is not None:
+                raise ValueError(f"study.encoders.{name}: {encoder.base!r} is itself made of another encoder")
         for name, cell in s.cells.items():
             _known(f"study.cells.{name}.encoder", [cell.encoder], s.encoders)
             _known(f"study.cells.{name}.variants", cell.variants, self.compare.variants)
@@ -199,28 +202,28 @@ def sample_config(study: StudyConfig, measurement: Measurement) -> Experiment:
     if measurement.solver:
         changes |= study.study.solvers[measurement.solver]
     if measurement.guided:
-        weak = Run(run.cell, run.variant, weak_seed(study, run.cell), weak=True)
+        weak = weak_run(study, run)
         folder = checkpoint_path(config.output / "train" / weak.name, study.study.weak.steps)
         changes["guidance"] = {"kind": "auto", "scale": study.study.weak.scale, "weak": folder}
     return parse(Experiment, merge(config.model_dump(), {"sample": changes}), f"measurement {measurement.name}")
 
 
-def weak_seed(study: StudyConfig, cell: str) -> int:
-    """One weak model serves all seeds: the first one's."""
-    return study.study.cells[cell].seeds[0]
+def weak_run(study: StudyConfig, run: Run) -> Run:
+    """The weak model of a run's guidance: one serves all seeds, the first one's."""
+    return Run(run.cell, run.variant, study.study.cells[run.cell].seeds[0], weak=True)
 
 
 def variants(study: StudyConfig, cell: str) -> tuple[str, ...]:
     """The variants of a cell whose schedules exist: where every lambda collapsed there is no learned one."""
-    names = study.study.cells[cell].variants or tuple(study.compare.variants)
-    return tuple(name for name in names if _has_schedule(study, cell, name))
+    return tuple(name for name in _variants(study, cell) if _has_schedule(study, cell, name))
 
 
 def runs(study: StudyConfig) -> list[Run]:
     """Every training, weak models first."""
     cells = study.study.cells
-    weak = [Run(c, v, weak_seed(study, c), True) for c in cells if cells[c].guided for v in variants(study, c)]
-    return weak + [Run(c, v, seed) for c in cells for seed in cells[c].seeds for v in variants(study, c)]
+    main = [Run(c, v, seed) for c in cells for seed in cells[c].seeds for v in variants(study, c)]
+    weak = dict.fromkeys(weak_run(study, run) for run in main if cells[run.cell].guided)
+    return [*weak, *main]
 
 
 def measurements(study: StudyConfig) -> list[Measurement]:
@@ -233,6 +236,28 @@ def measurements(study: StudyConfig) -> list[Measurement]:
         found += [Measurement(run, last, solver) for solver in cell.solvers]
         found += [Measurement(run, last, guided=True)] if cell.guided else []
     return found
+
+
+def check(study: StudyConfig) -> None:
+    """Build the config of whatever may be run, so that a mistake shows now and not after hours. Raises UserError."""
+    for name, cell in study.study.cells.items():
+        known = {STOP, EXACT, COLLAPSED, *(f"stronger-{by:g}" for c in study.study.cells.values() for by in c.stronger)}
+        for variant in _variants(study, name):
+            path = study.compare.variants[variant].get("schedule", {}).get("path")
+            if path is not None and Path(path).stem not in known:
+                raise UserError(f"compare.variants.{variant}: no probe makes {path}; there are {sorted(known)}")
+            run = Run(name, variant, min(cell.seeds, default=0))
+            ways = [
+                (None, False),
+                *((solver, False) for solver in cell.solvers),
+                *([(None, True)] if cell.guided else []),
+            ]
+            for solver, guided in ways if cell.seeds else ():
+                sample_config(study, Measurement(run, max(cell.budgets), solver, guided))
+
+
+def _variants(study: StudyConfig, cell: str) -> tuple[str, ...]:
+    return study.study.cells[cell].variants or tuple(study.compare.variants)
 
 
 def _has_schedule(study: StudyConfig, cell: str, variant: str) -> bool:

@@ -43,7 +43,7 @@ def save_figures(
         shown = partial(_chosen, study=study, probes=probes, cells=names)
         swept = partial(_swept, study=study, probes=probes, cells=names)
         text = (
-            "Left: the probes' distance from collapse over lambda (0: tau^5, 1: synchronous); crosses: collapsed. "
+            "Left: the probes' distance from collapse over lambda (0: extremal, 1: synchronous); crosses: collapsed. "
             "Right: the curve at the lambda chosen in each cell; dashed: with the exact Jacobian."
         )
         figures.append(("schedules", text, [swept, shown]))
@@ -57,9 +57,10 @@ def save_figures(
     if predictions:
         text = (
             "The probes' distance from collapse against the closed form's, on the Gaussian that has the latents' means "
-            "and covariance. Circles: stop-gradient; squares: exact Jacobian; each cell's lambdas."
+            "and covariance. From the marker (ideal denoiser; circles: stop-gradient, squares: exact Jacobian) a line "
+            "goes to the prediction for the shrunk one."
         )
-        figures.append(("prediction", text, [partial(_predicted, predictions=predictions)]))
+        figures.append(("prediction", text, [partial(_predicted, predictions=predictions, probes=probes)]))
     files = []
     for name, text, drawn in figures:
         path = stem.with_name(f"{stem.name}-{name}.png")
@@ -145,12 +146,15 @@ def _chosen(axes: Axes, study: StudyConfig, probes: Sequence[Row], cells: Sequen
     axes.legend(fontsize=6)
 
 
-def _predicted(axes: Axes, predictions: Sequence[Row]) -> None:
+def _predicted(axes: Axes, predictions: Sequence[Row], probes: Sequence[Row]) -> None:
+    found = {(row["cell"], row["probe"]): row["distance_from_collapse"] for row in probes}
     for index, row in enumerate(predictions):
         colour = stand_in(variant_colour(index))
-        for one in (one for one in row["probes"] if one["stopped"] != "collapsed"):
+        for one in row["probes"]:
+            measured = found[row["cell"], one["probe"]]
+            axes.plot([one["shrunk"], one["ideal"]], [measured] * 2, "-", color=colour, linewidth=1)
             marker = "s" if one["jacobian"] == "exact" else "o"
-            axes.plot(one["predicted"], one["measured"], marker, color=colour, markersize=4, alpha=0.8)
+            axes.plot(one["ideal"], measured, marker, color=colour, markersize=4)
         axes.plot([], [], "o", color=colour, label=row["cell"])
     axes.plot([0, 1], [0, 1], color=stand_in("muted"), linewidth=1, linestyle=":")
     axes.set(xlabel="distance from collapse, predicted", ylabel="distance from collapse, found")

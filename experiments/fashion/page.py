@@ -23,10 +23,15 @@ with and without classes, at short and long budgets, with coarse and exact solve
 """
 
 
+MARK = "<!-- study "
+
+
 def write_page(path: Path, preset: str, block: str) -> None:
-    """Replace the preset's block, or add it; other presets' blocks stay as they are."""
-    text = path.read_text() if path.is_file() else HEAD
-    begin, end = f"<!-- study {preset}: written by the command, do not edit -->", f"<!-- end of study {preset} -->"
+    """Replace the head and the preset's block, or add it; other presets' blocks stay as they are."""
+    text = path.read_text() if path.is_file() else ""
+    blocks = text[text.find(MARK) :] if MARK in text else ""
+    text = f"{HEAD}\n{blocks}" if blocks else HEAD
+    begin, end = f"{MARK}{preset}: written by the command, do not edit -->", f"<!-- end of study {preset} -->"
     before, found, rest = text.partition(begin)
     after = rest.partition(end)[2] if found else "\n"
     before = before if found else before.rstrip("\n") + "\n\n"
@@ -89,7 +94,7 @@ def render(
         "The share of the held-out texture latent's variance that a regression on the semantic latent of the whole "
         "image explains, over all entries; beyond the class: of what a regression on the class alone leaves.",
         tables.encoders(study, semantics),
-        "Distance from collapse is 0 for tau^5 and 1 for the synchronous schedule.",
+        f"Distance from collapse is 0 for tau^{study.probe.degree + 1} and 1 for the synchronous schedule.",
         tables.cells(study, rows, probes),
         pictures.get("cells", ""),
         pictures.get("boundary", ""),
@@ -103,7 +108,11 @@ def render(
         "time (help); the semantics' loss by the texture's time (harm); the kinetic energy. The ratio is that of the "
         "stopped sum to the kinetic one: a lambda at which they cancel.",
         tables.drives(predictions),
-        "Algorithm 1 in closed form on that Gaussian, against the probes of the first seed:",
+        "Algorithm 1 in closed form on that Gaussian, against the probes of the first seed that ran to their full "
+        "length. The probe's denoiser also learns the kinetic term, whose minimiser is a velocity shrunk by "
+        "w / (w + lambda t'): ideal is without that, shrunk is with it learned to the end, and a probe goes from the "
+        "one to the other:",
+        tables.weakest(predictions, probes),
         tables.predicted(predictions, probes),
         pictures.get("prediction", ""),
     ]

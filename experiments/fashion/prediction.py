@@ -4,11 +4,18 @@ With x1 of covariance S (within classes, where the network sees them), noise x0,
 Cov z = A S A + B^2 and Cov(u, z) = S A - B, so that the ideal velocity's energy is the squared mean and the diagonal of
 Cov(u, z) Cov(z)^-1 Cov(z, u), and its loss what that leaves of Cov u = S + I. Both are tabulated over the two local
 times; Algorithm 1 is then run on them with the expectation of every gradient, as tests/probe/test_probe.py does.
+
+The probe trains its denoiser on the kinetic term, too: the minimiser of w t' |v - u|^2 + lambda t'^2 |v|^2 is not
+E[u | z] but c E[u | z] with c = w / (w + lambda t'). So there are two predictions: *ideal*, of a denoiser of the flow
+loss alone, and *shrunk*, of one that has found that minimiser (its c, which the network can only know on the present
+curve, is taken as a constant when the curve is moved). A probe starts near the first and goes to the second. Label
+dropout is left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,12 +33,15 @@ from lwd.flow import group_factors
 from lwd.probe.search import Bisection, weakest_stable
 from lwd.runtime.jobs import run_jobs
 from lwd.schedules import PolynomialCurve
-from lwd.schedules.collapse import distance, mass
+from lwd.schedules.collapse import distance
 from probes import probe_rows
+from semantics import evenly
 
 GLOBAL_TIMES, NODES, PATH = 24, 25, 8
 """Gauss-Legendre nodes of global time; Chebyshev nodes of the follower's local time; Gauss-Legendre nodes of the way
 from the synchronous to the extremal schedule."""
+KINDS = {"ideal": False, "shrunk": True}
+"""Denoisers: see above."""
 FLOOR = 1e-6
 """Added to the variances: a latent entry that is constant has none."""
 
@@ -52,45 +62,43 @@ def prediction_rows(study: StudyConfig) -> list[Row]:
 
 def _predict(job: tuple[StudyConfig, str]) -> None:
     """``drives``; ``estimate``: what the kinetic term must weigh to make up for the others on the way to collapse;
-    ``weakest_stable``: what the search would choose; ``probes``: where each full-length probe of the first seed should
-    have ended."""
+    ``weakest_stable``: what bisection on the study's grid finds; ``probes``: where each probe of the first seed that
+    ran to its full length should have ended. The last two for an ideal and for a shrunk denoiser."""
     study, cell = job
     config, conditional = cell_config(study, cell), study.study.cells[cell].conditional
     done, images = config.output / "prediction.json", study.study.regression_images
     probes = [row for row in probe_rows(study) if row["cell"] == cell and row["seed"] == config.seed]
-    probes = [row for row in probes if not row["probe"].startswith("steps-")]
+    probes = [row for row in probes if row["steps"] == config.probe.steps and row["stopped"] is None]
     asked = {"cell": cell, "data": config.data_fingerprint(), "conditional": conditional, "images": images}
     asked |= {"probe": config.probe.model_dump(mode="json"), "sweep": study.sweep.model_dump(mode="json")}
-    asked |= {"of": sorted(row["schedule"] for row in probes)}
+    asked |= {"kinds": list(KINDS), "of": sorted(row["schedule"] for row in probes)}
     if done.is_file() and read_json(done).items() >= asked.items():
         return
     table = surfaces(config, conditional, images)
-    curves: dict[tuple[float, str], PolynomialCurve] = {}
 
-    def curve(weight: float, jacobian: str) -> PolynomialCurve:
-        if (weight, jacobian) not in curves:
-            curves[weight, jacobian] = closed_form(table, config, weight, jacobian)
-        return curves[weight, jacobian]
+    @functools.cache
+    def curve(weight: float, jacobian: str, shrunk: bool) -> PolynomialCurve:
+        return closed_form(table, config, weight, jacobian, shrunk)
 
-    sweep, tried = study.sweep, dict[float, bool]()
-    search = Bisection(sweep.low, sweep.high, sweep.resolution, sweep.expansions)
-    while weights := search.next(tried, 1):
-        tried |= {weight: not sweep.criterion.holds(curve(weight, STOP)) for weight in weights}
+    def weakest(shrunk: bool) -> float | None:
+        sweep, tried = study.sweep, dict[float, bool]()
+        search = Bisection(sweep.low, sweep.high, sweep.resolution, sweep.expansions)
+        while weights := search.next(tried, 1):
+            tried |= {weight: not sweep.criterion.holds(curve(weight, STOP, shrunk)) for weight in weights}
+        return weakest_stable(tried)
+
     terms = drives(table, config.probe.degree)
-    found = [_compared(row, curve(row["lambda"], row["jacobian"])) for row in probes]
-    estimate = -(terms["own"] + terms["harm"]) / terms["kinetic"]
-    row = {"drives": terms, "estimate": estimate, "weakest_stable": weakest_stable(tried), "probes": found}
-    write_json(done, asked | row)
-
-
-def _compared(row: Mapping[str, Any], curve: PolynomialCurve) -> Row:
-    same = {key: row[key] for key in ("probe", "lambda", "jacobian", "stopped")}
-    return same | {
-        "measured": row["distance_from_collapse"],
-        "predicted": distance(curve),
-        "mass": mass(curve),
-        "rho": curve.identity()["rho"],
+    found = [{key: row[key] for key in ("probe", "lambda", "jacobian")} for row in probes]
+    for one in found:
+        at = one["lambda"], one["jacobian"]
+        one |= {name: distance(curve(*at, shrunk)) for name, shrunk in KINDS.items()}
+    row = {
+        "drives": terms,
+        "estimate": -(terms["own"] + terms["harm"]) / terms["kinetic"],
+        "weakest_stable": {name: weakest(shrunk) for name, shrunk in KINDS.items()},
+        "probes": found,
     }
+    write_json(done, asked | row)
 
 
 @dataclass(frozen=True)
@@ -116,15 +124,14 @@ def surfaces(config: Experiment, conditional: bool, images: int) -> Surfaces:
     """Tabulate the latents of an experiment with one group beside the leader."""
     layout, leader = config.layout, config.leader
     shards = LatentShards(config.data_path / "train", layout, flip=False, features=False)
-    count = min(images, len(shards))
-    batch = shards.read(torch.arange(count) * len(shards) // count)
+    batch = evenly(shards, images)
     groups = layout.split(batch.x1)
     (follower,) = [name for name in layout.names if name != leader]
     x = torch.cat([groups[follower].flatten(1), groups[leader].flatten(1)], 1).double().numpy()
-    labels = batch.labels.numpy() if conditional else np.zeros(count, dtype=np.int64)
+    labels = batch.labels.numpy() if conditional else np.zeros(len(batch.labels), dtype=np.int64)
     means = np.stack([x[labels == k].mean(0) for k in range(labels.max() + 1)])
     centred = x - means[labels]
-    cov = centred.T @ centred / count + FLOOR * np.eye(x.shape[1])
+    cov = centred.T @ centred / len(x) + FLOOR * np.eye(x.shape[1])
     weights = dict(zip(layout.names, group_factors(layout, config.probe.reduction), strict=True))
     return tabulate(
         cov, (means[labels] ** 2).mean(0), groups[follower][0].numel(), [weights[follower], weights[leader]]
@@ -148,8 +155,8 @@ def tabulate(cov: Any, mean_square: Any, followers: int, factors: Sequence[float
     return Surfaces(*known, risk, energy)
 
 
-def closed_form(s: Surfaces, config: Experiment, weight: float, jacobian: str) -> PolynomialCurve:
-    """Algorithm 1 with ideal denoisers and exact expectations: rho averaged after burn-in."""
+def closed_form(s: Surfaces, config: Experiment, weight: float, jacobian: str, shrunk: bool) -> PolynomialCurve:
+    """Algorithm 1 with ideal or shrunk denoisers and exact expectations: rho averaged after burn-in."""
     settings = config.probe
     curve = PolynomialCurve(settings.degree).double()
     optimizer = torch.optim.AdamW(curve.parameters(), lr=settings.rho_lr, weight_decay=0.0)
@@ -158,7 +165,10 @@ def closed_form(s: Surfaces, config: Experiment, weight: float, jacobian: str) -
         t, rate = curve(s.tau)
         rates = torch.stack([rate, torch.ones_like(rate)], 1)
         omega = rates.detach() if jacobian == "stop" else rates
-        flow, kinetic = (omega * s.at(s.risk, t)) @ s.factors, (rates.square() * s.at(s.energy, t)).sum(1)
+        c = s.factors / (s.factors + weight * rates.detach()) if shrunk else torch.ones_like(rates)
+        risk, energy = s.at(s.risk, t), s.at(s.energy, t)
+        flow = (omega * (risk + (1 - c).square() * energy)) @ s.factors
+        kinetic = (rates.square() * c.square() * energy).sum(1)
         optimizer.zero_grad()
         ((flow + weight * kinetic) @ s.weights).backward()
         optimizer.step()

@@ -66,6 +66,13 @@ def learn(study: StudyConfig) -> None:
                 Schedule.load(path).save(target)
 
 
+def check_probed(study: StudyConfig) -> None:
+    """Raises UserError for a cell that has not been probed: which variants it has is not known before."""
+    for cell in study.study.cells:
+        if not schedule_file(study, cell, COLLAPSED).is_file():
+            raise UserError(f"cell {cell}: no schedules yet; the stage probe comes first")
+
+
 def _searching(study: StudyConfig, cell: str) -> Experiment:
     config = cell_config(study, cell)
     whole = config.train.model_copy(update={"steps": max(study.study.cells[cell].budgets)})

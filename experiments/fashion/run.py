@@ -15,6 +15,7 @@ from design import (
     run_config,
     runs,
     sample_config,
+    weak_run,
 )
 from lwd import sample, semvae, train
 from lwd.data.extract import run as encode
@@ -22,12 +23,15 @@ from lwd.experiment import Experiment
 from lwd.files import read_json, write_json
 from lwd.runtime.checkpoint import read_state
 from lwd.runtime.jobs import run_jobs
+from lwd.runtime.progress import say
 from lwd.sample.run import RECIPE
+from lwd.schedules import Schedule
 from measure import measure
+from probes import check_probed
 from semantics import explained
 from shuffled import shuffle
 
-ROW = "row.json"
+ROW, EXPLAINED = "row.json", "explained.json"
 Row = dict[str, Any]
 
 
@@ -52,24 +56,29 @@ def _encode(job: tuple[StudyConfig, str]) -> None:
     encode(config)
 
 
+def explain_all(study: StudyConfig) -> None:
+    """How much of the texture the semantics of every encoder explain."""
+    for name in encoders(study):
+        _explain(study, name)
+
+
 def semantics_rows(study: StudyConfig) -> list[Row]:
-    """A row for every encoder: how much of the texture its semantics explain."""
-    return [_explained(study, name) for name in encoders(study)]
+    """The rows that are there, one for an encoder."""
+    files = [encoder_config(study, name).output / EXPLAINED for name in encoders(study)]
+    return [dict(read_json(file)) for file in files if file.is_file()]
 
 
-def _explained(study: StudyConfig, name: str) -> Row:
+def _explain(study: StudyConfig, name: str) -> None:
     config = encoder_config(study, name)
-    done, images, data = config.output / "explained.json", study.study.regression_images, config.data_fingerprint()
+    done, images, data = config.output / EXPLAINED, study.study.regression_images, config.data_fingerprint()
     asked = {"encoder": name, "data": data, "regression_images": images}
-    if done.is_file() and (found := read_json(done)).items() >= asked.items():
-        return dict(found)
-    row = asked | explained(config.data_path, config.layout, config.leader, images)
-    write_json(done, row)
-    return row
+    if not done.is_file() or not read_json(done).items() >= asked.items():
+        write_json(done, asked | explained(config.data_path, config.layout, config.leader, images))
 
 
 def train_all(study: StudyConfig) -> None:
     """Every training, weak models first."""
+    check_probed(study)
     todo = [run_config(study, run) for run in runs(study)]
     units = max(config.train.steps for config in todo)
     run_jobs(_train, todo, "train", units, study.compare.processes, study.compute.progress)
@@ -81,6 +90,7 @@ def _train(config: Experiment) -> None:
 
 def measure_all(study: StudyConfig) -> None:
     """Sample and measure everything."""
+    check_probed(study)
     todo = [(study, one) for one in measurements(study)]
     run_jobs(_measure, todo, "measure", study.sample.num, study.compare.processes, study.compute.progress)
 
@@ -89,7 +99,7 @@ def _measure(job: tuple[StudyConfig, Measurement]) -> None:
     study, measurement = job
     config = sample_config(study, measurement)
     folder = sample_folder(config)
-    state = settings_hash(config)
+    state = settings_hash(study, measurement)
     if (folder / ROW).is_file() and read_json(folder / ROW)["config"] == state:
         return
     (folder / ROW).unlink(missing_ok=True)  # `lwd sample` refuses folders with other files than samples
@@ -99,9 +109,15 @@ def _measure(job: tuple[StudyConfig, Measurement]) -> None:
     write_json(folder / ROW, row)
 
 
-def settings_hash(config: Experiment) -> str:
-    """Of all settings that are not at their defaults, so that a new one with a default leaves old results valid."""
-    return hashlib.sha256(config.model_dump_json(exclude={"compute"}, exclude_defaults=True).encode()).hexdigest()[:12]
+def settings_hash(study: StudyConfig, measurement: Measurement) -> str:
+    """Of what a result depends on: data, schedule, and all settings of the run, of its weak model and of sampling that
+    are not at their defaults (so that a new one with a default leaves old results valid)."""
+    config = sample_config(study, measurement)
+    configs = [config, *([run_config(study, weak_run(study, measurement.run))] if measurement.guided else [])]
+    parts = [each.model_dump_json(exclude={"compute"}, exclude_defaults=True) for each in configs]
+    path = config.train.schedule.path
+    parts += [str(config.data_fingerprint()), Schedule.load(path).hash() if path else ""]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
 
 
 def sample_folder(config: Experiment) -> Path:
@@ -111,9 +127,13 @@ def sample_folder(config: Experiment) -> Path:
 
 
 def measured_rows(study: StudyConfig) -> list[Row]:
-    """The rows that are there, in the design's order."""
-    files = [sample_folder(sample_config(study, one)) / ROW for one in measurements(study)]
-    return [dict(read_json(file)) for file in files if file.is_file()]
+    """The rows that are there and were made under these settings, in the design's order."""
+    files = {one: sample_folder(sample_config(study, one)) / ROW for one in measurements(study)}
+    found = {one: dict(read_json(file)) for one, file in files.items() if file.is_file()}
+    valid = [row for one, row in found.items() if row["config"] == settings_hash(study, one)]
+    if len(valid) < len(found):
+        say(f"{len(found) - len(valid)} results of other settings are left out", study.compute.progress)
+    return valid
 
 
 def _settings(study: StudyConfig, measurement: Measurement, config: Experiment) -> Row:

@@ -13,6 +13,7 @@ from sklearn.metrics import r2_score
 from sklearn.neural_network import MLPRegressor
 
 from lwd.data import LatentShards
+from lwd.data.shards import Batch
 from lwd.groups import Layout
 
 ALPHAS = tuple(10.0**power for power in range(-1, 6))
@@ -49,6 +50,12 @@ def explained(data: Path, layout: Layout, leader: str, images: int, seed: int = 
     }
 
 
+def evenly(shards: LatentShards, images: int) -> Batch:
+    """At most so many images, spread evenly over the shards."""
+    count = min(images, len(shards))
+    return shards.read(torch.arange(count) * len(shards) // count)
+
+
 def _r2(truth: Array, guess: Array) -> float:
     return float(r2_score(truth, guess, multioutput="variance_weighted"))
 
@@ -56,8 +63,7 @@ def _r2(truth: Array, guess: Array) -> float:
 def _read(folder: Path, layout: Layout, leader: str, images: int) -> tuple[Array, Array, NDArray[np.int64]]:
     """The leader's latent (N, .) and all others' (N, .), standardised, of evenly spread images, and labels (N,)."""
     shards = LatentShards(folder, layout, flip=False, features=False)
-    count = min(images, len(shards))
-    batch = shards.read(torch.arange(count) * len(shards) // count)
+    batch = evenly(shards, images)
     groups = layout.split(batch.x1)
     others = torch.cat([groups[name].flatten(1) for name in layout.names if name != leader], dim=1)
     return groups[leader].flatten(1).double().numpy(), others.double().numpy(), batch.labels.numpy()

@@ -17,20 +17,20 @@ from lwd.runtime.checkpoint import load_tensors, save_tensors
 
 
 def shuffle(source: Path, target: Path, layout: Layout, leader: str, seed: int) -> None:
-    """Copy encoded data, the leader's latents dealt out anew among the images of a class, in every split.
+    """Copy encoded data, the leader's latents dealt out anew among the images of a class, in every split, for good.
 
-    An image and its mirrored twin get those of one other image and its twin. What is there already is left.
+    An image and its mirrored twin get those of one other image and its twin. Finished work is found again.
     """
-    if (target / MANIFEST).is_file():
+    manifest = dict(read_manifest(source))
+    facts = f"{manifest['fingerprint']} {leader} shuffled by seed {seed}"
+    if (target / MANIFEST).is_file() and read_manifest(target).get("shuffled") == facts:
         return
     if target.exists():
         discard(target)
     shutil.copytree(source, target)
     (target / MANIFEST).unlink()  # written last: what has none is not finished
-    manifest = dict(read_manifest(source))
     for split in manifest["splits"]:
         _shuffle_split(target / split, shard_key(next(group for group in layout.groups if group.name == leader)), seed)
-    facts = f"{manifest['fingerprint']} {leader} shuffled by seed {seed}"
     manifest |= {"shuffled": facts, "fingerprint": hashlib.sha256(facts.encode()).hexdigest()[:12]}
     for split, entry in manifest["splits"].items():
         for shard in entry["shards"]:
@@ -52,10 +52,14 @@ def _shuffle_split(folder: Path, key: str, seed: int) -> None:
 
 
 def within_classes(labels: Tensor, seed: int) -> Tensor:
-    """A random order (N,) that leaves labels (N,) as they are: place i takes what lay at order[i], of one class."""
+    """A random order (N,) that leaves labels (N,) as they are: place i takes what lay at order[i] != i, of its class.
+
+    The images of a class stand in a random circle, and each takes from the next (itself only where it is alone).
+    """
     generator = torch.Generator().manual_seed(seed)
     order = torch.arange(len(labels))
     for label in labels.unique():
         mine = (labels == label).nonzero()[:, 0]
-        order[mine] = mine[torch.randperm(len(mine), generator=generator)]
+        circle = mine[torch.randperm(len(mine), generator=generator)]
+        order[circle] = circle.roll(-1)
     return order

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from design import StudyConfig
+from design import StudyConfig, check
 from figures import save_figures
 from lwd.config import dump, load
 from lwd.errors import Preempted, UserError
@@ -31,14 +31,14 @@ from lwd.runtime.progress import say
 from page import render, write_page
 from prediction import predict_all, prediction_rows
 from probes import learn, probe_rows
-from run import encode_all, measure_all, measured_rows, semantics_rows, train_all
+from run import encode_all, explain_all, measure_all, measured_rows, semantics_rows, train_all
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 PRESETS = HERE / "presets"
 STAGES: dict[str, Callable[[StudyConfig], Any]] = {
     "encode": encode_all,
-    "semantics": semantics_rows,
+    "semantics": explain_all,
     "probe": learn,
     "predict": predict_all,
     "train": train_all,
@@ -60,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = [f"output={options.output}"] if options.output else []
     try:
         study = load(StudyConfig, PRESETS / f"{options.preset}.yaml", [*output, *options.overrides])
+        check(study)
         for name, stage in STAGES.items():
             if options.only in (None, name):
                 say(f"study {options.preset}: {name}", study.compute.progress)

@@ -184,22 +184,26 @@ def drives(predictions: Sequence[Row]) -> str:
     return table(["cell", *titles], lines)
 
 
-def predicted(predictions: Sequence[Row], probes: Sequence[Row]) -> str:
-    """The weakest stable lambda and the distances from collapse, as predicted and as found."""
+def weakest(predictions: Sequence[Row], probes: Sequence[Row]) -> str:
+    """The weakest stable lambda of every cell, as predicted (ideal, shrunk) and as found."""
     chosen = {row["cell"]: row["lambda"] for row in probes if row["chosen"]}
     lines = []
     for row in predictions:
-        weights = [row["weakest_stable"], chosen.get(row["cell"])]
-        pairs = sorted((one["jacobian"], one["lambda"], one) for one in row["probes"] if one["stopped"] != "collapsed")
-        shown = [
-            ", ".join(
-                f"{w:.3g}: {one['predicted']:.2f} / {one['measured']:.2f}" for j, w, one in pairs if j == jacobian
-            )
-            for jacobian in ("stop", "exact")
-        ]
-        lines.append([row["cell"], *(MISSING if w is None else f"{w:.3g}" for w in weights), *shown])
-    titles = ["weakest stable lambda, predicted", "found", "lambda: distance predicted / found", "same, exact Jacobian"]
-    return table(["cell", *titles], lines)
+        weights = [*row["weakest_stable"].values(), chosen.get(row["cell"])]
+        lines.append([row["cell"], *(MISSING if weight is None else f"{weight:.3g}" for weight in weights)])
+    return table(["weakest stable lambda", "ideal", "shrunk", "found"], lines)
+
+
+def predicted(predictions: Sequence[Row], probes: Sequence[Row]) -> str:
+    """The distances from collapse, as predicted (ideal, shrunk) and as found."""
+    found = {(row["cell"], row["probe"]): row["distance_from_collapse"] for row in probes}
+    lines = []
+    for row in predictions:
+        for one in sorted(row["probes"], key=lambda one: (one["jacobian"] == "exact", one["lambda"])):
+            numbers = (one["ideal"], one["shrunk"], found[row["cell"], one["probe"]])
+            jacobian = "exact" if one["jacobian"] == "exact" else "stopped"
+            lines.append([row["cell"], jacobian, f"{one['lambda']:.3g}", *(f"{number:.2f}" for number in numbers)])
+    return table(["distance from collapse", "Jacobian", "lambda", "ideal", "shrunk", "found"], lines)
 
 
 def trust(study: StudyConfig, probes: Sequence[Row]) -> str:

@@ -25,6 +25,7 @@ from stats import (
     chosen,
     complete,
     controls,
+    counted,
     curve,
     from_extremal,
     paired,
@@ -82,7 +83,7 @@ def _better(rows: Sequence[Row], cell: str, steps: int, a: str, b: str, **way: A
         return [text, MISSING, "not measured"]
     verdict = {"lower": "held", "higher": "contradicted"}.get(test.verdict, "undecided")
     p = "" if test.p is None else f", p = {test.p:.3f}"
-    return [text, f"difference {test.mean:+.2f} over {len(test.differences)} seeds{p}", verdict]
+    return [text, f"difference {test.mean:+.2f} over {counted(len(test.differences), 'seed')}{p}", verdict]
 
 
 def _speed(study: StudyConfig, rows: Sequence[Row]) -> Line:
@@ -111,7 +112,7 @@ def _regimes(probes: Sequence[Row]) -> Line:
     far = max(from_extremal(row) for row in weak)
     count, cells = sum(row["collapsed"] for row in weak), len({row["cell"] for row in weak})
     verdict = "held" if count == len(weak) and far <= ONE_CURVE else "contradicted"
-    return [text, f"{count} of {len(weak)} collapsed, in {_count(cells)}; farthest {far:.3f}", verdict]
+    return [text, f"{count} of {len(weak)} collapsed, in {counted(cells, 'cell')}; farthest {far:.3f}", verdict]
 
 
 def _order(study: StudyConfig, probes: Sequence[Row], semantics: Sequence[Row]) -> Line:
@@ -131,7 +132,9 @@ def _order(study: StudyConfig, probes: Sequence[Row], semantics: Sequence[Row]) 
     if len({row["lambda"] for row in found}) > 1:
         shown += "; lambda " + ", ".join(f"{row['lambda']:.3g}" for row in found)
     pairs = [(a, b) for a, b in combinations(found, 2) if r2[a["encoder"]] < r2[b["encoder"]]]
-    if any(_range(pair) > same and pair[1]["distance_from_collapse"] < pair[0]["distance_from_collapse"] for pair in pairs):
+    if any(
+        _range(pair) > same and pair[1]["distance_from_collapse"] < pair[0]["distance_from_collapse"] for pair in pairs
+    ):
         return [text, shown, "contradicted"]
     clear = any(_range(pair) > same for pair in pairs) and distances == sorted(distances)
     return [text, shown, "held" if clear else "undecided"]
@@ -140,8 +143,8 @@ def _order(study: StudyConfig, probes: Sequence[Row], semantics: Sequence[Row]) 
 def _informed(probes: Sequence[Row], shuffled: str, intact: str) -> Line:
     """The control: are its curves farther from the intact cell's than that one's seeds are from each other?"""
     text = (
-        f"what semantics tell of the texture shapes the schedule ({shuffled} against {intact}; held: every seed's curve "
-        "moves farther than any two intact seeds are apart)"
+        f"what semantics tell of the texture shapes the schedule ({shuffled} against {intact}; held: every "
+        "seed's curve moves farther than any two intact seeds are apart)"
     )
     without, with_ = (probe_seeds(probes, cell) for cell in (shuffled, intact))
     if not without or not with_:
@@ -154,7 +157,7 @@ def _informed(probes: Sequence[Row], shuffled: str, intact: str) -> Line:
         return [text, MISSING, "not measured"]
     moved = [between(without[seed], with_[seed]) for seed in seeds]
     apart = [between(a, b) for a, b in combinations(with_.values(), 2)]
-    shown = f"moved by {_shown(moved)} over {len(seeds)} seeds"
+    shown = f"moved by {_shown(moved)} over {counted(len(seeds), 'seed')}"
     shown += f"; intact seeds are {_shown(apart)} apart" if apart else ""
     if len(seeds) < FEWEST_SEEDS:
         return [text, shown, "undecided"]
@@ -182,7 +185,3 @@ def _range(rows: Sequence[Row]) -> float:
 
 def _shown(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f} on average ({min(values):.3f} to {max(values):.3f})"
-
-
-def _count(cells: int) -> str:
-    return "1 cell" if cells == 1 else f"{cells} cells"

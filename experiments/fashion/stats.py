@@ -42,7 +42,7 @@ class Paired:
 
     @property
     def verdict(self) -> str:
-        """lower or higher where three finite differences at least have one sign, and p is below 0.05 or all are equal."""
+        """lower or higher where there are three at least, finite and of one sign, and p < 0.05 or all are the same."""
         few = len(self.differences) < FEWEST_SEEDS or not all(map(math.isfinite, self.differences))
         if few or len({np.sign(d) for d in self.differences}) > 1 or self.differences[0] == 0:
             return "undecided"
@@ -77,7 +77,7 @@ def complete(rows: Sequence[Row], cell: str, variants: Sequence[str]) -> tuple[l
 
 
 def ratios(rows: Sequence[Row], cell: str, steps: int) -> list[float]:
-    """Distance of the learned schedule over that of the synchronous one, on the seeds that have both, in their order."""
+    """Distance of the learned schedule over that of the synchronous one, by seed, of those that have both."""
     learned, base = (by_seed(rows, cell=cell, variant=name, steps=steps) for name in (LEARNED, SYNCHRONOUS))
     return [learned[seed] / base[seed] for seed in sorted(learned.keys() & base.keys())]
 
@@ -157,6 +157,11 @@ def probe_seeds(probes: Sequence[Row], cell: str) -> dict[int, Row]:
     found = chosen(probes).get(cell)
     mine = [row for row in probes if row["cell"] == cell and row["probe"].startswith("seed-")]
     return {} if found is None else {r["seed"]: r for r in (found, *mine) if r["lambda"] == found["lambda"]}
+
+
+def counted(number: int, what: str) -> str:
+    """For instance 1 seed, 2 seeds."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def between(one: Row, other: Row) -> float:

@@ -425,4 +425,4 @@ def _range(values: Sequence[float]) -> str:
 def _rank(rank: tuple[float, float | None] | None) -> str:
     if rank is None:
         return "undefined"
-    return f"{rank[0]:+.2f}" if rank[1] is None else f"{rank[0]:+.2f}, p = {rank[1]:.2f}"
+    return f"{rank[0]:+.2f}" if rank[1] is None else f"{rank[0]:+.2f}, p = {rank[1]:.3f}"

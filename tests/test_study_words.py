@@ -98,9 +98,12 @@ def said(probe: str, ideal: float, shrunk: float, weight: float = 0.06, jacobian
 )
 def test_verdicts_of_pairs(differences: tuple[float, ...], p: float | None, verdict: str) -> None:
     assert stats.Paired(differences, p).verdict == verdict
-    if p is None:
-        zero = dict.fromkeys(range(len(differences)), 0.0)
-        assert len(set(differences)) > 1 or stats.paired(dict(enumerate(differences)), zero).p is None  # type: ignore[union-attr]
+
+
+def test_equal_differences_and_values_that_are_not_finite_have_no_p() -> None:
+    for values in ((3.0, 3.0, 3.0), (1.0, 2.0, NAN)):
+        test = stats.paired(dict(enumerate(values)), dict.fromkeys(range(3), 2.0))
+        assert test is not None and test.p is None
 
 
 def test_rank_correlations_are_tested_against_all_permutations() -> None:

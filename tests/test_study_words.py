@@ -327,8 +327,8 @@ CELLS = ("trained", "poor", "random", "semvae", "trained-unconditional", "poor-u
         ((1, 2, 3, 4, 5, 6), (2, 3, 4, 5, 6, 7), "right (mean 0.35, predicted 0.45 and 0.25) and tells cells apart"),
         ((1, 2, 3, 4, 5, 6), (6, 3, 4, 5, 2, 7), "has the level right (mean 0.35, predicted 0.45 and 0.25) but does "
          "not predict the differences between cells"),
-        ((1, 2, 3, 4, 5, 6), (7, 6, 5, 4, 3, 2), "-1.00, p = 0.003 (shrunk). There the prediction has the level right (mean "
-         "0.35, predicted 0.45 and 0.25) but does not predict the differences"),
+        ((1, 2, 3, 4, 5, 6), (7, 6, 5, 4, 3, 2), "-1.00, p = 0.003 (shrunk). There the prediction has the level "
+         "right (mean 0.35, predicted 0.45 and 0.25) but does not predict the differences"),
         ((1, 2, 3, 4, 5, 6), (4, 4, 4, 4, 4, 4), "correlation of predicted and measured distances is undefined"),
         ((3, 3, 3, 3, 3, 3), (8, 8, 8, 8, 9, 9), "misses the level (mean 0.30, predicted 0.83 and 0.63) and does not"),
         ((1, 2, 3, 4), (2, 3, 4, 5), "these are too few cells to say"),

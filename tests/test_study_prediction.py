@@ -1,4 +1,4 @@
-"""The study's closed-form prediction against the Gaussian of tests/gaussian.py; its control and its words by hand."""
+"""The study's closed-form prediction against the Gaussian of tests/gaussian.py; its control."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ sys.path.insert(0, str(FOLDER))
 
 import design  # noqa: E402
 import prediction  # noqa: E402
-import words  # noqa: E402
 from shuffled import shuffle, within_classes  # noqa: E402
 
 LAYOUT = Layout([Group("tex", 2, 1.0), Group("sem", 1, 2.0)])
@@ -165,26 +164,3 @@ def test_shuffling_keeps_all_but_which_semantics_belong_to_which_image(tmp_path:
     write_json(tmp_path / "a" / "manifest.json", required | {"fingerprint": "xyz", "splits": splits})
     shuffle(tmp_path / "a", tmp_path / "b", LAYOUT, "sem", 0)  # of another source: made anew
     assert (tmp_path / "b" / "manifest.json").read_text() != first
-
-
-def study_rows(ratios: dict[int, float]) -> list[dict[str, Any]]:
-    """Three seeds of a synchronous distance of 10 and a learned one at ``ratios`` of it."""
-    way = {"cell": "trained", "guided": False, "exact": True, "nfe": 40.0, "schedule": "x"}
-    rows = []
-    for steps, ratio in ratios.items():
-        for variant, value in (("synchronous", 10.0), ("learned-stop", 10.0 * ratio)):
-            rows += [way | {"variant": variant, "steps": steps, "seed": s, "frechet": value} for s in range(3)]
-    return rows
-
-
-def test_the_words_follow_the_numbers() -> None:
-    study = load(design.StudyConfig, FOLDER / "presets" / "cpu.yaml")
-    falling = words.discussion(study, study_rows({175: 1.2, 350: 1.1, 700: 0.95, 1400: 0.9}), [], [], [])
-    assert "1.20, 1.10, 0.95, 0.90 at 175, 350, 700, 1,400 steps" in falling and "falls at every step" in falling
-    rising = words.discussion(study, study_rows({175: 0.9, 350: 1.0, 700: 1.1, 1400: 1.2}), [], [], [])
-    assert "rises with training" in rising
-    uneven = words.discussion(study, study_rows({175: 1.2, 350: 1.3, 700: 1.0, 1400: 0.9}), [], [], [])
-    assert "not at every step" in uneven
-    flat = words.discussion(study, study_rows({175: 1.0, 350: 1.1, 700: 1.0, 1400: 1.0}), [], [], [])
-    assert "no trend" in flat
-    assert words.discussion(study, [], [], [], []) == ""

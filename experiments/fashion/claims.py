@@ -2,20 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
-from design import StudyConfig
-from stats import Row, between, by_seed, curve, from_extremal, paired, steps_to_reach, widest
-from tables import COLLAPSED, LEARNED, MISSING, OFFSET, SFD, SYNCHRONOUS, table
+import numpy as np
 
-EXACT = "learned-exact"
+from design import StudyConfig
+from stats import (
+    COLLAPSED,
+    FEWEST_SEEDS,
+    LEARNED,
+    LEARNED_EXACT,
+    OFFSET,
+    SFD,
+    SYNCHRONOUS,
+    Row,
+    between,
+    by_seed,
+    cheapest_solver,
+    chosen,
+    complete,
+    controls,
+    counted,
+    curve,
+    from_extremal,
+    paired,
+    probe_seeds,
+    steps_to_reach,
+)
+from tables import MISSING, table
+
 SPEEDUP = 5.0
 """The paper's: SFD takes about so many times as long to reach what the learned schedule reaches."""
 ONE_CURVE = 0.05
 """Collapsed curves count as one within this supremum distance; the identity is 0.53 from tau^5."""
 SAME_DISTANCE = 0.05
-"""Distances from collapse that differ by less say nothing of an order."""
+"""Distances from collapse that differ by no more say nothing of an order, however little seeds differ."""
+FEWEST_CELLS = 3
+"""Fewer have no order to speak of."""
 
 Line = list[str]
 
@@ -31,17 +57,16 @@ def claims(study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row], seman
         for base in (SYNCHRONOUS, SFD, OFFSET)
     ]
     lines += [_better(rows, main, last, LEARNED, base, guided=True) for base in (SYNCHRONOUS, SFD) if cell.guided]
-    coarse = [study.study.solvers[name] for name in cell.solvers]
-    if coarse:
-        solver = min((f"{each['solver']}{each['steps']}" for each in coarse), key=lambda name: (len(name), name))
+    solver = cheapest_solver(study, main)
+    if solver is not None:
         lines.append(_better(rows, main, last, LEARNED, SYNCHRONOUS, solver=solver, exact=False))
     lines += [
-        _better(rows, main, last, LEARNED, EXACT),
+        _better(rows, main, last, LEARNED, LEARNED_EXACT),
         _better(rows, main, last, LEARNED, COLLAPSED),
         _speed(study, rows),
         _regimes(probes),
         _order(study, probes, semantics),
-        _informed(study, probes),
+        *(_informed(probes, *pair) for pair in controls(study)),
         _solver(rows, main, last),
     ]
     others = [name for name in study.study.cells if name != main]
@@ -58,69 +83,87 @@ def _better(rows: Sequence[Row], cell: str, steps: int, a: str, b: str, **way: A
         return [text, MISSING, "not measured"]
     verdict = {"lower": "held", "higher": "contradicted"}.get(test.verdict, "undecided")
     p = "" if test.p is None else f", p = {test.p:.3f}"
-    return [text, f"difference {test.mean:+.2f} over {len(test.differences)} seeds{p}", verdict]
+    return [text, f"difference {test.mean:+.2f} over {counted(len(test.differences), 'seed')}{p}", verdict]
 
 
 def _speed(study: StudyConfig, rows: Sequence[Row]) -> Line:
+    """Over the seeds and budgets that both have. Where the first budget suffices, the ratio is a lower bound."""
     main = study.study.main
-    budgets = study.study.cells[main].budgets
-    learned, sfd = (curve(rows, budgets, cell=main, variant=name) for name in (LEARNED, SFD))
+    last = max(study.study.cells[main].budgets)
     text = f"learned reaches SFD's final value in {SPEEDUP:.0f} times fewer steps (held: {SPEEDUP / 2:g} times or more)"
-    if not learned or not sfd:
+    budgets, some = complete(rows, main, (LEARNED, SFD))
+    learned, sfd = (curve(some, budgets, cell=main, variant=name) for name in (LEARNED, SFD))
+    finite = all(math.isfinite(value) for _, value in [*learned, *sfd])
+    if last not in budgets or not finite:
         return [text, MISSING, "not measured"]
     steps = steps_to_reach(learned, sfd[-1][1])
     if steps is None:
         return [text, "not reached", "contradicted"]
-    ratio = sfd[-1][0] / steps
-    return [text, f"{ratio:.1f} times fewer", "held" if ratio >= SPEEDUP / 2 else "contradicted"]
+    ratio, bound = last / steps, steps <= budgets[0]
+    shown = f"{'at least ' if bound else ''}{ratio:.1f} times fewer"
+    return [text, shown, "held" if ratio >= SPEEDUP / 2 else "undecided" if bound else "contradicted"]
 
 
 def _regimes(probes: Sequence[Row]) -> Line:
-    text = f"weak lambdas collapse to one curve (held: all within {ONE_CURVE} of tau^5, at full length, in every cell)"
+    text = f"weak lambdas collapse to one curve (held: all collapsed, at full length, and within {ONE_CURVE} of tau^5)"
     weak = [row for row in probes if row["probe"].startswith("weaker-")]
     if not weak:
         return [text, MISSING, "not measured"]
     far = max(from_extremal(row) for row in weak)
-    count = sum(row["collapsed"] for row in weak)
-    verdict = "held" if far <= ONE_CURVE else "contradicted"
-    return [text, f"{count} of {len(weak)} collapsed, farthest {far:.3f}", verdict]
+    count, cells = sum(row["collapsed"] for row in weak), len({row["cell"] for row in weak})
+    verdict = "held" if count == len(weak) and far <= ONE_CURVE else "contradicted"
+    return [text, f"{count} of {len(weak)} collapsed, in {counted(cells, 'cell')}; farthest {far:.3f}", verdict]
 
 
 def _order(study: StudyConfig, probes: Sequence[Row], semantics: Sequence[Row]) -> Line:
-    """Over the cells that differ in the encoder alone."""
-    text = "the more of the texture semantics explain, the closer to the identity (held: one order, conditional cells)"
-    alike = [name for name, cell in study.study.cells.items() if not cell.changes]
-    alike = [name for name in alike if study.study.encoders[study.study.cells[name].encoder].shuffled is None]
-    r2 = {row["encoder"]: row["r2_ridge"] for row in semantics}
-    found = [
-        row for row in probes if row["chosen"] and row["conditional"] and row["cell"] in alike and row["encoder"] in r2
-    ]
-    if len(found) < 2:
+    """Over the conditional cells that differ in the encoder alone, by what it explains beyond the class."""
+    text = "the more of the texture semantics explain, the closer to the identity (held: in this order, beyond seeds)"
+    r2 = {row["encoder"]: row["r2_given_label"] for row in semantics}
+    alike = {name for name, cell in study.study.cells.items() if cell.conditional and not cell.changes}
+    alike = {name for name in alike if study.study.encoders[study.study.cells[name].encoder].shuffled is None}
+    found = [row for name, row in chosen(probes).items() if name in alike and row["encoder"] in r2]
+    if len(found) < FEWEST_CELLS:
         return [text, MISSING, "not measured"]
-    ordered = sorted(found, key=lambda row: r2[row["encoder"]])
-    distances = [row["distance_from_collapse"] for row in ordered]
-    shown = ", ".join(f"{row['encoder']} {row['distance_from_collapse']:.2f}" for row in ordered)
-    if max(distances) - min(distances) < SAME_DISTANCE:
-        return [text, f"by what they explain: {shown}", "undecided"]
-    return [text, f"by what they explain: {shown}", "held" if distances == sorted(distances) else "contradicted"]
+    found.sort(key=lambda row: r2[row["encoder"]])
+    distances = [row["distance_from_collapse"] for row in found]
+    same = max(SAME_DISTANCE, _range(list(probe_seeds(probes, study.study.main).values())))
+    shown = ", ".join(f"{row['encoder']} {row['distance_from_collapse']:.2f}" for row in found)
+    shown = f"by what they explain: {shown}; less than {same:.2f} is no difference"
+    if len({row["lambda"] for row in found}) > 1:
+        shown += "; lambda " + ", ".join(f"{row['lambda']:.3g}" for row in found)
+    pairs = [(a, b) for a, b in combinations(found, 2) if r2[a["encoder"]] < r2[b["encoder"]]]
+    if any(
+        _range(pair) > same and pair[1]["distance_from_collapse"] < pair[0]["distance_from_collapse"] for pair in pairs
+    ):
+        return [text, shown, "contradicted"]
+    clear = any(_range(pair) > same for pair in pairs) and distances == sorted(distances)
+    return [text, shown, "held" if clear else "undecided"]
 
 
-def _informed(study: StudyConfig, probes: Sequence[Row]) -> Line:
-    """The control: as far from the intact cell's curve, at the same lambda, as two seeds are from each other?"""
-    text = "what semantics tell of the texture shapes the schedule (held: shuffling moves it more than seeds do)"
-    cells = {name: study.study.encoders[cell.encoder].shuffled for name, cell in study.study.cells.items()}
-    shuffled = next((name for name, base in cells.items() if base is not None), None)
-    found = {row["cell"]: row for row in probes if row["chosen"]}
-    main = study.study.main
-    seeds = [found.get(main), *(r for r in probes if r["cell"] == main and r["probe"].startswith("seed-"))]
-    if shuffled not in found or main not in found or len(seeds) < 2:
+def _informed(probes: Sequence[Row], shuffled: str, intact: str) -> Line:
+    """The control: are its curves farther from the intact cell's than that one's seeds are from each other?"""
+    text = (
+        f"what semantics tell of the texture shapes the schedule ({shuffled} against {intact}; held: every "
+        "seed's curve moves farther than any two intact seeds are apart)"
+    )
+    without, with_ = (probe_seeds(probes, cell) for cell in (shuffled, intact))
+    if not without or not with_:
         return [text, MISSING, "not measured"]
-    if found[shuffled]["lambda"] != found[main]["lambda"]:
-        return [text, f"lambda {found[shuffled]['lambda']:.3g} against {found[main]['lambda']:.3g}", "held"]
-    moved, spread = between(found[shuffled], found[main]), widest([row for row in seeds if row is not None])
-    assert spread is not None
-    verdict = "held" if moved > spread else "contradicted"
-    return [text, f"moved by {moved:.3f}, seeds differ by up to {spread:.3f}", verdict]
+    weights = [next(iter(side.values()))["lambda"] for side in (without, with_)]
+    if weights[0] != weights[1]:
+        return [text, f"lambda {weights[0]:.3g} against {weights[1]:.3g}", "undecided"]
+    seeds = sorted(without.keys() & with_.keys())
+    if not seeds:
+        return [text, MISSING, "not measured"]
+    moved = [between(without[seed], with_[seed]) for seed in seeds]
+    apart = [between(a, b) for a, b in combinations(with_.values(), 2)]
+    shown = f"moved by {_shown(moved)} over {counted(len(seeds), 'seed')}"
+    shown += f"; intact seeds are {_shown(apart)} apart" if apart else ""
+    if len(seeds) < FEWEST_SEEDS:
+        return [text, shown, "undecided"]
+    if min(moved) > max(apart):
+        return [text, shown, "held"]
+    return [text, shown, "contradicted" if np.mean(moved) <= np.mean(apart) else "undecided"]
 
 
 def _solver(rows: Sequence[Row], cell: str, steps: int) -> Line:
@@ -132,3 +175,13 @@ def _solver(rows: Sequence[Row], cell: str, steps: int) -> Line:
     means = [sum(side.values()) / len(side) for side in sides]
     verdict = {"lower": "held", "higher": "contradicted"}.get(test.verdict, "undecided")
     return [text, f"{means[0]:.1f} evaluations against {means[1]:.1f}", verdict]
+
+
+def _range(rows: Sequence[Row]) -> float:
+    """By how much distances from collapse differ at most; 0 for none."""
+    distances = [row["distance_from_collapse"] for row in rows]
+    return max(distances, default=0.0) - min(distances, default=0.0)
+
+
+def _shown(values: Sequence[float]) -> str:
+    return f"{np.mean(values):.3f} on average ({min(values):.3f} to {max(values):.3f})"

@@ -13,8 +13,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from design import StudyConfig
 from lwd.report.drawing import save_png
 from lwd.report.theme import stand_in, variant_colour
-from stats import Row, by_seed, curve, points_of
-from tables import LEARNED, SYNCHRONOUS, Gain, gains
+from stats import Row, by_seed, curve, points_of, ratios
+from tables import Gain, gains
 
 Panel = Callable[[Axes], None]
 
@@ -103,11 +103,9 @@ def _ratios(axes: Axes, study: StudyConfig, rows: Sequence[Row]) -> None:
     for index, (name, cell) in enumerate(study.study.cells.items()):
         colour, points = stand_in(variant_colour(index)), []
         for steps in cell.budgets:
-            learned, base = (by_seed(rows, cell=name, variant=v, steps=steps) for v in (LEARNED, SYNCHRONOUS))
-            ratios = [learned[seed] / base[seed] for seed in learned.keys() & base.keys()]
-            if ratios:
-                axes.plot([steps] * len(ratios), ratios, ".", color=colour, markersize=4)
-                points.append((steps, float(np.mean(ratios))))
+            if found := ratios(rows, name, steps):
+                axes.plot([steps] * len(found), found, ".", color=colour, markersize=4)
+                points.append((steps, float(np.mean(found))))
         if points:
             axes.plot(*zip(*points, strict=True), "-o", color=colour, markersize=4, label=name)
             shown |= {steps for steps, _ in points}

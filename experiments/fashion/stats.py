@@ -10,13 +10,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import ttest_rel
+from scipy.stats import permutation_test, rankdata, ttest_rel
 
+from design import StudyConfig
 from lwd.probe.early import curve_distance
 from lwd.schedules import PolynomialCurve
 
 Row = Mapping[str, Any]
 BySeed = dict[int, float]
+
+SYNCHRONOUS, OFFSET, SFD, COLLAPSED = "synchronous", "offset", "offset-sfd", "collapsed"
+LEARNED, LEARNED_EXACT = "learned-stop", "learned-exact"
+"""Variants, as ``compare.variants`` names them."""
+FEWEST_SEEDS = 3
+"""Fewer decide nothing."""
+FEWEST_POINTS, EXHAUSTIVE = 6, 10_000
+"""A rank correlation of fewer is not tested; so many permutations are tried, all there are where there are fewer."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +42,11 @@ class Paired:
 
     @property
     def verdict(self) -> str:
-        """lower or higher where there are three seeds at least, all say the same, and p is below 0.05."""
-        few = len(self.differences) < 3
-        if self.p is None or few or self.p >= 0.05 or len({d > 0 for d in self.differences}) > 1:
+        """lower or higher where there are three at least, finite and of one sign, and p < 0.05 or all are the same."""
+        few = len(self.differences) < FEWEST_SEEDS or not all(map(math.isfinite, self.differences))
+        if few or len({np.sign(d) for d in self.differences}) > 1 or self.differences[0] == 0:
+            return "undecided"
+        if len(set(self.differences)) > 1 and (self.p is None or not self.p < 0.05):
             return "undecided"
         return "lower" if self.mean < 0 else "higher"
 
@@ -55,13 +66,29 @@ def curve(
     return [(steps, float(np.mean(list(values.values())))) for steps, values in found if values]
 
 
+def complete(rows: Sequence[Row], cell: str, variants: Sequence[str]) -> tuple[list[int], list[Row]]:
+    """The budgets at which every one of the variants was measured, and the rows of the seeds that have them all."""
+    budgets = sorted({row["steps"] for row in rows if row["cell"] == cell})
+    found = {steps: [by_seed(rows, cell=cell, variant=name, steps=steps) for name in variants] for steps in budgets}
+    budgets = [steps for steps in budgets if all(found[steps])]
+    seeds = [set(side) for steps in budgets for side in found[steps]]
+    shared = set.intersection(*seeds) if seeds else set()
+    return (budgets if shared else []), [row for row in rows if row["cell"] == cell and row["seed"] in shared]
+
+
+def ratios(rows: Sequence[Row], cell: str, steps: int) -> list[float]:
+    """Distance of the learned schedule over that of the synchronous one, by seed, of those that have both."""
+    learned, base = (by_seed(rows, cell=cell, variant=name, steps=steps) for name in (LEARNED, SYNCHRONOUS))
+    return [learned[seed] / base[seed] for seed in sorted(learned.keys() & base.keys())]
+
+
 def paired(a: BySeed, b: BySeed) -> Paired | None:
     """a against b on the seeds that both have; None where there is none."""
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
         return None
     differences = tuple(a[seed] - b[seed] for seed in seeds)
-    if len(seeds) < 2 or len(set(differences)) == 1:
+    if len(seeds) < 2 or len(set(differences)) == 1 or not all(map(math.isfinite, differences)):
         return Paired(differences, None)
     test = ttest_rel([a[seed] for seed in seeds], [b[seed] for seed in seeds])
     return Paired(differences, float(test.pvalue))
@@ -70,15 +97,71 @@ def paired(a: BySeed, b: BySeed) -> Paired | None:
 def steps_to_reach(points: Sequence[tuple[int, float]], target: float) -> float | None:
     """The steps at which a falling curve first reaches ``target``, straight lines between points on log-log axes.
 
-    At the first budget for a target above the curve; None where it is never reached.
+    The first budget where it is reached there already: then it is an upper bound. None where it is never reached.
     """
-    for (steps, value), (later, lower) in zip([points[0], *points], points, strict=False):
+    for (steps, value), (later, lower) in zip([*points[:1], *points], points, strict=False):
         if lower <= target:
             if value <= target:
                 return float(steps)
             share = math.log(value / target) / math.log(value / lower)
             return math.exp(math.log(steps) + share * math.log(later / steps))
     return None
+
+
+def rank_correlation(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None] | None:
+    """Spearman's, and its two-sided p by permutation, None for fewer than six points.
+
+    None where it is not defined: fewer than two points, a constant, or a value that is not finite.
+    """
+    if min(len(set(a)), len(set(b))) < 2 or not np.isfinite([*a, *b]).all():
+        return None
+    x, y = ((ranks - ranks.mean()) / ranks.std() for ranks in (rankdata(a), rankdata(b)))
+
+    def correlation(permuted: Any, axis: int = -1) -> Any:
+        return np.mean(permuted * y, axis=axis)
+
+    if len(x) < FEWEST_POINTS:
+        return float(correlation(x)), None
+    test = permutation_test(
+        (x,), correlation, permutation_type="pairings", vectorized=True, n_resamples=EXHAUSTIVE, rng=0
+    )
+    return float(test.statistic), float(test.pvalue)
+
+
+def cheapest_solver(study: StudyConfig, cell: str) -> str | None:
+    """Of the cell's further solvers the one of the fewest steps, as rows name it; None where it has none."""
+    ways = [study.study.solvers[name] for name in study.study.cells[cell].solvers]
+    names = [(way["steps"], f"{way['solver']}{way['steps']}") for way in ways]
+    return min(names)[1] if names else None
+
+
+def controls(study: StudyConfig) -> list[tuple[str, str]]:
+    """(a cell whose semantics are shuffled, the cell of the same settings whose semantics are intact)."""
+    cells, encoders = study.study.cells, study.study.encoders
+    return [
+        (name, intact)
+        for name, cell in cells.items()
+        for intact, other in cells.items()
+        if encoders[cell.encoder].shuffled == other.encoder
+        and (cell.conditional, cell.changes) == (other.conditional, other.changes)
+    ]
+
+
+def chosen(probes: Sequence[Row]) -> dict[str, Row]:
+    """The probe of each cell's weakest stable lambda; cells where every lambda collapsed have none."""
+    return {row["cell"]: row for row in probes if row["chosen"]}
+
+
+def probe_seeds(probes: Sequence[Row], cell: str) -> dict[int, Row]:
+    """The chosen probe of a cell and those of further seeds at its lambda, by seed."""
+    found = chosen(probes).get(cell)
+    mine = [row for row in probes if row["cell"] == cell and row["probe"].startswith("seed-")]
+    return {} if found is None else {r["seed"]: r for r in (found, *mine) if r["lambda"] == found["lambda"]}
+
+
+def counted(number: int, what: str) -> str:
+    """For instance 1 seed, 2 seeds."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def between(one: Row, other: Row) -> float:

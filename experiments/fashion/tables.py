@@ -8,10 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 
 from design import StudyConfig
-from stats import Row, between, by_seed, curve, from_extremal, paired, rate_squared, steps_to_reach, widest
+from stats import (
+    COLLAPSED,
+    LEARNED,
+    OFFSET,
+    SYNCHRONOUS,
+    Row,
+    between,
+    by_seed,
+    curve,
+    from_extremal,
+    paired,
+    rate_squared,
+    ratios,
+    steps_to_reach,
+    widest,
+)
 
-SYNCHRONOUS, OFFSET, SFD, LEARNED = "synchronous", "offset", "offset-sfd", "learned-stop"
-COLLAPSED = "collapsed"
 MISSING = "n/a"
 
 
@@ -32,11 +45,10 @@ def gains(study: StudyConfig, rows: Sequence[Row], semantics: Sequence[Row]) -> 
     found = []
     for name, cell in study.study.cells.items():
         for steps in dict.fromkeys((min(cell.budgets), max(cell.budgets))):
-            learned, base = (by_seed(rows, cell=name, variant=v, steps=steps) for v in (LEARNED, SYNCHRONOUS))
-            ratios = tuple(learned[seed] / base[seed] for seed in sorted(learned.keys() & base.keys()))
-            if ratios and cell.encoder in explained:
+            found_ratios = tuple(ratios(rows, name, steps))
+            if found_ratios and cell.encoder in explained:
                 r2 = explained[cell.encoder]["r2_given_label" if cell.conditional else "r2_ridge"]
-                found.append(Gain(name, steps, r2, ratios))
+                found.append(Gain(name, steps, r2, found_ratios))
     return found
 
 
@@ -131,9 +143,13 @@ def cells(study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row]) -> str
         facts.append(f"{exact['distance_from_collapse']:.3f}" if exact else MISSING)
         for steps in dict.fromkeys((min(cell.budgets), max(cell.budgets))):
             base, learned = (by_seed(rows, cell=name, variant=v, steps=steps) for v in (SYNCHRONOUS, LEARNED))
-            ratios = [learned[seed] / base[seed] for seed in learned.keys() & base.keys()]
             lines.append(
-                [name, *facts, f"{steps:,}", *(spread(one) for one in (base.values(), learned.values(), ratios))]
+                [
+                    name,
+                    *facts,
+                    f"{steps:,}",
+                    *(spread(one) for one in (base.values(), learned.values(), ratios(rows, name, steps))),
+                ]
             )
     titles = ["cell", "lambda", "distance from collapse", "same, exact Jacobian", "steps"]
     return table([*titles, SYNCHRONOUS, LEARNED, "their ratio"], lines)

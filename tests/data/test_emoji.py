@@ -18,10 +18,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+import lwd.data.emoji as data_emoji
+import lwd.data.emoji_package as emoji_package
 from lwd.cli import app
 from lwd.config import load as load_config
-from lwd.data import emoji as data_emoji
-from lwd.data import emoji_package
 from lwd.data.builtin import load
 from lwd.data.copies import copy_path, write_copy
 from lwd.data.emoji import (

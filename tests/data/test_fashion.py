@@ -12,8 +12,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import lwd.data.fashion as fashion
 from lwd.cli import app
-from lwd.data import fashion
 from lwd.data.builtin import load
 from lwd.data.copies import copy_path
 from lwd.data.fashion import NAME, IdxFile, fashion_mnist, import_files, read_idx

@@ -23,8 +23,8 @@ import torch
 from common import DEVICE, machine, synchronise
 from PIL import Image
 
+import lwd.data.extract as extract
 from lwd.config import load
-from lwd.data import extract
 from lwd.encoders.composite import CompositeEncoder, Encoded
 from lwd.encoders.vae import SDVAE
 from lwd.encoders.vision import random_patch_encoder

@@ -22,6 +22,7 @@ from lwd.models import load_model
 from lwd.previews import SamplePreview
 from lwd.report import save_probe_curves
 from lwd.report.theme import COLOURS, css, stand_in
+from lwd.runtime import pictures
 from lwd.runtime.checkpoint import find_checkpoints
 from lwd.runtime.pictures import Pictures
 from lwd.sample import generate
@@ -127,7 +128,7 @@ def test_a_preview_that_fails_is_one_line_and_the_training_the_same(experiment, 
     assert said.count("\n") == 1 and said.startswith(
         f"lwd: {end.parent / 'previews' / 'step-00000003.png'}: no picture ("
     )
-    assert cause in said
+    assert cause in said and said.count("step-00000003.png") == 1
     assert sorted(path.name for path in end.parent.glob("previews/*")) == drawn
     for name in ("model/model.safetensors", "ema/model.safetensors", "optimizer.safetensors"):
         assert checksum(plain / name) == checksum(end / name)
@@ -155,6 +156,29 @@ def test_a_file_in_the_way_is_found_before_the_first_step(experiment, tmp_path, 
     with pytest.raises(UserError, match="previews: is no folder"):
         train.run(config, SamplePreview(config)) if stage == "train" else probe.run(config, preview=save_probe_curves)
     assert names(folder) == ["previews"]
+
+
+@pytest.mark.parametrize("stage", ["train", "probe"])
+def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(experiment, tmp_path, monkeypatch, stage):
+    def read_only(dir):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), f"{dir}/tmp")
+
+    monkeypatch.setattr(pictures.tempfile, "NamedTemporaryFile", read_only)
+    config = {"train": training, "probe": probing}[stage](experiment, tmp_path, preview_every=3)
+    with pytest.raises(UserError, match=r"previews: no picture can be written there \(Read-only file system\)"):
+        train.run(config, SamplePreview(config)) if stage == "train" else probe.run(config, preview=save_probe_curves)
+    assert not list(tmp_path.rglob("trace.jsonl"))
+
+
+def test_a_picture_that_cannot_be_removed_does_not_end_the_run(tmp_path, capsys):
+    stuck, plain = Pictures(tmp_path).file(50), Pictures(tmp_path).file(60)
+    stuck.mkdir(parents=True)
+    plain.touch()
+    Pictures(tmp_path).start()
+    assert stuck.exists() and not plain.exists()
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and said.count(str(stuck)) == 1
+    assert f"{stuck}: an earlier run's, cannot be removed (" in said and "the run goes on" in said
 
 
 def test_a_decoder_that_cannot_work_is_found_before_the_first_step(experiment, tmp_path):

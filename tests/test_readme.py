@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from lwd.config import load
+from lwd.experiment import Experiment
 from lwd.schedules import Schedule
 
 ROOT = Path(__file__).parents[1]
@@ -29,3 +31,11 @@ def test_the_ten_lines_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     # entries and 4 times leave it within a few per cent of 8/3.
     assert value.item() == pytest.approx(8 / 3, rel=0.1)
     assert scale.grad is not None and torch.isfinite(scale.grad)
+
+
+def test_the_configs_of_docs_data_load(tmp_path: Path) -> None:
+    blocks = re.findall(r"```yaml\n# (\w+\.yaml)\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
+    assert [name for name, _ in blocks] == ["imagenet.yaml", "emoji.yaml"]
+    for name, text in blocks:
+        (tmp_path / name).write_text(text)
+        load(Experiment, tmp_path / name, [])

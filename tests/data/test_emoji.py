@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import struct
@@ -17,12 +18,24 @@ from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
+import lwd.data.emoji as data_emoji
+import lwd.data.emoji_package as emoji_package
 from lwd.cli import app
 from lwd.config import load as load_config
-from lwd.data import emoji_package
 from lwd.data.builtin import load
-from lwd.data.copies import copy_path
-from lwd.data.emoji import CLASSES, NAME, emoji, family, half_on_white, held_out, import_packages
+from lwd.data.copies import copy_path, write_copy
+from lwd.data.emoji import (
+    CLASSES,
+    NAME,
+    Content,
+    emoji,
+    family,
+    fingerprint,
+    half_on_white,
+    held_out,
+    import_packages,
+    read_packages,
+)
 from lwd.data.extract import run as encode
 from lwd.data.split import every_nth
 from lwd.encoders.store import load_decoder, load_judge
@@ -108,6 +121,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def pin(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Make the packages in ``folder`` those that are wanted."""
+    splits = read_packages(folder)
+    pinned = {split: Content(len(pair[0]), fingerprint(*pair)) for split, pair in splits.items()}
+    monkeypatch.setattr(data_emoji, "CONTENT", pinned)
+
+
 def refused(folder: Path) -> str:
     """The one line with which the command ends; nothing is kept."""
     result = CliRunner().invoke(app, ["data", "emoji", "--from", str(folder)])
@@ -117,8 +137,9 @@ def refused(folder: Path) -> str:
     return line
 
 
-def test_the_command_keeps_a_copy(folder: Path) -> None:
+def test_the_command_keeps_a_copy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Classes, order and split by hand: Noto's greys are 0, 3, 6, ... in emoji.json's order, Twemoji's 100, 103, ..."""
+    pin(monkeypatch, folder)
     result = CliRunner().invoke(app, ["data", "emoji", "--from", str(folder)])
     assert result.exit_code == 0 and str(copy_path(NAME)) in result.output.replace("\n", "")
     for vendor in VENDORS:
@@ -189,7 +210,8 @@ HUGE = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + struct.pack(">II
         (put("package/emoji.json", b"\xff\xfe\xff"), "malformed JSON"),
         (put("package/emoji.json", b"[" * 100_000), "malformed JSON"),
         (put("package/emoji.json", b"{}"), "its JSON is not emoji-data's: the whole: "),
-        (put("package/emoji.json", b"[]"), None),
+        (put("package/emoji.json", b"[]"), "pictures for train, those of npm 6500"),
+        (put(FACE, plain(9)), "pictures for train, those of npm 6500"),
         (edit(3, sort_order="3"), "its JSON is not emoji-data's: 3.sort_order: "),
         (edit(3, has_img_twitter=1), "its JSON is not emoji-data's: 3.has_img_twitter: "),
         (edit(3, category="Weather"), "unknown category 'Weather'"),
@@ -206,13 +228,10 @@ HUGE = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + struct.pack(">II
         (put(FACE, plain(9)[:50] + b"\xff" * 20 + plain(9)[70:]), "img/twitter/64/1f603.png: "),
     ],
 )
-def test_a_package_that_is_not_it(folder: Path, damage: Callable[[Files], None], complaint: str | None) -> None:
+def test_a_package_that_is_not_it(folder: Path, damage: Callable[[Files], None], complaint: str) -> None:
     files = contents("twitter")
     damage(files)
     tgz(folder, "twitter").write_bytes(pack(files))
-    if complaint is None:  # one vendor may draw nothing
-        import_packages(folder)
-        return
     line = refused(folder)
     assert complaint in line and line.startswith(f"lwd: {folder}")
 
@@ -260,8 +279,53 @@ def test_a_link_is_not_followed(folder: Path, tmp_path: Path) -> None:
         assert f"{FACE} is missing" in refused(folder)
 
 
-def test_a_copy_of_another_kind_is_refused(folder: Path) -> None:
+@pytest.mark.parametrize("split", ["train", "heldout"])
+def test_other_pictures_of_the_right_number_are_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, split: str
+) -> None:
+    """1F602 is for training, 1F605 held out; the pinned digest is of bytes put together here."""
+    pin(monkeypatch, folder)
+    content = data_emoji.CONTENT["heldout"]
+    ones = bytes([18] * 3072 + [118] * 3072)  # greys as in test_the_command_keeps_a_copy
+    assert content == Content(2, hashlib.sha256(ones + bytes(2)).hexdigest())
+    face = {"train": "1f602", "heldout": "1f605"}[split]
+    tgz(folder, "google").write_bytes(pack(contents("google") | {f"package/img/google/64/{face}.png": plain(222)}))
+    assert "not the pictures of npm's packages (the SHA-256 differs)" in refused(folder)
+    tgz(folder, "google").write_bytes(pack(contents("google")))
     import_packages(folder)
+
+
+def test_one_emoji_is_not_the_set(folder: Path) -> None:
+    for vendor in VENDORS:
+        tgz(folder, vendor).write_bytes(pack(contents(vendor, ENTRIES[:1])))
+    assert "hold 2 pictures for train, those of npm 6500" in refused(folder)
+
+
+IMAGES, LABELS = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (IMAGES.float(), LABELS),
+        (IMAGES, LABELS.float()),
+        (IMAGES[:, :1], LABELS),
+        (IMAGES[:, 0], LABELS),
+        (IMAGES[:1], LABELS),
+        (IMAGES[:0], LABELS[:0]),
+        (IMAGES, LABELS[:, None]),
+        (IMAGES[0, 0, 0, 0], LABELS),
+    ],
+)
+def test_a_copy_of_other_tensors_is_refused(folder: Path, images: torch.Tensor, labels: torch.Tensor) -> None:
+    write_copy(NAME, {"train": (IMAGES, LABELS), "heldout": (images.clone(), labels.clone())})
+    assert emoji("train")[0].shape == (2, 3, 32, 32)
+    with pytest.raises(UserError, match=r"emoji\.safetensors: not what lwd data emoji writes; run it again"):
+        emoji("heldout")
+
+
+def test_a_copy_of_another_kind_is_refused(folder: Path) -> None:
+    copy_path(NAME).parent.mkdir(parents=True)
     copy_path(NAME).write_bytes(b"none")
     with pytest.raises(UserError, match="not a readable safetensors file"):
         emoji("train")
@@ -290,7 +354,7 @@ def test_colour_beneath_no_alpha_is_white() -> None:
 
 
 @pytest.mark.parametrize("form", ["RGBA", "LA", "P", "RGB", "L"])
-def test_every_form_of_png(folder: Path, form: str) -> None:
+def test_every_form_of_png(folder: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
     """Left half transparent where the form knows of that, right half a grey of 51, which is in the web palette."""
     rgba = np.zeros((64, 64, 4), np.uint8)
     rgba[:, 32:] = 51, 51, 51, 255
@@ -302,6 +366,7 @@ def test_every_form_of_png(folder: Path, form: str) -> None:
         image.convert(form).save(out, "PNG")
     files = contents("google") | {"package/img/google/64/1f600.png": out.getvalue()}
     tgz(folder, "google").write_bytes(pack(files))
+    pin(monkeypatch, folder)
     import_packages(folder)
     levels = ((emoji("train")[0][0] + 1) * 127.5).round()
     assert (levels[:, :, :16] == (255 if form in ("RGBA", "LA", "P") else 0)).all()
@@ -370,11 +435,12 @@ def test_the_real_pictures() -> None:
 
 
 @pytest.mark.parametrize("encoder", ["small-vit", "random-vit"])
-def test_encode_in_colour(folder: Path, tmp_path: Path, encoder: str) -> None:
+def test_encode_in_colour(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoder: str) -> None:
     """Through `lwd encode`: 12 channels of texture, decoded bit for bit; a ViT and a judge of colour."""
     files = contents("google")
     colours = np.random.default_rng(0).integers(0, 256, (64, 64, 4), np.uint8)
     tgz(folder, "google").write_bytes(pack(files | {"package/img/google/64/1f605.png": png(colours)}))
+    pin(monkeypatch, folder)
     import_packages(folder)
     config = tmp_path / "emoji.yaml"
     config.write_text(

@@ -12,10 +12,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+import lwd.data.fashion as fashion
 from lwd.cli import app
-from lwd.data import fashion
 from lwd.data.builtin import load
-from lwd.data.fashion import IdxFile, fashion_mnist, import_files, imported_path, read_idx
+from lwd.data.copies import copy_path
+from lwd.data.fashion import NAME, IdxFile, fashion_mnist, import_files, read_idx
 from lwd.errors import UserError
 
 SMALL = {"train": 6, "heldout": 4}
@@ -85,7 +86,7 @@ def test_read_where_debian_installs_it(folder: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("split", ["train", "heldout"])
 def test_the_command_keeps_a_copy(folder: Path, split: str) -> None:
     result = CliRunner().invoke(app, ["data", "fashion-mnist", "--from", str(folder)])
-    assert result.exit_code == 0 and str(imported_path()) in result.output.replace("\n", "")
+    assert result.exit_code == 0 and str(copy_path(NAME)) in result.output.replace("\n", "")
     for file in folder.iterdir():
         file.unlink()
     check(split)
@@ -101,10 +102,10 @@ def test_a_copy_of_another_kind_is_refused(folder: Path) -> None:
     import_files(folder)
     from safetensors.torch import save_file
 
-    save_file({"other": torch.zeros(1)}, imported_path())
+    save_file({"other": torch.zeros(1)}, copy_path(NAME))
     with pytest.raises(UserError, match="run it again, or remove the file"):
         fashion_mnist("train")
-    imported_path().write_bytes(b"none")
+    copy_path(NAME).write_bytes(b"none")
     with pytest.raises(UserError, match="not a readable safetensors file"):
         fashion_mnist("train")
 
@@ -135,7 +136,7 @@ def test_a_file_that_is_not_it(folder: Path, data: bytes, complaint: str, packed
         import_files(folder)
     assert str(refused.value).startswith(f"{path}: ") and complaint in str(refused.value)
     assert "\n" not in str(refused.value)
-    assert not imported_path().exists()
+    assert not copy_path(NAME).exists()
 
 
 @pytest.mark.parametrize(
@@ -162,7 +163,7 @@ def test_read_idx_of_three_dimensions(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(
-    not (fashion.DEBIAN_FOLDER.is_dir() or imported_path().is_file()),
+    not (fashion.DEBIAN_FOLDER.is_dir() or copy_path(NAME).is_file()),
     reason="Fashion-MNIST is not installed: apt install dataset-fashion-mnist, or lwd data fashion-mnist --from FOLDER",
 )
 def test_the_real_images() -> None:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import lwd.evaluate.inception_weights as module
 from lwd.errors import UserError
 from lwd.evaluate import FidInception
-from lwd.evaluate import inception_weights as module
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+import lwd.evaluate.kid as module
 from lwd.evaluate import kernel_distance
-from lwd.evaluate import kid as module
 from lwd.evaluate.featureset import FeatureSet
 from lwd.evaluate.metrics import Measurement
 from lwd.evaluate.settings import EvaluateSettings

@@ -5,8 +5,9 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from lwd.evaluate import balls, manifold_metrics, precision_recall
-from lwd.evaluate import distances as module
+import lwd.evaluate.balls as balls
+import lwd.evaluate.distances as module
+from lwd.evaluate import manifold_metrics, precision_recall
 from lwd.evaluate.distances import Points, neighbour_distances, smallest, squared_distances
 
 

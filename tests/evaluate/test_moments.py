@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+import lwd.evaluate.moments as module
 from lwd.evaluate import Moments
-from lwd.evaluate import moments as module
 
 
 def features(rows, dim=12, offset=0.0, seed=0):

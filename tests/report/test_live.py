@@ -8,9 +8,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
+import lwd.report.live as live
 from lwd.cli import app
 from lwd.errors import UserError
-from lwd.report import live
 from lwd.report.live import Run, Tail, sparkline, watch
 
 

@@ -1,6 +1,7 @@
 """Jobs side by side: results in order, and the first exception comes through as it is."""
 
 import os
+import threading
 import time
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from lwd.errors import UserError
 from lwd.runtime import jobs as jobs_module
+from lwd.runtime import team
 from lwd.runtime.jobs import devices, run_jobs, workers
 
 
@@ -43,6 +45,13 @@ def wait_and_see(job):
     return wait_for_next(job)[1], os.environ.get("CUDA_VISIBLE_DEVICES")
 
 
+def linger(job):
+    """Leaves a thread behind, for which the interpreter waits at its end; the time now, which all processes share."""
+    wait_for_next(job)
+    threading.Thread(target=time.sleep, args=(60,)).start()
+    return time.monotonic()
+
+
 def crash(job):
     if job == 2:
         raise ZeroDivisionError("job 2")
@@ -73,6 +82,12 @@ def test_a_user_error_arrives_as_one_and_ends_the_other_jobs():
         run_jobs(complain, [0, 1, 2, 3], "complain", processes=2, show=False)
     assert type(caught.value) is UserError and str(caught.value) == "data: channel 3 is constant"
     assert time.monotonic() - before < 100, "the other jobs, 120 s each, were waited for"
+
+
+def test_processes_that_linger_are_killed(monkeypatch, tmp_path):
+    monkeypatch.setattr(team, "GRACE_S", 1)
+    ends = run_jobs(linger, [(number, tmp_path) for number in range(2)], "linger", processes=2, show=False)
+    assert time.monotonic() - max(ends) < 20, "their threads, of 60 s, were waited for"
 
 
 def test_in_one_process_exceptions_come_through_too():

@@ -194,7 +194,7 @@ def test_a_tracker_that_takes_no_picture_gets_the_numbers(tmp_path, monkeypatch,
     Trackers(["trackio"], tmp_path, RECIPE, 0, main=True).log([{"step": 0, "loss": 1.0}, {"step": 1, "loss": 2.0}])
     assert calls == [(0, {"loss": 1.0}), (1, {"loss": 2.0})]
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "Image" in said
+    assert said.count("\n") == 1 and "step-00000001.png: not shown in trackio (" in said and "Image" in said
 
 
 def test_an_unknown_tracker_is_refused(tmp_path):

@@ -122,13 +122,19 @@ def test_in_float16_on_half_the_disk(run, experiment, tmp_path):
     assert 1e-5 < off < parts * 2**-11 * largest + 1e-4
 
 
-def test_what_is_not_finite_is_not_mixed(run, tmp_path):
-    file, key = tmp_path / "a.safetensors", "final_layer.linear.weight"
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_what_is_not_finite_is_not_mixed(run, tmp_path, dtype):
+    """The file that holds it is named and, of what is past float16's 65504, the setting."""
+    whole, broken, last = (tmp_path / f"{letter}.safetensors" for letter in "abc")
+    key = "final_layer.linear.weight"
     tensors = load_file(run[0] / "posthoc" / "sigma-0.1.safetensors")
-    tensors[key][0, 0] = float("inf")  # as float16 makes of what is past 65504
-    save_file(tensors, file)
-    with pytest.raises(UserError, match=rf"a\.safetensors.*'{key}' is not finite"):
-        mixture([file], [1.0])
+    for file in (whole, last):
+        save_file(tensors, file)
+    tensors[key][0, 0] = 1e5 if dtype == torch.float16 else float("inf")
+    save_file({name: tensor.to(dtype) for name, tensor in tensors.items()}, broken)
+    with pytest.raises(UserError, match=rf"b\.safetensors: '{key}' is not finite; choose an earlier --step") as caught:
+        mixture([whole, broken, last], [0.5, 0.2, 0.3])
+    assert str(caught.value).endswith("train.posthoc_dtype=float32") == (dtype == torch.float16)
 
 
 def test_what_it_writes_is_sampled_and_exported(run, experiment, tmp_path):

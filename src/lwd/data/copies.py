@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from lwd.data.split import Split
@@ -30,10 +31,20 @@ def write_copy(name: str, splits: Mapping[Split, tuple[Tensor, Tensor]]) -> Path
     return copy_path(name)
 
 
-def read_copy(name: str, split: Split) -> tuple[Tensor, Tensor]:
-    """Images and labels as they were written. Raises UserError where the file holds something else."""
+def read_copy(name: str, split: Split, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Images (N, *shape) uint8 and labels (N,), whole numbers, as they were written.
+
+    Raises UserError where the file holds something else, or no image.
+    """
     path = copy_path(name)
     tensors = load_tensors(path)
-    if not tensors.keys() >= {f"{split}_images", f"{split}_labels"}:
+    images, labels = tensors.get(f"{split}_images"), tensors.get(f"{split}_labels")
+    if images is None or labels is None or not _fit(images, labels, shape):
         raise UserError(f"{path}: not what lwd data {name} writes; run it again, or remove the file")
-    return tensors[f"{split}_images"], tensors[f"{split}_labels"]
+    return images, labels
+
+
+def _fit(images: Tensor, labels: Tensor, shape: tuple[int, ...]) -> bool:
+    count = len(images) if images.ndim else 0
+    types = images.dtype == torch.uint8 and labels.dtype in (torch.uint8, torch.int64)
+    return types and count > 0 and images.shape == (count, *shape) and labels.shape == (count,)

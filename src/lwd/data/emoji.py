@@ -14,6 +14,9 @@ the median; for 0.8 % of the held-out images it is below 0.05.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +48,22 @@ LEFT_OUT = "Component"
 """The category of the five swatches of skin colour."""
 HELDOUT_EVERY = 6
 """Of each class, every sixth family is held out."""
+SHAPE = (3, 32, 32)
+
+
+@dataclass(frozen=True)
+class Content:
+    """A split of the set: how many pictures, and the `fingerprint` of images and labels."""
+
+    pictures: int
+    sha256: str
+
+
+CONTENT: dict[Split, Content] = {
+    "train": Content(6_500, "01631307671715a5b556801747de7e697dae4b6d1e289e6771427dbbbca80099"),
+    "heldout": Content(1_062, "39971b4f97d5bef29805428cb6c66494dc9162485649db8c7fff20bbf63f6d87"),
+}
+"""What the packages give; made from those that npm serves."""
 
 PERSON, CHILD, ELDER = "person", "child", "elder"
 LIKE = {
@@ -73,12 +92,37 @@ def emoji(split: Split) -> tuple[Tensor, Tensor]:
     if not copy_path(NAME).is_file():
         packs = " ".join(f"emoji-datasource-{vendor}@{VERSION}" for vendor in VENDORS)
         raise UserError(f"emoji are not on this machine: npm pack {packs}, then lwd data emoji --from FOLDER")
-    images, labels = read_copy(NAME, split)
+    images, labels = read_copy(NAME, split, SHAPE)
     return images.float() / 127.5 - 1, labels.long()
 
 
 def import_packages(folder: Path) -> Path:
-    """Check the two .tgz files in ``folder`` and keep their pictures as one file, `copy_path`; raises UserError.
+    """Check the two .tgz files in ``folder`` and keep their pictures as one file, `copy_path`; raises UserError."""
+    splits = read_packages(folder)
+    check(splits, folder)
+    return write_copy(NAME, splits)
+
+
+def check(splits: Mapping[Split, tuple[Tensor, Tensor]], folder: Path) -> None:
+    """Raise UserError where these are not the pictures and labels of `CONTENT`."""
+    for split, (images, labels) in splits.items():
+        wanted = CONTENT[split]
+        if len(images) != wanted.pictures:
+            raise UserError(
+                f"{folder}: the packages hold {len(images)} pictures for {split}, those of npm {wanted.pictures}; "
+                "fetch them again"
+            )
+        if fingerprint(images, labels) != wanted.sha256:
+            raise UserError(f"{folder}: not the pictures of npm's packages (the SHA-256 differs); fetch them again")
+
+
+def fingerprint(images: Tensor, labels: Tensor) -> str:
+    """SHA-256 of the images' bytes, (N, 3, 32, 32) uint8, and then the labels', each one byte."""
+    return hashlib.sha256(images.numpy().tobytes() + labels.byte().numpy().tobytes()).hexdigest()
+
+
+def read_packages(folder: Path) -> dict[Split, tuple[Tensor, Tensor]]:
+    """Images (N, 3, 32, 32) uint8 and labels (N,) int64 of both splits; raises UserError.
 
     Images are in Unicode's order of emoji, Noto's before Twemoji's, an emoji's skin tones after itself.
     """
@@ -98,9 +142,7 @@ def import_packages(folder: Path) -> Path:
     images = torch.from_numpy(np.concatenate([row[3] for row in rows]))
     labels = torch.tensor([row[1] for row in rows for _ in row[3]])
     heldout = held_out(images, labels, [row[2] for row in rows for _ in row[3]])
-    return write_copy(
-        NAME, {"train": (images[~heldout], labels[~heldout]), "heldout": (images[heldout], labels[heldout])}
-    )
+    return {"train": (images[~heldout], labels[~heldout]), "heldout": (images[heldout], labels[heldout])}
 
 
 def family(unified: str) -> str:

@@ -71,11 +71,11 @@ time), those have the MD5 sums that the authors publish, all four.
 def fashion_mnist(split: Split) -> tuple[Tensor, Tensor]:
     """Images (N, 1, 32, 32) float32 in [-1, 1] on a background of -1, labels (N,) int64; N is 60 000 or 10 000.
 
-    Taken from `imported_path` if `import_files` has been there, else from `DEBIAN_FOLDER`. Raises UserError if it is
+    Taken from `copy_path` if `import_files` has been there, else from `DEBIAN_FOLDER`. Raises UserError if it is
     in neither place, or damaged.
     """
-    if imported_path().is_file():
-        images, labels = read_copy(NAME, split)
+    if copy_path(NAME).is_file():
+        images, labels = read_copy(NAME, split, FILES[split][0].shape[1:])
     elif DEBIAN_FOLDER.is_dir():
         images, labels = read_split(DEBIAN_FOLDER, split)
     else:
@@ -87,13 +87,8 @@ def fashion_mnist(split: Split) -> tuple[Tensor, Tensor]:
 
 
 def import_files(folder: Path) -> Path:
-    """Check the four files in ``folder`` and keep them as one file, `imported_path`; raises UserError."""
+    """Check the four files in ``folder`` and keep them as one file, `copy_path`; raises UserError."""
     return write_copy(NAME, {split: read_split(folder, split) for split in FILES})
-
-
-def imported_path() -> Path:
-    """Where the checked copy lies."""
-    return copy_path(NAME)
 
 
 def read_split(folder: Path, split: Split) -> tuple[Tensor, Tensor]:

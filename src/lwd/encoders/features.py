@@ -168,8 +168,7 @@ def train_classifier(
 
 
 def distort(images: Tensor, strength: float, seed: int, step: int) -> Tensor:
-    """A random affine map of each image (N, c, H, W) in [-1, 1]; what comes into view is -1, also beside emoji's white:
-    white there does not make a better judge of them (held-out accuracy 74.0 against 74.9 %, two seeds, 250 steps).
+    """A random affine map of each image (N, c, H, W) in [-1, 1]; what comes into view is -1, also beside emoji's white.
 
     The map's six numbers differ from the identity's by U(-strength, strength), translations in units of half an image.
     """

@@ -25,11 +25,11 @@ def sample_stepwise(pipe: Any, flow: Flow, solver: Solver, steps: int, callback:
     Returns the latents (N, C, H, W). Raises UserError as `generate`, and where the callback returns other shapes.
     """
     index = torch.arange(len(flow))
-    z, labels = flow.unflatten(flow.noise(index)), flow.labels.to(flow.device)
+    z = flow.unflatten(flow.noise(index))
     index = index.to(flow.device)
 
     def velocity(flat: Tensor, tau: Tensor) -> Tensor:
-        return flow.velocity(labels, flat, tau, index)
+        return flow.velocity(flat, tau, index)
 
     pieces = fixed_grid(uniform, steps, flow.schedule.kinks)
     taus = [0.0, *(tau for piece in pieces for tau in piece[1:].tolist())]

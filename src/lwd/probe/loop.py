@@ -192,8 +192,6 @@ def run(
     if settings.preview_every and preview is None:
         raise UserError("probe.preview_every: nothing was given to draw with; use `lwd probe`, or hand in a preview")
     pictures = Pictures(folder)
-    if settings.preview_every:
-        pictures.check()
     engine = Engine(config.compute)
     shards = config.shards("train", features=False)
     config.check_labels(shards)
@@ -211,6 +209,8 @@ def run(
         pictures.start()
         write_run_files(config, folder)
 
+    if settings.preview_every:
+        pictures.check()
     task = ProbeTask(ProbeObjective(model, schedule, settings, config.seed), settings, draw_preview)
     recipe = config.recipe(probe=settings.model_dump(mode="json", exclude={"preview_every"}))
     stopped = fit_until_stopped(

@@ -44,7 +44,8 @@ def run_jobs(
     One progress bar counts what the jobs' own bars count, about ``units`` for each job. ``processes``: see `workers`.
     Each process gets its share of the cores and, of several GPUs, one, in turn. The first exception is raised
     again here, the other jobs being ended. Asked to stop (`Preemption`), it passes that on and raises Preempted once
-    every job has saved or ended. Raises UserError where a process dies, which most often is of too little memory.
+    every job has saved or ended; but where one process does it all, a signal outside a job's own `Preemption` just ends
+    it. Raises UserError where a process dies, which most often is of too little memory.
     """
     count = min(len(jobs), workers(processes))
     with progress_bar(title, units * len(jobs), show=show) as advance:

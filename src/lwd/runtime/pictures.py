@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,8 @@ class Pictures:
     """``RUN/previews/step-*.png``, each named after the number of steps done."""
 
     def __init__(self, run: Path) -> None:
-        self._run, self._folder, self._warned = run, run / "previews", False
+        self._run, self._folder = run, run / "previews"
+        self._said: set[str] = set()
 
     def file(self, step: int) -> Path:
         """The picture after ``step`` steps."""
@@ -31,9 +33,18 @@ class Pictures:
         return {int(match[1]): file for match, file in names if match}
 
     def check(self) -> None:
-        """Raise UserError where there can be no such folder."""
+        """Make the folder; raises UserError where no picture could be written there."""
         if self._folder.exists() and not self._folder.is_dir():
             raise UserError(f"{self._folder}: is no folder, where pictures are to go; move it away")
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=self._folder):
+                pass
+        except OSError as error:
+            why = error.strerror or error
+            raise UserError(
+                f"{self._folder}: no picture can be written there ({why}); mend that, or draw none"
+            ) from error
 
     def start(self) -> None:
         """Remove pictures of steps that are yet to be done: they are of a run that was killed, or of another one.
@@ -43,20 +54,23 @@ class Pictures:
         first = max(find_checkpoints(self._run), default=0)
         for step, file in self.found().items():
             if step > first:
-                file.unlink()
+                with self.attempt(step, "an earlier run's, cannot be removed"):
+                    file.unlink()
 
     @contextmanager
-    def attempt(self, step: int) -> Iterator[None]:
-        """Around what draws or shows the picture of ``step``: what goes wrong there does not end the run.
+    def attempt(self, step: int, failure: str = "no picture") -> Iterator[None]:
+        """Around what is done with the picture of ``step``: what goes wrong there does not end the run.
 
-        One line on stderr says so, the first time.
+        One line on stderr names the ``failure`` and its cause, each failure the first time only.
         """
         try:
             yield
         except Exception as error:  # whatever it is, weeks of training are worth more
-            if not self._warned:
-                complain(f"{self.file(step)}: no picture ({reason(error)}); the run goes on, and says so only once")
-            self._warned = True
+            if failure not in self._said:
+                file = self.file(step)
+                cause = reason(error).removeprefix(f"{file}: ")
+                complain(f"{file}: {failure} ({cause}); the run goes on, and says this only once")
+            self._said.add(failure)
 
 
 def reason(error: Exception) -> str:

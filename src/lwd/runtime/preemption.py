@@ -14,7 +14,7 @@ from torch import Tensor
 from lwd.errors import Preempted
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
-ASKED = "asked to stop; what is finished or saved is kept, the same command goes on"
+ASKED = "asked to stop; what is finished or saved is kept, the same command goes on unless compute.resume=false"
 AGREE_EVERY = 10
 """With several processes, after how many steps they ask each other: a signal may reach only one of them."""
 

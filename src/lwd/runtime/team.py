@@ -32,10 +32,10 @@ POLL_S = 0.2
 PAUSE_S = 0.02
 """Between two readings, so that counts are read in bulk."""
 GRACE_S = 10
-"""What a process may take to end when its jobs are done."""
+"""What a process may take to end when its jobs are done; then it is killed."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Member:
     process: BaseProcess
     job: int | None = None
@@ -52,6 +52,7 @@ class Team(Generic[T, R]):
         self._todo = deque(range(len(jobs)))
         self._done: dict[int, R] = {}
         self._members: dict[Connection, _Member] = {}
+        self._leaving: dict[_Member, float] = {}  # until when they may
         self._error: BaseException | None = None
 
     def hire(self, prepare: Callable[..., None], *arguments: object) -> None:
@@ -66,7 +67,7 @@ class Team(Generic[T, R]):
 
     def listen(self) -> bool:
         """Take in what the processes say for a moment, and hand out jobs; False: the last process has ended."""
-        wait(list(self._members), POLL_S)
+        wait([*self._members, *(member.process.sentinel for member in self._leaving)], POLL_S)
         time.sleep(PAUSE_S)
         for pipe, member in list(self._members.items()):
             dead = not member.process.is_alive()  # before the last look into its pipe
@@ -74,7 +75,8 @@ class Team(Generic[T, R]):
                 self._hear(pipe)
             if dead and pipe in self._members:  # a child of its own may hold the pipe open
                 self._part(pipe)
-        return bool(self._members)
+        self._see_off()
+        return bool(self._members or self._leaving)
 
     def stop(self, number: int = signal.SIGTERM, error: BaseException | None = None) -> None:
         """Hand out no more, and ask the processes to stop. `results` will raise ``error``, by default Preempted.
@@ -121,14 +123,21 @@ class Team(Generic[T, R]):
 
     def _part(self, pipe: Connection) -> None:
         """From a process that has ended, or is about to."""
-        member = self._members.pop(pipe)
         pipe.close()
-        member.process.join(GRACE_S)
-        if member.process.is_alive():
-            member.process.kill()
-            member.process.join()
-        if member.job is not None:
-            self._died(member.job, member.process.exitcode or 0)
+        self._leaving[self._members.pop(pipe)] = time.monotonic() + GRACE_S
+
+    def _see_off(self) -> None:
+        """Those that leave: kill who lingers, and look how they ended."""
+        for member, deadline in list(self._leaving.items()):
+            process = member.process
+            if process.is_alive():
+                if time.monotonic() < deadline:
+                    continue
+                process.kill()
+            process.join()
+            del self._leaving[member]
+            if member.job is not None:
+                self._died(member.job, process.exitcode or 0)
 
     def _died(self, job: int, code: int) -> None:
         if -code in SIGNALS:
@@ -145,7 +154,14 @@ def _work(pipe: Connection, prepare: Callable[..., None], arguments: Sequence[ob
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-    prepare(*arguments)
+    try:
+        prepare(*arguments)
+        _take_jobs(pipe)
+    finally:
+        pipe.close()  # tells the parent at once: the interpreter waits for threads that a job left behind
+
+
+def _take_jobs(pipe: Connection) -> None:
     lock = threading.Lock()  # bars may be advanced by threads
 
     def say(kind: str, value: Any) -> None:

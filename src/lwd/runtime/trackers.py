@@ -20,7 +20,6 @@ TrackerName = Literal["tensorboard", "wandb", "trackio"]
 PROJECT = "lwd"
 """W&B's and trackio's project; a run in it has the name of its folder."""
 
-
 PICTURE = "preview"
 """What a run's pictures are called there."""
 
@@ -54,7 +53,7 @@ class Trackers:
             values, done = dict(_scalars(line)), line["step"] + 1
             for tracker in self._trackers:
                 if done in pictures:
-                    with self._pictures.attempt(done):
+                    with self._pictures.attempt(done, f"not shown in {tracker.name}"):
                         _show(tracker, pictures[done], line["step"])
                 tracker.log(values, step=line["step"])
 

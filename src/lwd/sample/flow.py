@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -47,9 +48,14 @@ class Flow:
             return self.network(z, times, labels, tau), times, rates
         return self.network(z, times, labels), times, rates
 
-    def velocity(self, labels: Tensor, z: Tensor, tau: Tensor, index: Tensor) -> Tensor:
-        """The flat global velocity (S, D) of samples ``index`` (S,), with all labels (N,) on the device."""
-        v, _, rates = self.local(self.unflatten(z), tau, labels[index])
+    @cached_property
+    def labels_on_device(self) -> Tensor:
+        """The labels (N,), copied once."""
+        return self.labels.to(self.device)
+
+    def velocity(self, z: Tensor, tau: Tensor, index: Tensor) -> Tensor:
+        """The flat global velocity (S, D) at z (S, D) and tau (S,) of samples ``index`` (S,), all on the device."""
+        v, _, rates = self.local(self.unflatten(z), tau, self.labels_on_device[index])
         return global_velocity(v.to(z.dtype), rates, self.layout).flatten(1)
 
 

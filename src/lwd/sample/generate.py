@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -81,10 +80,9 @@ def run_flow(
     ``observe`` and ``refill``: as `lwd.sample.pool.flow_through`. Raises UserError where a sample is not finite.
     """
     plan = make_plan(how, flow.schedule, flow.device)
-    velocity = partial(flow.velocity, flow.labels.to(flow.device))
     size = max(1, len(flow)) if batch is None else batch
     try:
-        for done in flow_through(velocity, flow.noise, len(flow), size, plan, observe, refill):
+        for done in flow_through(flow.velocity, flow.noise, len(flow), size, plan, observe, refill):
             yield Ended(done.index, flow.unflatten(done.z), done.nfe)
     except SampleError as error:
         label, seed = int(flow.labels[error.number]), int(flow.seeds[error.number])

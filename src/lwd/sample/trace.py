@@ -37,7 +37,7 @@ def trace(flow: Flow, how: Integration, taus: Sequence[float]) -> Trajectory:
     states, predictions, all_times = flow.unflatten(recorder.states), [], []
     for tau, state in zip(taus, states, strict=True):
         where = torch.full((len(flow),), tau, dtype=torch.float64, device=flow.device)
-        v, times, _ = flow.local(state, where, flow.labels.to(flow.device))
+        v, times, _ = flow.local(state, where, flow.labels_on_device)
         predictions.append(state + (1 - flow.layout.expand(times)) * v)
         all_times.append(times[0])
     return Trajectory(

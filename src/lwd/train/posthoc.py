@@ -68,14 +68,16 @@ def mixture(files: Sequence[Path], parts: Sequence[float]) -> dict[str, Tensor]:
     Raises UserError where a number is not finite.
     """
     with ExitStack() as stack:
-        opened = [stack.enter_context(safe_open(file, "pt")) for file in files]
+        opened = {file: stack.enter_context(safe_open(file, "pt")) for file in files}
         mixed = {}
-        for key in opened[0].keys():  # noqa: SIM118 - it is no dict
-            total = torch.zeros_like(opened[0].get_tensor(key), dtype=torch.float64)
-            for file, part in zip(opened, parts, strict=True):
-                total.add_(file.get_tensor(key), alpha=part)
-            if not torch.isfinite(total).all():
-                raise UserError(f"{files[-1]} or one before it: {key!r} is not finite; choose an earlier --step")
+        for key in opened[files[0]].keys():  # noqa: SIM118 - it is no dict
+            total = torch.zeros_like(opened[files[0]].get_tensor(key), dtype=torch.float64)
+            for file, part in zip(files, parts, strict=True):
+                tensor = opened[file].get_tensor(key)
+                if not torch.isfinite(tensor).all():
+                    half = ", or train with train.posthoc_dtype=float32" if tensor.dtype == torch.float16 else ""
+                    raise UserError(f"{file}: {key!r} is not finite; choose an earlier --step{half}")
+                total.add_(tensor, alpha=part)
             mixed[key] = total.float()
     return mixed
 

@@ -41,7 +41,6 @@ class Drawing:
         """Raise UserError where no picture could ever be drawn."""
         if not self.engine.is_main:
             return
-        self.pictures.check()
         try:
             self.preview.check()
         except UserError:
@@ -50,6 +49,7 @@ class Drawing:
             raise UserError(
                 f"train.preview_every: no picture can be drawn ({reason(error)}); mend that, or set it to 0"
             ) from error
+        self.pictures.check()
 
     def __call__(self, average: LightningDiT, step: int) -> None:
         """Draw samples of ``average`` after ``step`` steps.

@@ -1,6 +1,6 @@
 """The study: where do learned schedules help? Everything in docs/results.md comes from this one command.
 
-    python experiments/fashion/study.py --preset cpu                 # digits; under 40 minutes on two cores
+    python experiments/fashion/study.py --preset cpu                 # digits; about 40 minutes on two cores
     python experiments/fashion/study.py --preset gpu                 # Fashion-MNIST; hours, in pieces of any length
     python experiments/fashion/study.py --preset cpu --only page     # tables, figures and page of what is there
 

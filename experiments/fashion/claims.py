@@ -34,6 +34,7 @@ from stats import (
 )
 from tables import MISSING, table
 
+BASELINES = (SYNCHRONOUS, SFD, OFFSET)
 SPEEDUP = 5.0
 """The paper's: SFD takes about so many times as long to reach what the learned schedule reaches."""
 ONE_CURVE = 0.05
@@ -51,25 +52,22 @@ def claims(study: StudyConfig, rows: Sequence[Row], probes: Sequence[Row], seman
     main = study.study.main
     cell = study.study.cells[main]
     first, last = min(cell.budgets), max(cell.budgets)
-    lines = [
-        _better(rows, main, steps, LEARNED, base)
-        for steps in dict.fromkeys((first, last))
-        for base in (SYNCHRONOUS, SFD, OFFSET)
-    ]
-    lines += [_better(rows, main, last, LEARNED, base, guided=True) for base in (SYNCHRONOUS, SFD) if cell.guided]
+    run = cell.variants or tuple(study.compare.variants)
+    bases, rest = ([base for base in some if base in run] for some in (BASELINES, (LEARNED_EXACT, COLLAPSED)))
+    lines = [_better(rows, main, steps, LEARNED, base) for steps in dict.fromkeys((first, last)) for base in bases]
+    lines += [_better(rows, main, last, LEARNED, base, guided=True) for base in bases if cell.guided]
     solver = cheapest_solver(study, main)
     if solver is not None:
         lines.append(_better(rows, main, last, LEARNED, SYNCHRONOUS, solver=solver, exact=False))
     lines += [
-        _better(rows, main, last, LEARNED, LEARNED_EXACT),
-        _better(rows, main, last, LEARNED, COLLAPSED),
+        *(_better(rows, main, last, LEARNED, other) for other in rest),
         _speed(study, rows),
         _regimes(probes),
         _order(study, probes, semantics),
         *(_informed(probes, *pair) for pair in controls(study)),
         _solver(rows, main, last),
     ]
-    others = [name for name in study.study.cells if name != main]
+    others = [name for name, one in study.study.cells.items() if name != main and one.seeds]
     lines += [_better(rows, name, max(study.study.cells[name].budgets), LEARNED, SYNCHRONOUS) for name in others]
     return table(["claim", "measured", "verdict"], lines)
 

@@ -32,7 +32,9 @@ def save_figures(
     if some := by_cell(rows, study.study.main):
         text = "Fréchet distance over training steps: means over seeds, a point for each seed."
         figures.append(("convergence", text, [partial(_convergence, study=study, rows=some, cell=study.study.main)]))
-    if _others(study) and rows:
+    found = gains(study, rows, semantics)
+    several = len({gain.cell for gain in found}) > 1
+    if several:
         text = (
             "Fréchet distance under the learned schedule over that under the synchronous one, by training steps, in "
             "every cell: means over seeds, a point for each seed. Below 1 the learned schedule is ahead."
@@ -47,7 +49,7 @@ def save_figures(
             "Right: the curve at the lambda chosen in each cell; dashed: with the exact Jacobian."
         )
         figures.append(("schedules", text, [swept, shown]))
-    if found := gains(study, rows, semantics):
+    if several:
         text = (
             "What the learned schedule gains over the synchronous one, by what the semantics explain of the texture "
             "(beyond the class, where classes are given): below 1 the learned schedule is ahead. Circles: means at "
@@ -67,10 +69,6 @@ def save_figures(
         save_png(path, drawn, width=4.5 if len(drawn) < 3 else 2.9, height=3.6 if len(drawn) < 3 else 3.0)
         files.append((path, text))
     return files
-
-
-def _others(study: StudyConfig) -> list[str]:
-    return [name for name in study.study.cells if name != study.study.main]
 
 
 def by_cell(rows: Sequence[Row], cell: str) -> list[Row]:

@@ -75,6 +75,8 @@ def _errors(stop: Sequence[Compared]) -> str:
     measured = np.array([one.measured for one in stop])
     ideal, shrunk = (np.array([getattr(one, d) for one in stop]) - measured for d in ("ideal", "shrunk"))
     constant = np.abs(measured - measured.mean()).mean()
+    beside = f"; always saying the mean of the measured ones, {measured.mean():.2f}, has an error of {constant:.2f}"
+    beside = beside if len(stop) > 1 else ""
     inside = sum(_between(one.measured, one.ideal, one.shrunk) for one in stop)
     apart = np.abs(ideal - shrunk).mean()
     cells = len({one.cell for one in stop})
@@ -82,8 +84,7 @@ def _errors(stop: Sequence[Compared]) -> str:
         f"Over the {counted(len(stop), 'probe')} with the stop-gradient that did not collapse "
         f"({counted(cells, 'cell')}), predicted less measured distance from collapse is {ideal.mean():+.2f} on average "
         f"with the ideal denoiser (mean absolute error {np.abs(ideal).mean():.2f}) and {shrunk.mean():+.2f} with the "
-        f"shrunk one ({np.abs(shrunk).mean():.2f}); always saying the mean of the measured ones, "
-        f"{measured.mean():.2f}, has an error of {constant:.2f}. {inside} of {len(stop)} lie between the two "
+        f"shrunk one ({np.abs(shrunk).mean():.2f}){beside}. {inside} of {len(stop)} lie between the two "
         f"predictions (give or take {MARGIN}), which are {apart:.2f} apart on average."
     )
 

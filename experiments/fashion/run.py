@@ -99,7 +99,7 @@ def _measure(job: tuple[StudyConfig, Measurement]) -> None:
     study, measurement = job
     config = sample_config(study, measurement)
     folder = sample_folder(config)
-    state = settings_hash(study, measurement)
+    state = settings_hash(study, measurement, config)
     if (folder / ROW).is_file() and read_json(folder / ROW)["config"] == state:
         return
     (folder / ROW).unlink(missing_ok=True)  # `lwd sample` refuses folders with other files than samples
@@ -109,10 +109,9 @@ def _measure(job: tuple[StudyConfig, Measurement]) -> None:
     write_json(folder / ROW, row)
 
 
-def settings_hash(study: StudyConfig, measurement: Measurement) -> str:
-    """Of what a result depends on: data, schedule, and all settings of the run, of its weak model and of sampling that
-    are not at their defaults (so that a new one with a default leaves old results valid)."""
-    config = sample_config(study, measurement)
+def settings_hash(study: StudyConfig, measurement: Measurement, config: Experiment) -> str:
+    """Of what a result of ``config`` depends on: data, schedule, and all settings of the run, of its weak model and of
+    sampling that are not at their defaults (so that a new one with a default leaves old results valid)."""
     configs = [config, *([run_config(study, weak_run(study, measurement.run))] if measurement.guided else [])]
     parts = [each.model_dump_json(exclude={"compute"}, exclude_defaults=True) for each in configs]
     path = config.train.schedule.path
@@ -128,11 +127,17 @@ def sample_folder(config: Experiment) -> Path:
 
 def measured_rows(study: StudyConfig) -> list[Row]:
     """The rows that are there and were made under these settings, in the design's order."""
-    files = {one: sample_folder(sample_config(study, one)) / ROW for one in measurements(study)}
-    found = {one: dict(read_json(file)) for one, file in files.items() if file.is_file()}
-    valid = [row for one, row in found.items() if row["config"] == settings_hash(study, one)]
-    if len(valid) < len(found):
-        say(f"{len(found) - len(valid)} results of other settings are left out", study.compute.progress)
+    valid, stale = list[Row](), 0
+    for measurement in measurements(study):
+        config = sample_config(study, measurement)
+        if (file := sample_folder(config) / ROW).is_file():
+            row = dict(read_json(file))
+            if row["config"] == settings_hash(study, measurement, config):
+                valid.append(row)
+            else:
+                stale += 1
+    if stale:
+        say(f"{stale} results of other settings are left out", study.compute.progress)
     return valid
 
 

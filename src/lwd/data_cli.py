@@ -1,0 +1,64 @@
+"""`lwd data`: nothing but argument parsing and calls."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lwd.console import USER_ERROR, complain, one_line_errors, show
+
+app = typer.Typer(no_args_is_help=True, help="Look after data: fetch in and check.")
+
+
+@app.command("fashion-mnist")
+def _fashion_mnist(
+    folder: Annotated[Path, typer.Option("--from", help="The folder that holds the four IDX files, plain or .gz")],
+) -> None:
+    """Check Fashion-MNIST's four IDX files and keep a copy in the user's cache, for `encode.dataset=fashion-mnist`.
+
+    Not needed where Debian's package `dataset-fashion-mnist` is installed: that is found as it is.
+    """
+    from lwd.data.fashion import import_files
+
+    with one_line_errors():
+        show(f"wrote {import_files(folder)}; name it with encode.dataset=fashion-mnist")
+
+
+@app.command("emoji")
+def _emoji(
+    folder: Annotated[Path, typer.Option("--from", help="The folder that holds the two .tgz files")],
+) -> None:
+    """Check the pictures of two packages of emoji and keep them in the user's cache, for `encode.dataset=emoji`.
+
+    First, in FOLDER: `npm pack emoji-datasource-google@16.0.0 emoji-datasource-twitter@16.0.0`.
+    """
+    from lwd.data.emoji import import_packages
+
+    with one_line_errors():
+        show(f"wrote {import_packages(folder)}; name it with encode.dataset=emoji")
+
+
+@app.command("check")
+def data_check(
+    path: Annotated[Path, typer.Argument(help="A data set folder, or one folder of shards")],
+    picture: Annotated[Path | None, typer.Option(help="Where to draw histograms; default: PATH/histograms.png")] = None,
+) -> None:
+    """Read every value of a data set's shards and list all that is wrong; exit code 2 if anything is."""
+    from lwd.data.check import check
+    from lwd.data.check_picture import save_histograms, table
+
+    with one_line_errors():
+        reports = check(path, show=sys.stderr.isatty())
+        show(table(reports))
+        if any(report.channels for report in reports):
+            target = picture or path / "histograms.png"
+            save_histograms(reports, target)
+            show(f"histograms: {target}")
+        problems = [problem for report in reports for problem in report.problems]
+        for problem in problems:
+            complain(problem)
+        if problems:
+            raise typer.Exit(USER_ERROR)

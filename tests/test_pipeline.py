@@ -16,12 +16,12 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 
-from lwd.data.pictures import to_uint8
 from lwd.data.stats import save_stats
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
 from lwd.files import write_json
 from lwd.groups import Group, Layout
+from lwd.images.sheets import to_uint8
 from lwd.models import LightningDiT, save_model
 from lwd.pipeline import LwdPipeline, LwdScheduler, LwdTransformer
 from lwd.runtime.seeding import Stream, normal

@@ -14,10 +14,10 @@ import torch
 from PIL import Image
 
 from lwd import probe, train
-from lwd.data.pictures import grid
 from lwd.encoders.store import load_decoder
 from lwd.errors import UserError
 from lwd.files import checksum
+from lwd.images.sheets import grid
 from lwd.models import load_model
 from lwd.previews import SamplePreview
 from lwd.report import save_probe_curves

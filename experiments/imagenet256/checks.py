@@ -10,12 +10,12 @@ import numpy as np
 import yaml
 
 from lwd.config import dump
-from lwd.data.npz import read_npz
 from lwd.data.samples import INFO, NPZ, SHEET, SampleSet
 from lwd.encoders.semvae import load_semvae
 from lwd.evaluate.settings import PAPER
 from lwd.experiment import Experiment
 from lwd.files import read_json
+from lwd.images.npz import read_npz
 from lwd.models import LightningDiT
 from lwd.models.pretrained import WEIGHTS
 from lwd.schedules import Schedule
@@ -24,7 +24,7 @@ from lwd.train.loop import choose_schedule
 GRID, PIXELS = 16, 256
 
 
-class Wrong(Exception):  # noqa: N818 - what it says of a command
+class Wrong(Exception):
     """A command ended well and did not leave what it should."""
 
 

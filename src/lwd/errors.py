@@ -5,5 +5,5 @@ class UserError(Exception):
     """Bad input, in one line: what is wrong, where (file, key, index), what to do."""
 
 
-class Preempted(Exception):  # noqa: N818 - no error
+class Preempted(Exception):
     """A run was asked to stop, and has saved where it was; one line that says so."""

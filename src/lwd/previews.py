@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lwd.data.colours import LatentColours
-from lwd.data.pictures import save_grid
 from lwd.data.shards import LatentShards
 from lwd.encoders.store import MANIFEST, Decoder, load_decoder
+from lwd.images.colours import LatentColours
+from lwd.images.sheets import save_grid
 from lwd.models import LightningDiT
 from lwd.sample import generate
 from lwd.schedules import Schedule

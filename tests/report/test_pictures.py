@@ -11,7 +11,7 @@ import torch
 from hand_made import LAYOUT, config
 from PIL import Image
 
-from lwd.data.colours import LatentColours
+from lwd.images.colours import LatentColours
 from lwd.report.images import sheet, tile
 from lwd.report.samples import pick, sample_folders
 from lwd.report.strip import Trajectory, settled

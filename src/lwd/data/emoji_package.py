@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from lwd.data.images import ImageError, decode
 from lwd.errors import UserError
+from lwd.images.source import ImageError, decode
 
 Vendor = Literal["google", "twitter"]
 VENDORS: tuple[Vendor, ...] = ("google", "twitter")

@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from lwd.data.builtin import DATASETS, load
-from lwd.data.crop import CropBatch, CroppedImages
 from lwd.data.encode_settings import EncodeSettings
 from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, image_shape
 from lwd.data.manifest import UNREADABLE, finish, write_unreadable
-from lwd.data.pictures import to_unit
 from lwd.data.prepare import prepare
-from lwd.data.sources import open_source
 from lwd.data.split import Split
 from lwd.data.writer import ShardWriter, read_record, shards_of
 from lwd.encoders.composite import CompositeEncoder, Encoded
 from lwd.encoders.store import MANIFEST, read_manifest
 from lwd.errors import UserError
 from lwd.files import discard, read_json, write_json
+from lwd.images.crop import CropBatch, CroppedImages
+from lwd.images.open import open_source
+from lwd.images.sheets import to_unit
 from lwd.runtime.engine import Engine
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.run import RunConfig, write_run_files

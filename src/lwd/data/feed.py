@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lwd.data.crop import Crop, CropBatch, CroppedImages, collate
+from lwd.images.crop import Crop, CropBatch, CroppedImages, collate
 
 MOST_DECODERS = 8
 

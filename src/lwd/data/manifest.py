@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 
-from lwd.data.crop import CroppedImages
 from lwd.data.encode_settings import EncodeSettings
 from lwd.data.feed import ImagesOrFiles, TensorImages
 from lwd.data.shards import write_stats
@@ -28,6 +27,7 @@ from lwd.encoders.vision import PatchEncoder
 from lwd.errors import UserError
 from lwd.files import atomic_path, write_json
 from lwd.groups import Layout
+from lwd.images.crop import CroppedImages
 from lwd.runtime.checkpoint import load_module, versions
 
 UNREADABLE = "unreadable.csv"

@@ -19,7 +19,6 @@ from lwd.data.encode_settings import (
     TextureSettings,
 )
 from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, image_shape
-from lwd.data.pictures import to_unit
 from lwd.encoders.composite import CompositeEncoder, Compressor, PatchFeatures
 from lwd.encoders.features import SmallCNN, SmallViT, train_classifier
 from lwd.encoders.pca import PatchPCA
@@ -31,6 +30,7 @@ from lwd.encoders.vision import load_patch_encoder
 from lwd.errors import UserError
 from lwd.files import atomic_path
 from lwd.groups import Layout
+from lwd.images.sheets import to_unit
 from lwd.runtime.checkpoint import load_module, save_tensors
 from lwd.runtime.engine import Engine
 from lwd.runtime.progress import progress_bar

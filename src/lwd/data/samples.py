@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lwd.data.npz import IMAGES, read_npz
 from lwd.errors import UserError
 from lwd.files import read_json
+from lwd.images.npz import IMAGES, read_npz
 from lwd.runtime.checkpoint import load_tensors
 
 FORMAT = "lwd.samples/1"

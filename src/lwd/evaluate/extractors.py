@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lwd.data.pictures import to_unit
 from lwd.encoders.pretrained import fingerprint, library
 from lwd.encoders.store import JUDGE, load_judge, read_manifest
 from lwd.errors import UserError
@@ -19,6 +18,7 @@ from lwd.evaluate.inception_weights import PUBLISHED_URL
 from lwd.evaluate.precision import full_float32
 from lwd.evaluate.settings import EvaluateSettings
 from lwd.files import checksum
+from lwd.images.sheets import to_unit
 
 DINOV2 = "facebook/dinov2-large"
 _INPUT = 224

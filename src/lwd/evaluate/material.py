@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lwd.data.npz import IMAGES, read_npz, verify_npz
 from lwd.data.samples import INFO
 from lwd.errors import UserError
 from lwd.evaluate.extraction import extract
@@ -19,6 +18,7 @@ from lwd.evaluate.extractors import Extractor
 from lwd.evaluate.featureset import FeatureSet, Gaussian
 from lwd.evaluate.sources import ArrayImages, Images, PictureImages, sampled_images
 from lwd.files import checksum
+from lwd.images.npz import IMAGES, read_npz, verify_npz
 from lwd.runtime.engine import Engine
 
 _ADM = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lwd.data.npz import IMAGES, LABELS, verify_npz
-from lwd.data.pictures import to_uint8
 from lwd.data.samples import IMAGE_FOLDER, NPZ, SampleSet
 from lwd.encoders.store import load_decoder
 from lwd.errors import UserError
 from lwd.files import checksum
+from lwd.images.npz import IMAGES, LABELS, verify_npz
+from lwd.images.sheets import to_uint8
 from lwd.runtime.run import RunConfig
 
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")

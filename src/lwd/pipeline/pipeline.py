@@ -12,9 +12,9 @@ from diffusers import DiffusionPipeline, ImagePipelineOutput
 from PIL import Image
 from torch import Tensor
 
-from lwd.data.pictures import to_uint8
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
+from lwd.images.sheets import to_uint8
 from lwd.pipeline.checkpoint import read_components
 from lwd.pipeline.inputs import Integers, read_labels, read_seeds
 from lwd.pipeline.scheduler import LwdScheduler

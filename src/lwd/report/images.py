@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lwd.data.pictures import grid
+from lwd.images.sheets import grid
 
 _CELL_PIXELS = 64
 _LARGEST_CELL = 128

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lwd.data.pictures import to_unit
 from lwd.data.samples import INFO, SampleSet
 from lwd.data.shards import LatentShards
 from lwd.encoders.store import MANIFEST, Decoder, load_decoder
 from lwd.groups import Layout
+from lwd.images.sheets import to_unit
 from lwd.report.images import sheet
 from lwd.report.text import count
 from lwd.report.variants import Variants

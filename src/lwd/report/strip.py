@@ -9,9 +9,9 @@ import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from lwd.data.colours import LatentColours
 from lwd.errors import UserError
 from lwd.groups import Layout
+from lwd.images.colours import LatentColours
 from lwd.report import plots
 from lwd.report.images import tile
 from lwd.report.plots import DASHED, DOTTED, SOLID, Line

@@ -15,7 +15,6 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lwd.data.pictures import to_uint8
 from lwd.data.samples import IMAGE_FOLDER, LATENT_FOLDER, image_name
 from lwd.data.shards import write_shard
 from lwd.data.writer import shard_path
@@ -23,6 +22,7 @@ from lwd.encoders.store import Decoder
 from lwd.errors import UserError
 from lwd.files import atomic_path
 from lwd.groups import Layout
+from lwd.images.sheets import to_uint8
 from lwd.runtime.background import Background
 from lwd.runtime.checkpoint import save_tensors
 
@@ -55,7 +55,7 @@ def is_whole(part: Path) -> bool:
 def read_part(folder: Path, number: int, key: str) -> Tensor | None:
     """One tensor of a finished block; None where the block holds none of that name."""
     with safe_open(part_path(folder, number), framework="pt") as part:
-        return part.get_tensor(key) if key in part.keys() else None  # noqa: SIM118 - not a dict
+        return part.get_tensor(key) if key in part.keys() else None
 
 
 class BlockWriter(Background):

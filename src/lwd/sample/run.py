@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lwd.data.npz import write_npz
-from lwd.data.pictures import save_grid, to_unit
 from lwd.data.samples import FACTS, FORMAT, IMAGE_FOLDER, INFO, LATENT_FOLDER, NPZ, SHEET, SampleSet
 from lwd.encoders.store import MANIFEST, Decoder, load_decoder
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
 from lwd.files import atomic_path, read_json, write_json
+from lwd.images.npz import write_npz
+from lwd.images.sheets import save_grid, to_unit
 from lwd.models import LightningDiT
 from lwd.runtime.checkpoint import first_difference, versions
 from lwd.runtime.engine import Engine

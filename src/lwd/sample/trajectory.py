@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lwd.data.colours import LatentColours
-from lwd.data.pictures import to_uint8
 from lwd.data.shards import LatentShards
 from lwd.encoders.store import Decoder
 from lwd.files import atomic_path
+from lwd.images.colours import LatentColours
+from lwd.images.sheets import to_uint8
 from lwd.sample.trace import Trajectory
 
 TRAJECTORY, PICTURE = "trajectory.safetensors", "trajectory.png"

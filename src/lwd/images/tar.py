@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lwd.data.images import ImageError, ImageSource, decode, is_image, parse_label, unreadable
 from lwd.errors import UserError
+from lwd.images.source import ImageError, ImageSource, decode, is_image, parse_label, unreadable
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
 
@@ -78,7 +78,7 @@ def expand(pattern: str) -> list[Path]:
     """The files of a path, a glob ("*", sorted) or a range ("train-{0000..0146}.tar"); raises UserError for none."""
     paths: list[Path] = []
     for part in _ranges(pattern):
-        found = [Path(part)] if Path(part).is_file() else sorted(Path(name) for name in glob.glob(part))  # noqa: PTH207
+        found = [Path(part)] if Path(part).is_file() else sorted(Path(name) for name in glob.glob(part))
         if not found:
             raise UserError(f"{part}: no such tar file")
         paths += found

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import encoded, fill, noise, pack, png
 
-from lwd.data.folder import FolderSource
-from lwd.data.images import ImageError
-from lwd.data.sources import open_source
-from lwd.data.tar import TarSource
 from lwd.errors import UserError
+from lwd.images.folder import FolderSource
+from lwd.images.open import open_source
+from lwd.images.source import ImageError
+from lwd.images.tar import TarSource
+from pictures import encoded, fill, noise, pack, png
 
 
 def listed(source: FolderSource) -> list[tuple[str, int]]:

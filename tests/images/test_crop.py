@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pictures import encoded, fill, noise
 from PIL import Image, ImageFile
 from torch.utils.data import DataLoader
 
-from lwd.data.crop import CropBatch, CroppedImages, centre_crop, collate
-from lwd.data.folder import FolderSource
-from lwd.data.images import ImageError
+from lwd.images.crop import CropBatch, CroppedImages, centre_crop, collate
+from lwd.images.folder import FolderSource
+from lwd.images.source import ImageError
+from pictures import encoded, fill, noise
 
 
 def adm(image: Image.Image, size: int) -> np.ndarray:
@@ -192,7 +192,7 @@ def test_a_bomb_and_a_needle_are_records(tmp_path: Path, monkeypatch: pytest.Mon
     dataset = CroppedImages(FolderSource(tmp_path), 4)
     assert str(dataset[0].error).startswith("a/bomb.png: Image size (6000 pixels) exceeds limit")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10_000)
-    monkeypatch.setattr("lwd.data.crop.RESIZED_PIXELS", 20_000)
+    monkeypatch.setattr("lwd.images.crop.RESIZED_PIXELS", 20_000)
     assert dataset[0].error == "a/bomb.png: 3000 x 2 pixels would become 6000 x 4"
 
 

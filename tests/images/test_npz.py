@@ -5,8 +5,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from lwd.data.npz import read_npz, write_npz
 from lwd.errors import UserError
+from lwd.images.npz import read_npz, write_npz
 
 
 def images(count, seed=0):

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lwd.data.images import EXTENSIONS, ImageSource, decode, is_image, parse_label, unreadable
 from lwd.errors import UserError
+from lwd.images.source import EXTENSIONS, ImageSource, decode, is_image, parse_label, unreadable
 
 LABELS_CSV = "labels.csv"
 HEADER = ["file", "label"]

@@ -1,6 +1,6 @@
 """What an image source is: labelled images by index, before any decoding is done to them.
 
-Two kinds exist, `lwd.data.folder.FolderSource` and `lwd.data.tar.TarSource`; `lwd.data.sources.open_source` chooses.
+Two kinds exist, `lwd.images.folder.FolderSource` and `lwd.images.tar.TarSource`; `lwd.images.open.open_source` chooses.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from lwd.data.images import ImageError, ImageSource
+from lwd.images.source import ImageError, ImageSource
 
 RESIZED_PIXELS = 2**27
 """The most that an image may have once its short side fits, 400 MB: only one some thousand times longer than wide

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lwd.data.folder import FolderSource
-from lwd.data.images import ImageSource
-from lwd.data.tar import TarSource
 from lwd.errors import UserError
+from lwd.images.folder import FolderSource
+from lwd.images.source import ImageSource
+from lwd.images.tar import TarSource
 
 
 def open_source(path: str) -> ImageSource:

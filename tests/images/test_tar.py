@@ -12,12 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pictures import noise, pack, png
 
-from lwd.data.images import ImageError
-from lwd.data.sources import open_source
-from lwd.data.tar import TarSource, expand
 from lwd.errors import UserError
+from lwd.images.open import open_source
+from lwd.images.source import ImageError
+from lwd.images.tar import TarSource, expand
+from pictures import noise, pack, png
 
 
 def pixels(source: TarSource, index: int) -> np.ndarray:

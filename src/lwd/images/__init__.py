@@ -1,0 +1,1 @@
+"""Pictures in files: folders, tar files and arrays, read, cropped and drawn in sheets."""

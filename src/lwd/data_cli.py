@@ -21,7 +21,7 @@ def _fashion_mnist(
 
     Not needed where Debian's package `dataset-fashion-mnist` is installed: that is found as it is.
     """
-    from lwd.data.fashion import import_files
+    from lwd.datasets.fashion import import_files
 
     with one_line_errors():
         show(f"wrote {import_files(folder)}; name it with encode.dataset=fashion-mnist")

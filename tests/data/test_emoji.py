@@ -22,8 +22,6 @@ import lwd.data.emoji as data_emoji
 import lwd.data.emoji_package as emoji_package
 from lwd.cli import app
 from lwd.config import load as load_config
-from lwd.data.builtin import load
-from lwd.data.copies import copy_path, write_copy
 from lwd.data.emoji import (
     CLASSES,
     NAME,
@@ -37,7 +35,8 @@ from lwd.data.emoji import (
     read_packages,
 )
 from lwd.data.extract import run as encode
-from lwd.data.split import every_nth
+from lwd.datasets.builtin import load
+from lwd.datasets.copies import copy_path, every_nth, write_copy
 from lwd.encoders.store import load_decoder, load_judge
 from lwd.errors import UserError
 from lwd.experiment import Experiment

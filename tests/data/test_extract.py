@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 
 from lwd.config import load
 from lwd.data import LatentShards
-from lwd.data.builtin import digits
 from lwd.data.extract import run
+from lwd.datasets.builtin import digits
 from lwd.encoders.features import SmallViT
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.semvae import load_semvae

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from lwd import demo, train
 from lwd.config import load
 from lwd.data import LatentShards
-from lwd.data.builtin import digits
 from lwd.data.samples import SampleSet
+from lwd.datasets.builtin import digits
 from lwd.encoders.store import load_decoder, read_manifest
 from lwd.experiment import Experiment
 from lwd.schedules import Schedule

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lwd.data.builtin import digits
+from lwd.datasets.builtin import digits
 from lwd.encoders.features import SmallCNN, SmallViT, distort, train_classifier
 from lwd.runtime.checkpoint import load_module, save_tensors
 from lwd.runtime.seeding import Stream, seeded

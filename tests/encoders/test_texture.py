@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from lwd.data.builtin import digits
+from lwd.datasets.builtin import digits
 from lwd.encoders.texture import PixelUnshuffle, TextureEncoder
 
 

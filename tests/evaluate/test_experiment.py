@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from lwd import sample, train
-from lwd.data.builtin import digits
+from lwd.datasets.builtin import digits
 from lwd.encoders.store import load_judge
 from lwd.evaluate import EvaluateSettings, frechet_distance, gaussian_stats, run
 from lwd.evaluate.extractors import DinoExtractor

@@ -26,9 +26,8 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
-from lwd.data.copies import copy_path, read_copy, write_copy
 from lwd.data.emoji_package import VENDORS, VERSION, read_package
-from lwd.data.split import Split, every_nth
+from lwd.datasets.copies import Split, copy_path, every_nth, read_copy, write_copy
 from lwd.errors import UserError
 
 NAME = "emoji"

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lwd.data.builtin import DATASETS, load
 from lwd.data.encode_settings import EncodeSettings
 from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, image_shape
 from lwd.data.manifest import UNREADABLE, finish, write_unreadable
 from lwd.data.prepare import prepare
-from lwd.data.split import Split
 from lwd.data.writer import ShardWriter, read_record, shards_of
+from lwd.datasets.builtin import DATASETS, load
+from lwd.datasets.copies import Split
 from lwd.encoders.composite import CompositeEncoder, Encoded
 from lwd.encoders.store import MANIFEST, read_manifest
 from lwd.errors import UserError

@@ -14,9 +14,9 @@ import torch
 from lwd.data.encode_settings import EncodeSettings
 from lwd.data.feed import ImagesOrFiles, TensorImages
 from lwd.data.shards import write_stats
-from lwd.data.split import Split
 from lwd.data.stats import stats_path
 from lwd.data.writer import read_record, record_path, shards_of
+from lwd.datasets.copies import Split
 from lwd.encoders.composite import CompositeEncoder
 from lwd.encoders.features import SmallCNN, SmallViT
 from lwd.encoders.pca import PatchPCA

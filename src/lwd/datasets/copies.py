@@ -5,14 +5,28 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from lwd.data.split import Split
 from lwd.errors import UserError
 from lwd.files import atomic_path
 from lwd.runtime.checkpoint import load_tensors, save_tensors
+
+Split = Literal["train", "heldout"]
+
+
+def every_nth(labels: Tensor, n: int) -> Tensor:
+    """Whether each row is held out, (N,) bool: of each label (N,), the n-th, the 2n-th, ... in the order they come.
+
+    Stratified, and free of random numbers.
+    """
+    seen = torch.zeros_like(labels)
+    for label in range(int(labels.max()) + 1):
+        mine = labels == label
+        seen[mine] = torch.arange(int(mine.sum()))
+    return seen % n == n - 1
 
 
 def copy_path(name: str) -> Path:

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from lwd.data.emoji import emoji
-from lwd.data.fashion import fashion_mnist
-from lwd.data.split import Split, every_nth
+from lwd.datasets.copies import Split, every_nth
+from lwd.datasets.fashion import fashion_mnist
 from lwd.errors import UserError
 
 Images = tuple[Tensor, Tensor]

@@ -3,7 +3,7 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from lwd.data.builtin import DATASETS, digits, halved, load
+from lwd.datasets.builtin import DATASETS, digits, halved, load
 from lwd.errors import UserError
 
 

@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lwd.data.copies import copy_path, read_copy, write_copy
-from lwd.data.split import Split
+from lwd.datasets.copies import Split, copy_path, read_copy, write_copy
 from lwd.errors import UserError
 
 NAME = "fashion-mnist"

@@ -12,11 +12,11 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import lwd.data.fashion as fashion
+import lwd.datasets.fashion as fashion
 from lwd.cli import app
-from lwd.data.builtin import load
-from lwd.data.copies import copy_path
-from lwd.data.fashion import NAME, IdxFile, fashion_mnist, import_files, read_idx
+from lwd.datasets.builtin import load
+from lwd.datasets.copies import copy_path
+from lwd.datasets.fashion import NAME, IdxFile, fashion_mnist, import_files, read_idx
 from lwd.errors import UserError
 
 SMALL = {"train": 6, "heldout": 4}

@@ -22,8 +22,8 @@ from common import DEVICE, against_matmul, machine, median_seconds
 from torch import Tensor
 
 from lwd.evaluate import FidInception, Moments, frechet_distance, manifold_metrics, precision_recall
-from lwd.evaluate.inception import SIZE
-from lwd.evaluate.resize import tf1_resize_bilinear
+from lwd.metrics.inception import SIZE
+from lwd.metrics.resize import tf1_resize_bilinear
 
 IMAGES = 50_000
 FLOP_PER_IMAGE = 11.42e9

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.evaluate.moments import Moments
 from lwd.files import atomic_path
+from lwd.metrics.moments import Moments
 
 FORMAT = "lwd.features/1"
 Gaussian = tuple[Tensor, Tensor]

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from lwd.config import Config
-from lwd.evaluate.manifold import Distances
+from lwd.metrics.precision_recall import Distances
 from lwd.runtime.compute import ComputeConfig
 from lwd.runtime.run import RunConfig
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lwd.evaluate.distances import Points, products, squared_distances
+from lwd.metrics.distances import Points, products, squared_distances
 
 Side = Literal["rows", "columns"]
 _DISTANCES = 2**22

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lwd.evaluate.resize import tf1_resize_bilinear
+from lwd.metrics.resize import tf1_resize_bilinear
 
 
 def kernel(image, size):

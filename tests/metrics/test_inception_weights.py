@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import lwd.evaluate.inception_weights as module
+import lwd.metrics.inception_weights as module
 from lwd.errors import UserError
 from lwd.evaluate import FidInception
 
@@ -126,7 +126,7 @@ def test_the_file_in_the_cache(cache, file, network, monkeypatch):
     cache.write_bytes(file.read_bytes())
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
     monkeypatch.setattr(module, "PUBLISHED_SHA256", digest)
-    monkeypatch.setattr("lwd.evaluate.inception.PUBLISHED_SHA256", digest)
+    monkeypatch.setattr("lwd.metrics.inception.PUBLISHED_SHA256", digest)
     loaded = FidInception.published()
     assert_loaded(loaded, network)
     assert loaded.is_published

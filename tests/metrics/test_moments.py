@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-import lwd.evaluate.moments as module
+import lwd.metrics.moments as module
 from lwd.evaluate import Moments
 
 

@@ -2,7 +2,7 @@
 
 Its differences from the architecture as published (Szegedy et al. 2016) and as trained later: average pools leave the
 padding out of the mean, the pool of the last block is a maximum, and there are 1008 classes. Module names are those of
-the PyTorch port in which the weights circulate (`lwd.evaluate.inception_weights`).
+the PyTorch port in which the weights circulate (`lwd.metrics.inception_weights`).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lwd.evaluate.inception_weights import PUBLISHED_SHA256, check_weights, published_weights, read_weights
-from lwd.evaluate.precision import full_float32
-from lwd.evaluate.resize import tf1_resize_bilinear
 from lwd.files import checksum
+from lwd.metrics.checks import full_float32
+from lwd.metrics.inception_weights import PUBLISHED_SHA256, check_weights, published_weights, read_weights
+from lwd.metrics.resize import tf1_resize_bilinear
 
 SIZE = 299
 """Pixels a side of the network's input."""

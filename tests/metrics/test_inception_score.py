@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lwd.evaluate import inception_score
+from lwd.metrics import inception_score
 
 
 def logits(rows=2000, classes=64, seed=0, scale=3.0):

@@ -149,7 +149,7 @@ def test_the_published_definition_at_2000_x_64():
 def test_blocks_do_not_matter(block, monkeypatch):
     arguments = mean(20, 0), spd(20, 0), mean(20, 1), spd(20, 1)
     expected = frechet_distance(*arguments)
-    monkeypatch.setattr("lwd.evaluate.frechet._BLOCK", block)
+    monkeypatch.setattr("lwd.metrics.frechet._BLOCK", block)
     assert frechet_distance(*arguments) == pytest.approx(expected, rel=1e-13)
 
 

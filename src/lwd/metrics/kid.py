@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lwd.evaluate.features import check_pair
+from lwd.metrics.checks import check_pair
 from lwd.runtime.seeding import Stream, integer
 
 _ROWS = 2048

@@ -5,10 +5,10 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-import lwd.evaluate.balls as balls
-import lwd.evaluate.distances as module
+import lwd.metrics.balls as balls
+import lwd.metrics.distances as module
 from lwd.evaluate import manifold_metrics, precision_recall
-from lwd.evaluate.distances import Points, neighbour_distances, smallest, squared_distances
+from lwd.metrics.distances import Points, neighbour_distances, smallest, squared_distances
 
 
 def line(*places):

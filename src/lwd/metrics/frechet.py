@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lwd.evaluate.moments import Moments
+from lwd.metrics.moments import Moments
 
 _BLOCK = 256
 _TOLERANCE = 1e-10

@@ -8,10 +8,9 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from lwd.evaluate.balls import Counted, Reached, see_all
-from lwd.evaluate.distances import Points, neighbour_distances
-from lwd.evaluate.features import check_pair
-from lwd.evaluate.precision import full_float32
+from lwd.metrics.balls import Counted, Reached, see_all
+from lwd.metrics.checks import check_pair, full_float32
+from lwd.metrics.distances import Points, neighbour_distances
 
 Distances = Literal["exact", "adm-float16"]
 """How distances are computed: see `manifold_metrics`."""
@@ -97,7 +96,7 @@ def manifold_metrics(
     if distances == "adm-float16":
         if density_k is not None:
             raise ValueError("ADM's float16 distances are for precision and recall: give density_k=None")
-        from lwd.evaluate.adm_distances import adm_manifold
+        from lwd.metrics.adm_distances import adm_manifold
 
         return Manifold(*adm_manifold(reference, samples, k), None, None, None)
     with full_float32(reference.device):

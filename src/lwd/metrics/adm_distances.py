@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lwd.evaluate.precision import full_float32
+from lwd.metrics.checks import full_float32
 
 _BLOCK = 10_000
 """ADM's, which decides where it falls back to float32."""

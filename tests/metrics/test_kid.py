@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-import lwd.evaluate.kid as module
+import lwd.metrics.kid as module
 from lwd.evaluate import kernel_distance
 from lwd.evaluate.featureset import FeatureSet
 from lwd.evaluate.metrics import Measurement

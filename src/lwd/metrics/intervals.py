@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lwd.evaluate.featureset import Gaussian
-from lwd.evaluate.frechet import frechet_distance
-from lwd.evaluate.moments import Moments
+from lwd.metrics.frechet import frechet_distance
+from lwd.metrics.moments import Moments
 from lwd.runtime.seeding import Stream, integer
 
 _ORDER, _REPLICATES = 1, 2  # steps of the seed's stream; KID has 0

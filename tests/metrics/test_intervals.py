@@ -9,8 +9,8 @@ from scipy import linalg, special
 from torch import Tensor
 
 from lwd.evaluate import frechet_distance, gaussian_stats, inception_score
-from lwd.evaluate.confidence import bootstrap_interval, extrapolate
-from lwd.evaluate.influence import frechet_influence, inception_influence, kernel_influence
+from lwd.metrics.influence import frechet_influence, inception_influence, kernel_influence
+from lwd.metrics.intervals import bootstrap_interval, extrapolate
 
 STEP = 1e-6
 """Of central differences of smooth functions in float64: errors of 1e-12 / STEP, so 1e-6, of the derivative."""

@@ -1,0 +1,1 @@
+"""Measures of two sets of images, by their features."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
 from lwd.images.sheets import to_uint8
+from lwd.ode.methods import Solver
 from lwd.pipeline.checkpoint import read_components
 from lwd.pipeline.inputs import Integers, read_labels, read_seeds
 from lwd.pipeline.scheduler import LwdScheduler
@@ -23,7 +24,6 @@ from lwd.pipeline.transformer import LwdTransformer
 from lwd.sample.flow import make_flow
 from lwd.sample.generate import generate
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance
-from lwd.sample.methods import Solver
 
 OutputType = Literal["pil", "np", "pt", "latent"]
 Scale = float | Mapping[str, float]

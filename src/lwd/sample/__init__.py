@@ -1,11 +1,11 @@
 """Sampling under a schedule, with guidance."""
 
+from lwd.ode.grids import ArcLength, Shift
+from lwd.ode.integrate import Solution, integrate
+from lwd.ode.plan import Integration
 from lwd.sample.flow import Flow, make_flow
 from lwd.sample.generate import Ended, Samples, generate, run_flow
-from lwd.sample.grids import ArcLength, Shift
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance
-from lwd.sample.ode import Solution, integrate
-from lwd.sample.plan import Integration
 from lwd.sample.run import run
 from lwd.sample.scales import Interval, Ramp
 from lwd.sample.settings import SampleConfig, SampleSettings

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from lwd.errors import UserError
 from lwd.groups import Layout
+from lwd.ode.grids import Warp
+from lwd.ode.methods import Solver
+from lwd.ode.plan import Integration, make_plan
+from lwd.ode.pool import SampleError, flow_through
+from lwd.ode.slots import Observer
 from lwd.sample.flow import Flow, make_flow
-from lwd.sample.grids import Warp
 from lwd.sample.guidance import Guidance
-from lwd.sample.methods import Solver
-from lwd.sample.plan import Integration, make_plan
-from lwd.sample.pool import SampleError, flow_through
-from lwd.sample.slots import Observer
 from lwd.schedules import Schedule
 
 
@@ -77,7 +77,7 @@ def run_flow(
 ) -> Iterator[Ended]:
     """The samples of a flow as they end, in no order; memory is that of ``batch`` samples (None: of all).
 
-    ``observe`` and ``refill``: as `lwd.sample.pool.flow_through`. Raises UserError where a sample is not finite.
+    ``observe`` and ``refill``: as `lwd.ode.pool.flow_through`. Raises UserError where a sample is not finite.
     """
     plan = make_plan(how, flow.schedule, flow.device)
     size = max(1, len(flow)) if batch is None else batch

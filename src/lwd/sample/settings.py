@@ -8,11 +8,11 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from lwd.config import Config, FolderName
+from lwd.ode.grids import Shift
+from lwd.ode.methods import Solver
+from lwd.ode.plan import Integration
 from lwd.runtime.run import RunConfig
 from lwd.sample.blocks import Format
-from lwd.sample.grids import Shift
-from lwd.sample.methods import Solver
-from lwd.sample.plan import Integration
 from lwd.sample.scales import Interval, OneScale, Ramp, Scale
 
 ClassLabel = Annotated[int, Field(ge=0, lt=2**31)]

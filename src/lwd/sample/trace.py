@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lwd.ode.plan import Integration
+from lwd.ode.slots import Slots
 from lwd.sample.flow import Flow
 from lwd.sample.generate import run_flow
-from lwd.sample.plan import Integration
-from lwd.sample.slots import Slots
 
 
 @dataclass(frozen=True)

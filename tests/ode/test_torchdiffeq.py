@@ -7,8 +7,8 @@ import torch
 from gaussian_flows import DATA, SCHEDULES
 from torchdiffeq import odeint
 
-from lwd.sample.ode import integrate
-from lwd.sample.plan import KINK_MARGIN
+from lwd.ode.integrate import integrate
+from lwd.ode.plan import KINK_MARGIN
 
 PIXELS = 256
 """Independent, all of DATA's law: 768 entries a sample. Of few, the rms jumps where one crosses zero, with rtol |z|."""

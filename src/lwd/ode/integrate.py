@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lwd.sample.grids import Warp, uniform
-from lwd.sample.methods import Solver
-from lwd.sample.plan import Integration, plan_between
-from lwd.sample.pool import flow_through
+from lwd.ode.grids import Warp, uniform
+from lwd.ode.methods import Solver
+from lwd.ode.plan import Integration, plan_between
+from lwd.ode.pool import flow_through
 
 
 @dataclass(frozen=True)

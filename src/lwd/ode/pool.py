@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.sample.plan import Plan
-from lwd.sample.slots import DONE, NOT_FINITE, RUNNING, Observer, Slots
+from lwd.ode.plan import Plan
+from lwd.ode.slots import DONE, NOT_FINITE, RUNNING, Observer, Slots
 
 Velocity = Callable[[Tensor, Tensor, Tensor], Tensor]
 """z (S, D), tau (S,) float64 and the samples' numbers (S,) int64 -> dz/dtau (S, D)."""

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lwd.sample.control import STRETCH, error_ratio, first_step, step_factor, trial_step
-from lwd.sample.plan import Plan
+from lwd.ode.control import STRETCH, error_ratio, first_step, step_factor, trial_step
+from lwd.ode.plan import Plan
 
 RUNNING, DONE, NOT_FINITE, STUCK = range(4)
 

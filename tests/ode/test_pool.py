@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from lwd.sample.grids import uniform
-from lwd.sample.plan import Integration, plan_between
-from lwd.sample.pool import SampleError, flow_through
-from lwd.sample.slots import Slots
+from lwd.ode.grids import uniform
+from lwd.ode.plan import Integration, plan_between
+from lwd.ode.pool import SampleError, flow_through
+from lwd.ode.slots import Slots
 from lwd.schedules import Schedule
 
 N, D = 24, 5

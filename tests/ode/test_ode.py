@@ -12,7 +12,7 @@ from scipy.integrate import solve_ivp
 
 from lwd.errors import UserError
 from lwd.flow import global_velocity
-from lwd.sample.ode import integrate
+from lwd.ode.integrate import integrate
 from lwd.schedules import Schedule
 
 over_schedules = pytest.mark.parametrize("name", SCHEDULES)

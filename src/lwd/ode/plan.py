@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.sample.grids import ArcLength, Warp, fixed_grid, uniform
-from lwd.sample.methods import SOLVERS, Method, Solver, ab2_dense, method
+from lwd.ode.grids import ArcLength, Warp, fixed_grid, uniform
+from lwd.ode.methods import SOLVERS, Method, Solver, ab2_dense, method
 from lwd.schedules import Schedule
 
 KINK_MARGIN = 1e-12

@@ -1,0 +1,1 @@
+"""Solvers of ordinary differential equations, each sample with steps of its own."""

@@ -19,9 +19,9 @@ from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.images.sheets import grid
 from lwd.models import load_model
+from lwd.plots.theme import COLOURS, css, stand_in
 from lwd.previews import SamplePreview
 from lwd.report import save_probe_curves
-from lwd.report.theme import COLOURS, css, stand_in
 from lwd.runtime import pictures
 from lwd.runtime.checkpoint import find_checkpoints
 from lwd.runtime.pictures import Pictures

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator
 
 from design import StudyConfig
-from lwd.report.drawing import save_png
-from lwd.report.theme import stand_in, variant_colour
+from lwd.plots.drawing import save_png
+from lwd.plots.theme import stand_in, variant_colour
 from stats import Row, by_seed, curve, points_of, ratios
 from tables import Gain, gains
 

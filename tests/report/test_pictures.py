@@ -12,10 +12,10 @@ from hand_made import LAYOUT, config
 from PIL import Image
 
 from lwd.images.colours import LatentColours
-from lwd.report.images import sheet, tile
+from lwd.plots.images import sheet, tile
+from lwd.plots.theme import COLOURS, ramp_colour, variant_colour
 from lwd.report.samples import pick, sample_folders
 from lwd.report.strip import Trajectory, settled
-from lwd.report.theme import COLOURS, ramp_colour, variant_colour
 from lwd.report.variants import read_variants
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from lwd.config import dump
 from lwd.encoders.store import MANIFEST, read_manifest
 from lwd.files import read_json
-from lwd.report.text import count, counted, listed, percent
+from lwd.plots.text import count, counted, listed, percent
 from lwd.runtime.run import RunConfig
 
 Facts = list[tuple[str, str]]

@@ -11,9 +11,8 @@ from markupsafe import Markup
 
 from lwd.errors import UserError
 from lwd.files import read_json
-from lwd.report import plots
-from lwd.report.plots import Line
-from lwd.report.text import count, listed, number
+from lwd.plots.figures import Line
+from lwd.plots.text import count, listed, number
 from lwd.report.variants import Variants
 from lwd.runtime.run import RunConfig
 

@@ -8,9 +8,8 @@ from pathlib import Path
 import torch
 from markupsafe import Markup
 
-from lwd.report import plots
-from lwd.report.plots import DASHED, DOTTED, SOLID, Dash, Line
-from lwd.report.text import listed, number, tau_to_the
+from lwd.plots.figures import DASHED, DOTTED, SOLID, Dash, Line
+from lwd.plots.text import listed, number, tau_to_the
 from lwd.report.variants import Variants
 from lwd.runtime.run import RunConfig
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule

@@ -12,14 +12,14 @@ from markupsafe import Markup
 from lwd.data.samples import INFO
 from lwd.errors import UserError
 from lwd.files import write_text
+from lwd.plots.text import count, number, percent
+from lwd.plots.theme import css
 from lwd.report.about import About, about
 from lwd.report.comparison import RESULTS, ComparisonSection, comparison_section, read_results
 from lwd.report.learned import LearnedSection, learned_section
 from lwd.report.samples import SamplesSection, read_pixels, sample_folders, samples_section
 from lwd.report.strip import StripSection, strip_section
 from lwd.report.sweep import SweepSection, sweep_section
-from lwd.report.text import count, number, percent
-from lwd.report.theme import css
 from lwd.report.trace import TraceSection, trace_section
 from lwd.report.variants import read_variants
 from lwd.runtime.run import RunConfig

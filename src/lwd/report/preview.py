@@ -9,11 +9,11 @@ import torch
 from matplotlib.axes import Axes
 from torch import Tensor
 
-from lwd.report.drawing import save_png
+from lwd.plots.drawing import save_png
+from lwd.plots.figures import DASHED, DOTTED, Line, draw_unit_square
+from lwd.plots.text import count, listed, tau_to_the
+from lwd.plots.theme import variant_colour
 from lwd.report.learned import TAU, extremal, polynomials
-from lwd.report.plots import DASHED, DOTTED, Line, draw_unit_square
-from lwd.report.text import count, listed, tau_to_the
-from lwd.report.theme import variant_colour
 from lwd.schedules import Schedule
 
 _FIRST_COLOUR = 2

@@ -14,8 +14,8 @@ from lwd.data.shards import LatentShards
 from lwd.encoders.store import MANIFEST, Decoder, load_decoder
 from lwd.groups import Layout
 from lwd.images.sheets import to_unit
-from lwd.report.images import sheet
-from lwd.report.text import count
+from lwd.plots.images import sheet
+from lwd.plots.text import count
 from lwd.report.variants import Variants
 from lwd.runtime.run import RunConfig
 

@@ -12,11 +12,10 @@ from torch import Tensor
 from lwd.errors import UserError
 from lwd.groups import Layout
 from lwd.images.colours import LatentColours
-from lwd.report import plots
-from lwd.report.images import tile
-from lwd.report.plots import DASHED, DOTTED, SOLID, Line
+from lwd.plots.figures import DASHED, DOTTED, SOLID, Line
+from lwd.plots.images import tile
+from lwd.plots.text import listed
 from lwd.report.samples import Pixels, SampleFolder, sample_folders
-from lwd.report.text import listed
 from lwd.report.variants import Variants
 from lwd.runtime.checkpoint import load_tensors
 from lwd.runtime.run import RunConfig

@@ -10,11 +10,10 @@ from markupsafe import Markup
 
 from lwd.errors import UserError
 from lwd.files import read_json
-from lwd.report import plots
+from lwd.plots.figures import DASHED, SOLID, Line, Probe
+from lwd.plots.text import count, counted, number, percent
+from lwd.plots.theme import ramp_colour
 from lwd.report.learned import TAU, polynomials
-from lwd.report.plots import DASHED, SOLID, Line, Probe
-from lwd.report.text import count, counted, number, percent
-from lwd.report.theme import ramp_colour
 from lwd.runtime.run import RunConfig
 from lwd.schedules import Schedule
 

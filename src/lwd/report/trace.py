@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from lwd.errors import UserError
 from lwd.files import read_json
-from lwd.report import plots
+from lwd.plots.figures import Line
+from lwd.plots.text import RHO, counted
+from lwd.plots.theme import ramp_colour
 from lwd.report.learned import READ_AT, polynomials, read_schedule
-from lwd.report.plots import Line
-from lwd.report.text import RHO, counted
-from lwd.report.theme import ramp_colour
 from lwd.runtime.logging import read_log
 from lwd.runtime.run import RunConfig
 from lwd.schedules import Schedule

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lwd.report.theme import variant_colour
+from lwd.plots.theme import variant_colour
 from lwd.runtime.run import RunConfig
 from lwd.schedules import OffsetCurve
 
@@ -25,7 +25,7 @@ class Variants:
     changes: dict[str, str]
 
     def colour(self, name: str) -> str:
-        """The colour of a variant, by its name in `lwd.report.theme`."""
+        """The colour of a variant, by its name in `lwd.plots.theme`."""
         known = list(self.kinds)
         return variant_colour(known.index(name) if name in known else len(known))
 

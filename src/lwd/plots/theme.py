@@ -1,6 +1,6 @@
 """Colours by name, each for a light and a dark page; drawings and CSS both take them from here.
 
-Drawings are made in stand-in colours, one per name; `lwd.report.drawing` turns these into CSS variables, so that one
+Drawings are made in stand-in colours, one per name; `lwd.plots.drawing` turns these into CSS variables, so that one
 inline SVG follows the reader's colour scheme. Within `printed` they are made in the light page's own colours.
 """
 

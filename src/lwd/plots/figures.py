@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from numpy.typing import NDArray
 
-from lwd.report.drawing import picture, save_png
-from lwd.report.text import count
-from lwd.report.theme import stand_in
+from lwd.plots.drawing import picture, save_png
+from lwd.plots.text import count
+from lwd.plots.theme import stand_in
 
 Numbers = Sequence[float] | NDArray[np.float64]
 
@@ -31,7 +31,7 @@ _MOST_TICKS, _LONGEST_TICK = 7, 4
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a figure; ``colour`` is a name of `lwd.report.theme`."""
+    """One line of a figure; ``colour`` is a name of `lwd.plots.theme`."""
 
     label: str
     x: Numbers

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lwd.files import atomic_path
-from lwd.report.theme import printed, stand_in, with_variables
+from lwd.plots.theme import printed, stand_in, with_variables
 
 P = ParamSpec("P")
 

@@ -1,0 +1,1 @@
+"""Drawing: figures of curves, sweeps and samples in one style."""

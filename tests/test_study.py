@@ -23,12 +23,12 @@ from lwd.schedules import Schedule
 FOLDER = Path(__file__).parents[1] / "experiments" / "fashion"
 sys.path.insert(0, str(FOLDER))
 
-import design
-import page
-import prediction
-import run
-import stats
-import study
+import design  # noqa: E402
+import page  # noqa: E402
+import prediction  # noqa: E402
+import run  # noqa: E402
+import stats  # noqa: E402
+import study  # noqa: E402
 
 MINIATURE = (
     "model={name: LightningDiT-Mini/1, num_classes: 10, depth: 2}",

@@ -21,9 +21,9 @@ from lwd.schedules import PolynomialCurve
 FOLDER = Path(__file__).parents[1] / "experiments" / "fashion"
 sys.path.insert(0, str(FOLDER))
 
-import design
-import prediction
-from shuffled import shuffle, within_classes
+import design  # noqa: E402
+import prediction  # noqa: E402
+from shuffled import shuffle, within_classes  # noqa: E402
 
 LAYOUT = Layout([Group("tex", 2, 1.0), Group("sem", 1, 2.0)])
 DEGREE = 4

@@ -18,11 +18,11 @@ from lwd.config import load
 FOLDER = Path(__file__).parents[1] / "experiments" / "fashion"
 sys.path.insert(0, str(FOLDER))
 
-import claims
-import design
-import stats
-import words
-from words_prediction import prediction_words
+import claims  # noqa: E402
+import design  # noqa: E402
+import stats  # noqa: E402
+import words  # noqa: E402
+from words_prediction import prediction_words  # noqa: E402
 
 Rows = list[dict[str, Any]]
 IDENTITY, EXTREMAL = [1.0, -40.0, -40.0, -40.0, -40.0], [-40.0, -40.0, -40.0, -40.0, 1.0]

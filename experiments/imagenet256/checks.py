@@ -24,7 +24,7 @@ from lwd.train.loop import choose_schedule
 GRID, PIXELS = 16, 256
 
 
-class Wrong(Exception):
+class Wrong(Exception):  # noqa: N818 - what it says of a command
     """A command ended well and did not leave what it should."""
 
 

@@ -190,7 +190,7 @@ class Runner:
         environment = os.environ | {"PYTHONPATH": str(Path(lwd.__file__).parents[1])}
         with path.with_suffix(".out").open("w") as out, path.with_suffix(".err").open("w") as err:
             command = [sys.executable, *program, *words]
-            return subprocess.run(command, env=environment, stdout=out, stderr=err, check=False).returncode
+            return subprocess.run(command, env=environment, stdout=out, stderr=err, check=False).returncode  # noqa: S603
 
     def _check(
         self, command: Command, config: Experiment | None, words: tuple[str, ...], before: bytes, output: str

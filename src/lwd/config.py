@@ -46,7 +46,7 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader, refusing a key that is given twice, and with two things of YAML 1.2: 1e-4 is a number, and
     no, yes, on and off are text."""
 
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own class attribute
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
@@ -171,7 +171,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
         raise UserError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
 

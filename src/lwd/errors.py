@@ -5,5 +5,5 @@ class UserError(Exception):
     """Bad input, in one line: what is wrong, where (file, key, index), what to do."""
 
 
-class Preempted(Exception):
+class Preempted(Exception):  # noqa: N818 - no error
     """A run was asked to stop, and has saved where it was; one line that says so."""

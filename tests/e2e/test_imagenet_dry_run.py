@@ -28,7 +28,7 @@ SAMPLE = "lwd sample --config configs/imagenet256/offset.yaml"
 @pytest.fixture(scope="module")
 def imported() -> None:
     """What a run takes longest over, imported before it forks."""
-    importlib.import_module("diffusers").AutoencoderKL
+    importlib.import_module("diffusers").AutoencoderKL  # noqa: B018 - a lazy module, imported by looking
 
 
 def in_fork(folder: Path, *arguments: str) -> tuple[int, str]:
@@ -43,7 +43,7 @@ def in_fork(folder: Path, *arguments: str) -> tuple[int, str]:
 def _main(output: Path, arguments: list[str]) -> None:
     for number in (1, 2):
         os.dup2(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))
+    sys.stdout, sys.stderr = (open(number, "w", closefd=False) for number in (1, 2))  # noqa: SIM115 - not pytest's
     sys.argv = [str(SCRIPT), *arguments]
     sys.path.insert(0, str(SCRIPT.parent))
     runpy.run_path(str(SCRIPT), run_name="__main__")

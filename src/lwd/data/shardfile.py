@@ -41,7 +41,7 @@ def open_shard(file: Path) -> Shard:
     """All tensors of a file, mapped and not read. Raises UserError for a truncated or foreign file."""
     try:
         with safe_open(file, framework="pt") as handle:
-            return {key: handle.get_tensor(key) for key in handle.keys()}
+            return {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118 - the handle is no mapping
     except (SafetensorError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{file}: not a readable safetensors file ({reason})") from error

@@ -103,7 +103,7 @@ class FeatureSet:
                 notes = file.metadata() or {}
                 if notes.get("format") != FORMAT:
                     raise UserError(f"{path}: not features saved by `lwd evaluate` (expected format {FORMAT!r})")
-                tensors = {key: file.get_tensor(key) for key in file.keys()}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
             facts = json.loads(notes["facts"])
             extractor, source, content = facts["extractor"], facts["source"], facts["content"]
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:

@@ -78,7 +78,7 @@ def expand(pattern: str) -> list[Path]:
     """The files of a path, a glob ("*", sorted) or a range ("train-{0000..0146}.tar"); raises UserError for none."""
     paths: list[Path] = []
     for part in _ranges(pattern):
-        found = [Path(part)] if Path(part).is_file() else sorted(Path(name) for name in glob.glob(part))
+        found = [Path(part)] if Path(part).is_file() else sorted(Path(name) for name in glob.glob(part))  # noqa: PTH207
         if not found:
             raise UserError(f"{part}: no such tar file")
         paths += found

@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from lwd.errors import UserError
 from lwd.files import read_json
+from lwd.plots import figures as plots
 from lwd.plots.figures import Line
 from lwd.plots.text import count, listed, number
 from lwd.report.variants import Variants

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from markupsafe import Markup
 
+from lwd.plots import figures as plots
 from lwd.plots.figures import DASHED, DOTTED, SOLID, Dash, Line
 from lwd.plots.text import listed, number, tau_to_the
 from lwd.report.variants import Variants

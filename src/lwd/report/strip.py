@@ -12,6 +12,7 @@ from torch import Tensor
 from lwd.errors import UserError
 from lwd.groups import Layout
 from lwd.images.colours import LatentColours
+from lwd.plots import figures as plots
 from lwd.plots.figures import DASHED, DOTTED, SOLID, Line
 from lwd.plots.images import tile
 from lwd.plots.text import listed

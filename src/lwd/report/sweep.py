@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from lwd.errors import UserError
 from lwd.files import read_json
+from lwd.plots import figures as plots
 from lwd.plots.figures import DASHED, SOLID, Line, Probe
 from lwd.plots.text import count, counted, number, percent
 from lwd.plots.theme import ramp_colour

@@ -37,7 +37,7 @@ class Preemption:
     def __init__(
         self,
         mean: Callable[[Tensor], Tensor] | None = None,
-        device: torch.device = torch.device("cpu"),
+        device: torch.device = torch.device("cpu"),  # noqa: B008
     ) -> None:
         self._mean, self._device = mean, device
         self._previous: dict[int, object] = {}

@@ -28,7 +28,7 @@ class Task(ABC):
     checkpoint_steps: tuple[int, ...] = ()
     """Steps after which a checkpoint is kept for good, beside the periodic ones."""
 
-    def before_step(self, step: int) -> None:
+    def before_step(self, step: int) -> None:  # noqa: B027 - most have nothing to set
         """Called with the number of steps done; may set a scheduled learning rate."""
 
     def after_step(self, step: int) -> Mapping[str, Metric]:

@@ -190,7 +190,7 @@ def _portable(error: BaseException) -> BaseException:
     trace = "".join(traceback.format_exception(error))
     error.add_note(trace)
     try:
-        pickle.loads(pickle.dumps(error))
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - what was just pickled
     except Exception:
         return RuntimeError(trace)
     return error

@@ -55,7 +55,7 @@ def is_whole(part: Path) -> bool:
 def read_part(folder: Path, number: int, key: str) -> Tensor | None:
     """One tensor of a finished block; None where the block holds none of that name."""
     with safe_open(part_path(folder, number), framework="pt") as part:
-        return part.get_tensor(key) if key in part.keys() else None
+        return part.get_tensor(key) if key in part.keys() else None  # noqa: SIM118 - not a dict
 
 
 class BlockWriter(Background):

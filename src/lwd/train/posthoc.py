@@ -70,7 +70,7 @@ def mixture(files: Sequence[Path], parts: Sequence[float]) -> dict[str, Tensor]:
     with ExitStack() as stack:
         opened = {file: stack.enter_context(safe_open(file, "pt")) for file in files}
         mixed = {}
-        for key in opened[files[0]].keys():
+        for key in opened[files[0]].keys():  # noqa: SIM118 - it is no dict
             total = torch.zeros_like(opened[files[0]].get_tensor(key), dtype=torch.float64)
             for file, part in zip(files, parts, strict=True):
                 tensor = opened[file].get_tensor(key)

@@ -23,7 +23,7 @@ import torch
 from common import DEVICE, machine, synchronise
 from PIL import Image
 
-import lwd.data.extract as extract
+import lwd.stages.encode.run as extract
 from lwd.config import load
 from lwd.encoders.composite import CompositeEncoder, Encoded
 from lwd.encoders.vae import SDVAE

@@ -22,12 +22,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lwd.config import load
-from lwd.data.extract import run as encode
 from lwd.data.features import FeatureShards
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.semvae import load_semvae
 from lwd.experiment import Experiment
 from lwd.semvae import run
+from lwd.stages.encode.run import run as encode
 
 CONFIG = Path(__file__).parents[1] / "configs" / "digits.yaml"
 

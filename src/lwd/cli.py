@@ -70,7 +70,7 @@ def _stage(name: str, help_text: str, action: Callable[[Experiment], str]) -> No
 
 
 def _encode(experiment: Experiment) -> str:
-    from lwd.data.extract import run
+    from lwd.stages.encode.run import run
 
     return f"wrote {run(experiment)}"
 

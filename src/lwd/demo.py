@@ -8,7 +8,6 @@ from pathlib import Path
 
 from lwd import evaluate, probe, report, sample, train
 from lwd.config import dump, load
-from lwd.data.extract import run as encode
 from lwd.errors import UserError
 from lwd.experiment import Experiment
 from lwd.files import write_json
@@ -17,6 +16,7 @@ from lwd.report.comparison import RESULTS, Result
 from lwd.runtime.checkpoint import checkpoint_path
 from lwd.runtime.jobs import run_jobs
 from lwd.runtime.progress import say
+from lwd.stages.encode.run import run as encode
 
 
 @dataclass(frozen=True)

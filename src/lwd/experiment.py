@@ -7,11 +7,11 @@ from typing import Any
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from lwd.config import Config, merge, parse
-from lwd.data.extract import EncodeConfig
 from lwd.evaluate import EvaluateConfig
 from lwd.probe import SweepConfig
 from lwd.sample import SampleConfig
 from lwd.semvae import SemVAEConfig
+from lwd.stages.encode.run import EncodeConfig
 from lwd.train import TrainConfig, TrainSettings
 
 

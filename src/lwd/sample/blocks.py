@@ -17,7 +17,6 @@ from torch import Tensor
 
 from lwd.data.samples import IMAGE_FOLDER, LATENT_FOLDER, image_name
 from lwd.data.shards import write_shard
-from lwd.data.writer import shard_path
 from lwd.encoders.store import Decoder
 from lwd.errors import UserError
 from lwd.files import atomic_path
@@ -25,6 +24,7 @@ from lwd.groups import Layout
 from lwd.images.sheets import to_uint8
 from lwd.runtime.background import Background
 from lwd.runtime.checkpoint import save_tensors
+from lwd.stages.encode.writer import shard_path
 
 Format = Literal["npz", "png", "webp", "latents"]
 

@@ -9,11 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lwd.data.encode_settings import EncodeSettings
-from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, image_shape
-from lwd.data.manifest import UNREADABLE, finish, write_unreadable
-from lwd.data.prepare import prepare
-from lwd.data.writer import ShardWriter, read_record, shards_of
 from lwd.datasets.builtin import DATASETS, load
 from lwd.datasets.copies import Split
 from lwd.encoders.composite import CompositeEncoder, Encoded
@@ -26,6 +21,11 @@ from lwd.images.sheets import to_unit
 from lwd.runtime.engine import Engine
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.run import RunConfig, write_run_files
+from lwd.stages.encode.encoders import prepare
+from lwd.stages.encode.feed import ImagesOrFiles, TensorImages, image_loader, image_shape
+from lwd.stages.encode.manifest import UNREADABLE, finish, write_unreadable
+from lwd.stages.encode.settings import EncodeSettings
+from lwd.stages.encode.writer import ShardWriter, read_record, shards_of
 
 SPLITS: tuple[Split, ...] = ("train", "heldout")
 STARTED = "recipe.json"

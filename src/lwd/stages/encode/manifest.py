@@ -11,11 +11,8 @@ from typing import Any
 
 import torch
 
-from lwd.data.encode_settings import EncodeSettings
-from lwd.data.feed import ImagesOrFiles, TensorImages
 from lwd.data.shards import write_stats
 from lwd.data.stats import stats_path
-from lwd.data.writer import read_record, record_path, shards_of
 from lwd.datasets.copies import Split
 from lwd.encoders.composite import CompositeEncoder
 from lwd.encoders.features import SmallCNN, SmallViT
@@ -29,6 +26,9 @@ from lwd.files import atomic_path, write_json
 from lwd.groups import Layout
 from lwd.images.crop import CroppedImages
 from lwd.runtime.checkpoint import load_module, versions
+from lwd.stages.encode.feed import ImagesOrFiles, TensorImages
+from lwd.stages.encode.settings import EncodeSettings
+from lwd.stages.encode.writer import read_record, record_path, shards_of
 
 UNREADABLE = "unreadable.csv"
 """Of images on disk: which could not be read, and why."""

@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 
 from lwd.config import load
 from lwd.data import LatentShards
-from lwd.data.extract import run
 from lwd.datasets.builtin import digits
 from lwd.encoders.features import SmallViT
 from lwd.encoders.pca import PatchPCA
@@ -26,6 +25,7 @@ from lwd.encoders.store import load_decoder, load_judge
 from lwd.encoders.vision import load_patch_encoder, random_patch_encoder
 from lwd.errors import UserError
 from lwd.experiment import Experiment
+from lwd.stages.encode.run import run
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "configs" / "digits.yaml"

@@ -9,16 +9,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lwd.data.encode_settings import (
-    NONE,
-    RANDOM_VIT,
-    SAME,
-    SMALL_VIT,
-    EncodeSettings,
-    SemanticSettings,
-    TextureSettings,
-)
-from lwd.data.feed import ImagesOrFiles, TensorImages, image_loader, image_shape
 from lwd.encoders.composite import CompositeEncoder, Compressor, PatchFeatures
 from lwd.encoders.features import SmallCNN, SmallViT, train_classifier
 from lwd.encoders.pca import PatchPCA
@@ -35,6 +25,16 @@ from lwd.runtime.checkpoint import load_module, save_tensors
 from lwd.runtime.engine import Engine
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.seeding import Stream, integer, seeded
+from lwd.stages.encode.feed import ImagesOrFiles, TensorImages, image_loader, image_shape
+from lwd.stages.encode.settings import (
+    NONE,
+    RANDOM_VIT,
+    SAME,
+    SMALL_VIT,
+    EncodeSettings,
+    SemanticSettings,
+    TextureSettings,
+)
 
 VIT_FILE, RANDOM_FILE, PCA_FILE = "semantic.safetensors", "random.safetensors", "pca.safetensors"
 SMALL = {SMALL_VIT: VIT_FILE, RANDOM_VIT: RANDOM_FILE}

@@ -1,0 +1,1 @@
+"""`lwd encode`: pictures to latent shards."""

@@ -76,7 +76,7 @@ def _encode(experiment: Experiment) -> str:
 
 
 def _semvae(experiment: Experiment) -> str:
-    from lwd.semvae import run
+    from lwd.stages.semvae import run
 
     return f"trained {run(experiment)}"
 

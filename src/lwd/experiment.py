@@ -10,8 +10,8 @@ from lwd.config import Config, merge, parse
 from lwd.evaluate import EvaluateConfig
 from lwd.probe import SweepConfig
 from lwd.sample import SampleConfig
-from lwd.semvae import SemVAEConfig
 from lwd.stages.encode.run import EncodeConfig
+from lwd.stages.semvae import SemVAEConfig
 from lwd.train import TrainConfig, TrainSettings
 
 

@@ -14,7 +14,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 
 from lwd.encoders.semvae import Posterior, SemVAE, load_released_semvae, load_semvae
 from lwd.errors import UserError
-from lwd.semvae import semvae_loss
+from lwd.stages.semvae import semvae_loss
 
 D, K, DEPTH, HEADS = 12, 3, 2, 4
 

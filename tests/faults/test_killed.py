@@ -19,7 +19,7 @@ from lwd.errors import Preempted, UserError
 from lwd.runtime.checkpoint import checkpoint_path, find_checkpoints
 from lwd.runtime.ema import EMA
 from lwd.runtime.logging import read_log
-from lwd.semvae import SemVAESettings
+from lwd.stages.semvae import SemVAESettings
 from traces import per_step
 
 ROOT = Path(__file__).parents[2]

@@ -251,7 +251,7 @@ def test_labels_csv_precision_and_no_features(photos, tmp_path):
 
 def test_semantics_by_a_trained_semvae(whole, tmp_path):
     """Encode, train a SemVAE on the features, encode again with it; its posterior means are what is stored."""
-    from lwd import semvae
+    from lwd.stages import semvae
 
     tiny = "semvae={channels: 2, depth: 1, heads: 4, steps: 6, warmup: 2, batch: 32, eval_every: 6}"
     trained = semvae.run(load(Experiment, DIGITS, [*QUICK, f"data.path={whole}", f"output={tmp_path}", tiny]))

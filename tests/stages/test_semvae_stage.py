@@ -13,7 +13,6 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.nn import functional as F
 
-from lwd import semvae
 from lwd.config import load
 from lwd.data.features import FeatureBatch, FeatureBatches, FeatureShards
 from lwd.encoders.semvae import SemVAE, load_semvae
@@ -24,8 +23,9 @@ from lwd.runtime.engine import Engine
 from lwd.runtime.logging import read_log
 from lwd.runtime.optim import warm_cosine
 from lwd.runtime.seeding import Stream, normal
-from lwd.semvae.heldout import HeldOut
-from lwd.semvae.loop import SemVAEObjective, SemVAETask
+from lwd.stages import semvae
+from lwd.stages.semvae.heldout import HeldOut
+from lwd.stages.semvae.loop import SemVAEObjective, SemVAETask
 from traces import per_step
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"

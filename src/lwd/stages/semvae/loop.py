@@ -22,8 +22,8 @@ from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, normal, seeded
 from lwd.runtime.task import AveragedTask
 from lwd.runtime.watch import Work
-from lwd.semvae.heldout import HeldOut
-from lwd.semvae.losses import semvae_loss
+from lwd.stages.semvae.heldout import HeldOut
+from lwd.stages.semvae.losses import semvae_loss
 
 
 class SemVAESettings(Config):

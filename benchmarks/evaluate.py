@@ -21,7 +21,7 @@ import torch
 from common import DEVICE, against_matmul, machine, median_seconds
 from torch import Tensor
 
-from lwd.evaluate import FidInception, Moments, frechet_distance, manifold_metrics, precision_recall
+from lwd.metrics import FidInception, Moments, frechet_distance, manifold_metrics, precision_recall
 from lwd.metrics.inception import SIZE
 from lwd.metrics.resize import tf1_resize_bilinear
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 from PIL import Image
 
-from lwd import probe, train
 from lwd.encoders.store import load_decoder
 from lwd.errors import UserError
 from lwd.files import checksum
@@ -27,6 +26,7 @@ from lwd.runtime.checkpoint import find_checkpoints
 from lwd.runtime.pictures import Pictures
 from lwd.sample import generate
 from lwd.schedules import PolynomialCurve, Schedule
+from lwd.stages import probe, train
 from lwd.train.preview import Drawing
 
 

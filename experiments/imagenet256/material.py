@@ -12,9 +12,9 @@ from PIL import Image
 from lwd.encoders.semvae import SemVAE
 from lwd.encoders.vae import SDVAE
 from lwd.encoders.vision import random_patch_encoder, vision_model
-from lwd.evaluate import FidInception
 from lwd.experiment import Experiment
 from lwd.images.npz import write_npz
+from lwd.metrics import FidInception
 from lwd.runtime.seeding import Stream, seeded
 
 WEIGHTS = Path("weights")

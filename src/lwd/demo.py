@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from lwd import evaluate, probe, report, sample, train
 from lwd.config import dump, load
 from lwd.errors import UserError
 from lwd.experiment import Experiment
@@ -16,6 +15,7 @@ from lwd.report.comparison import RESULTS, Result
 from lwd.runtime.checkpoint import checkpoint_path
 from lwd.runtime.jobs import run_jobs
 from lwd.runtime.progress import say
+from lwd.stages import evaluate, probe, report, sample, train
 from lwd.stages.encode.run import run as encode
 
 

@@ -12,8 +12,8 @@ from lwd.console import one_line_errors, show
 from lwd.errors import UserError
 
 if TYPE_CHECKING:
-    from lwd.evaluate import Images
     from lwd.experiment import Experiment
+    from lwd.stages.evaluate import Images
 
 
 class _RunIsDefault(TyperGroup):
@@ -70,10 +70,10 @@ def evaluate(
 
 def _evaluate(arguments: list[str], config: Path | None, options: dict[str, Path | None], dry_run: bool) -> str:
     from lwd.config import dump, load
-    from lwd.evaluate import EvaluateOnly, run, save_only
-    from lwd.evaluate.table import report
     from lwd.experiment import Experiment
     from lwd.sample.stream import is_checkpoint
+    from lwd.stages.evaluate import EvaluateOnly, run, save_only
+    from lwd.stages.evaluate.table import report
 
     names = [argument for argument in arguments if "=" not in argument or Path(argument).exists()]
     if len(names) > 1:
@@ -123,7 +123,7 @@ def evaluate_compare(
     published: Annotated[bool, typer.Option(help="Show the published rows of ImageNet at 256 pixels below")] = True,
 ) -> None:
     """Several evaluations in one table; refused where network, reference or settings differ."""
-    from lwd.evaluate import compare
+    from lwd.stages.evaluate import compare
 
     with one_line_errors():
         show(compare(runs, published, markdown))

@@ -7,10 +7,10 @@ from typing import Any
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from lwd.config import Config, merge, parse
-from lwd.evaluate import EvaluateConfig
 from lwd.probe import SweepConfig
 from lwd.sample import SampleConfig
 from lwd.stages.encode.run import EncodeConfig
+from lwd.stages.evaluate import EvaluateConfig
 from lwd.stages.semvae import SemVAEConfig
 from lwd.train import TrainConfig, TrainSettings
 

@@ -6,7 +6,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from lwd.cli import main
-from lwd.evaluate import run
+from lwd.stages.evaluate import run
 from stub_extractor import StubExtractor
 
 run.__globals__["InceptionExtractor"] = StubExtractor

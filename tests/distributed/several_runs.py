@@ -15,12 +15,12 @@ from unittest.mock import patch
 import torch
 from torch import distributed
 
-from lwd import probe, train
 from lwd.config import load
 from lwd.experiment import Experiment
 from lwd.runtime import engine
 from lwd.runtime.guard import Guard
 from lwd.runtime.sharding import local
+from lwd.stages import probe, train
 from lwd.train.loop import DenoiserObjective
 
 STAGES = {"train": train.run, "probe": probe.run}

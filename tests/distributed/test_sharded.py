@@ -11,10 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lwd import probe, train
 from lwd.config import load
 from lwd.experiment import Experiment
 from lwd.runtime.logging import read_log
+from lwd.stages import probe, train
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "digits.yaml"

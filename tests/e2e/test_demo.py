@@ -14,7 +14,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lwd import demo, train
 from lwd.config import load
 from lwd.data import LatentShards
 from lwd.data.samples import SampleSet
@@ -22,6 +21,7 @@ from lwd.datasets.builtin import digits
 from lwd.encoders.store import load_decoder, read_manifest
 from lwd.experiment import Experiment
 from lwd.schedules import Schedule
+from lwd.stages import demo, train
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lwd import probe, train
 from lwd.errors import UserError
 from lwd.experiment import Experiment
 from lwd.runtime.logging import read_log
+from lwd.stages import probe, train
 from traces import per_step
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from evaluate_command import REFERENCE, SAMPLES, Evaluate
 
-from lwd.evaluate import run
+from lwd.stages.evaluate import run
 from stub_extractor import StubExtractor
 
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from lwd import sample, train
 from lwd.datasets.builtin import digits
 from lwd.encoders.store import load_judge
-from lwd.evaluate import EvaluateSettings, frechet_distance, gaussian_stats, run
-from lwd.evaluate.extractors import DinoExtractor
 from lwd.experiment import Experiment
+from lwd.metrics import frechet_distance, gaussian_stats
+from lwd.stages import sample, train
+from lwd.stages.evaluate import EvaluateSettings, run
+from lwd.stages.evaluate.extractors import DinoExtractor
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 

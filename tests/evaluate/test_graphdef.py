@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from lwd.stages.evaluate.graphdef import _names, read_graph
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from lwd.errors import UserError
-from lwd.evaluate import FidInception
-from lwd.evaluate.graphdef import _names, read_graph
+from lwd.metrics import FidInception
 
 DT_FLOAT, DT_INT32 = 1, 3
 # A sample of the correspondence that torch-fidelity found by matching shapes and outputs, one of each kind.

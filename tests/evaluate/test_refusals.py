@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lwd.errors import UserError
-from lwd.evaluate.sources import read_picture
+from lwd.stages.evaluate.images import read_picture
 from stub_extractor import StubExtractor
 
 

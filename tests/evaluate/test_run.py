@@ -11,8 +11,8 @@ import torch
 from evaluate_command import REFERENCE, SAMPLES, Evaluate, features, pictures
 from safetensors.torch import save_file
 
-from lwd.evaluate import FidInception, frechet_distance, gaussian_stats, inception_score, precision_recall
 from lwd.images.npz import write_npz
+from lwd.metrics import FidInception, frechet_distance, gaussian_stats, inception_score, precision_recall
 from stub_extractor import StubExtractor
 
 

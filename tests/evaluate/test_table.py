@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from evaluate_command import REFERENCE, SAMPLES, Evaluate
 
-from lwd.evaluate.record import Evaluation
-from lwd.evaluate.table import report
+from lwd.stages.evaluate.record import Evaluation
+from lwd.stages.evaluate.table import report
 
 
 def record(**changes: Any) -> Evaluation:

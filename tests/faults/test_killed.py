@@ -14,11 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lwd import probe, semvae, train
 from lwd.errors import Preempted, UserError
 from lwd.runtime.checkpoint import checkpoint_path, find_checkpoints
 from lwd.runtime.ema import EMA
 from lwd.runtime.logging import read_log
+from lwd.stages import probe, semvae, train
 from lwd.stages.semvae import SemVAESettings
 from traces import per_step
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from lwd.evaluate import frechet_distance, gaussian_stats
+from lwd.metrics import frechet_distance, gaussian_stats
 
 
 def generator(seed=0):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lwd.evaluate import FidInception
+from lwd.metrics import FidInception
 
 
 def picture(count=1, height=64, width=80, seed=0):

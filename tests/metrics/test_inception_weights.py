@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 import lwd.metrics.inception_weights as module
 from lwd.errors import UserError
-from lwd.evaluate import FidInception
+from lwd.metrics import FidInception
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import torch
 from scipy import linalg, special
 from torch import Tensor
 
-from lwd.evaluate import frechet_distance, gaussian_stats, inception_score
+from lwd.metrics import frechet_distance, gaussian_stats, inception_score
 from lwd.metrics.influence import frechet_influence, inception_influence, kernel_influence
 from lwd.metrics.intervals import bootstrap_interval, extrapolate
 

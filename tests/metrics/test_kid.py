@@ -5,10 +5,10 @@ import pytest
 import torch
 
 import lwd.metrics.kid as module
-from lwd.evaluate import kernel_distance
-from lwd.evaluate.featureset import FeatureSet
-from lwd.evaluate.metrics import Measurement
-from lwd.evaluate.settings import EvaluateSettings
+from lwd.metrics import kernel_distance
+from lwd.stages.evaluate.features import FeatureSet
+from lwd.stages.evaluate.measure import Measurement
+from lwd.stages.evaluate.settings import EvaluateSettings
 
 
 def sets(m=2000, n=1500, dim=64, shift=0.1, seed=0):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import lwd.metrics.moments as module
-from lwd.evaluate import Moments
+from lwd.metrics import Moments
 
 
 def features(rows, dim=12, offset=0.0, seed=0):

@@ -7,7 +7,7 @@ from scipy.spatial.distance import cdist
 
 import lwd.metrics.balls as balls
 import lwd.metrics.distances as module
-from lwd.evaluate import manifold_metrics, precision_recall
+from lwd.metrics import manifold_metrics, precision_recall
 from lwd.metrics.distances import Points, neighbour_distances, smallest, squared_distances
 
 

@@ -11,7 +11,6 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from lwd import train
 from lwd.data import StepBatches
 from lwd.groups import Group, Layout
 from lwd.models import load_model, training_flops
@@ -23,6 +22,7 @@ from lwd.runtime.optim import adamw
 from lwd.runtime.seeding import Stream, seeded
 from lwd.runtime.task import Task
 from lwd.runtime.watch import Watch, Work, by_local_time, memory_bytes, summary
+from lwd.stages import train
 from lwd.train.loop import DenoiserObjective, choose_schedule
 
 CPU = torch.device("cpu")

@@ -15,7 +15,6 @@ import pytest
 import torch
 from PIL import Image
 
-from lwd import sample, train
 from lwd.config import load
 from lwd.data import LatentShards
 from lwd.data.samples import SampleSet
@@ -24,6 +23,7 @@ from lwd.errors import UserError
 from lwd.experiment import Experiment
 from lwd.models import load_model
 from lwd.schedules import Schedule
+from lwd.stages import sample, train
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
 NUM = 20

@@ -5,11 +5,11 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from lwd import train
 from lwd.cli import app
 from lwd.models import LightningDiT, load_model
 from lwd.sample.checkpoints import load_checkpoint_model
 from lwd.schedules import Schedule
+from lwd.stages import train
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from lwd import train
 from lwd.errors import UserError
 from lwd.flow import group_factors
 from lwd.runtime.logging import read_log
 from lwd.runtime.seeding import Stream, normal, uniform
 from lwd.schedules import Schedule
+from lwd.stages import train
 from lwd.train.heldout import HeldOut
 
 KEYS = ("heldout_corrected", "heldout_unweighted")

@@ -6,13 +6,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from lwd import sample, train
 from lwd.cli import app
 from lwd.errors import UserError
 from lwd.files import read_json
 from lwd.models import load_model
 from lwd.runtime.checkpoint import find_checkpoints
 from lwd.runtime.posthoc import coefficients, gamma_of
+from lwd.stages import sample, train
 from lwd.train.posthoc import mixture
 
 WIDTHS = (0.05, 0.1)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.evaluate.graphdef import read_graph
 from lwd.files import checksum
 from lwd.runtime.checkpoint import load_tensors
 from lwd.runtime.foreign import load_foreign
+from lwd.stages.evaluate.graphdef import read_graph
 
 PUBLISHED_NAME = "pt_inception-2015-12-05-6726825d.pth"
 PUBLISHED_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{PUBLISHED_NAME}"

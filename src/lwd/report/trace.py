@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lwd.errors import UserError
 from lwd.files import read_json
+from lwd.plots import figures as plots
 from lwd.plots.figures import Line
 from lwd.plots.text import RHO, counted
 from lwd.plots.theme import ramp_colour

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.evaluate.featureset import FeatureSet
-from lwd.evaluate.settings import EvaluateSettings, Metric
 from lwd.metrics.frechet import frechet_distance
 from lwd.metrics.inception_score import inception_score
 from lwd.metrics.influence import frechet_influence, inception_influence, kernel_influence
 from lwd.metrics.intervals import Extrapolation, bootstrap_interval, extrapolate
 from lwd.metrics.kid import kernel_distance
 from lwd.metrics.precision_recall import manifold_metrics
+from lwd.stages.evaluate.features import FeatureSet
+from lwd.stages.evaluate.settings import EvaluateSettings, Metric
 
 _FRECHET: dict[Metric, str] = {"fid": "pool", "sfid": "spatial", "fd_dinov2": "pool", "frechet": "pool"}
 _MANIFOLD: tuple[Metric, ...] = ("precision", "recall", "density", "coverage")

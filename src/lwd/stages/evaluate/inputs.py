@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from lwd.data.samples import INFO
 from lwd.errors import UserError
-from lwd.evaluate.extraction import extract
-from lwd.evaluate.extractors import Extractor
-from lwd.evaluate.featureset import FeatureSet, Gaussian
-from lwd.evaluate.sources import ArrayImages, Images, PictureImages, sampled_images
 from lwd.files import checksum
 from lwd.images.npz import IMAGES, read_npz, verify_npz
 from lwd.runtime.engine import Engine
+from lwd.stages.evaluate.extraction import extract
+from lwd.stages.evaluate.extractors import Extractor
+from lwd.stages.evaluate.features import FeatureSet, Gaussian
+from lwd.stages.evaluate.images import ArrayImages, Images, PictureImages, sampled_images
 
 _ADM = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 """The names of Inception's statistics in ADM's reference batches, and the first pair in pytorch-fid's files."""

@@ -4,9 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
 from typing import Any
 
-from lwd.evaluate.record import Evaluation
+from lwd.errors import UserError
+from lwd.stages.evaluate.record import Evaluation
+
+_UNGUIDED = {
+    "SFD-XL": {"70K": 8.79, "120K": 6.22, "400K": 3.53, "1M": 2.82, "2M": 2.74, "4M": 2.54},
+    "learned": {"70K": 6.89, "120K": 4.93, "400K": 2.87, "800K": 2.53, "1M": 2.37, "2M": 2.21, "3M": 2.14},
+    "DINO-PCA, fixed offset": {"400K": 4.06},
+    "DINO-PCA, learned": {"400K": 2.97},
+    "CLIP-PCA, learned": {"400K": 4.54},
+}
+"""FID by steps. Tables 1 and 3; CLIP's 4.89 without a schedule is of another compression (VAE)."""
+
+_GUIDED: dict[str, tuple[float, ...]] = {
+    "SFD-XL, 80 epochs": (1.30, 3.87, 233.4, 0.78, 0.64),
+    "SFD-XL, 800 epochs": (1.06,),
+    "SFD-XXL, 800 epochs": (1.04,),
+    "learned, 80 epochs": (1.14, 3.79, 248.4, 0.78, 0.71),
+    "learned, 200 epochs": (1.05, 3.79, 273.0, 0.78, 0.72),
+    "learned, 600 epochs": (1.02, 3.78, 270.8, 0.78, 0.66),
+}
+"""With AutoGuidance: FID, sFID, Inception Score, precision, recall. Table 2."""
+
+_ORDER = ("fid", "sfid", "inception_score", "precision", "recall")
+
+
+def published_rows() -> list[Row]:
+    """Unguided, then guided."""
+    rows = [
+        Row(f"published: {name}, {steps}", {"fid": fid}) for name, by in _UNGUIDED.items() for steps, fid in by.items()
+    ]
+    return rows + [
+        Row(f"published: {name}, AutoGuidance", dict(zip(_ORDER, values, strict=False)))
+        for name, values in _GUIDED.items()
+    ]
+
 
 COLUMNS = {  # metric: title, decimals
     "fid": ("FID", 2),
@@ -116,3 +152,47 @@ def _cell(row: Row, metric: str) -> str:
     decimals = COLUMNS[metric][1]
     margin = f" ± {row.margins[metric]:.{decimals}f}" if metric in row.margins else ""
     return f"{row.values[metric]:.{decimals}f}{margin}"
+
+
+_SETTINGS = ("k", "density_k", "distances", "split_size", "kid_subsets", "kid_subset_size")
+
+
+def compare(paths: Sequence[Path], published: bool = True, markdown: bool = False) -> str:
+    """A table of records; the published rows below them, where all are of the published Inception network.
+
+    Two records are compared in the networks they share. Raises UserError where they share none, or differ in weights,
+    in the reference or whose statistics stand for it, or in a setting that changes values.
+    """
+    records = [Evaluation.read(path) for path in paths]
+    for first, record in combinations(records, 2):  # what two share need not be what a third has
+        if difference := _difference(first, record):
+            raise UserError(f"{first.path} and {record.path}: {difference}; evaluate both alike, then compare")
+    rows = [row(record) for record in records]
+    under = [record.extractors["inception"] for record in records if "inception" in record.extractors]
+    if published and under and all(identity.get("published_weights") for identity in under):
+        rows += published_rows()
+    notes = []
+    if len(counts := {record.samples.get("count") for record in records}) > 1:
+        notes.append(f"\nsample counts differ ({', '.join(map(str, sorted(counts, key=str)))}): FID falls with them")
+    return "\n".join([table(rows, markdown), *notes])
+
+
+def _difference(one: Evaluation, other: Evaluation) -> str | None:
+    """What keeps two evaluations from being compared, in words; None: nothing."""
+    shared = [name for name in one.extractors if name in other.extractors]
+    if not shared:
+        return f"measured under different networks, {', '.join(one.extractors)} and {', '.join(other.extractors)}"
+    for name in shared:
+        if one.extractors[name] != other.extractors[name]:
+            return f"measured under different weights of {name}"
+    if one.reference.get("sha256") != other.reference.get("sha256"):
+        return f"against different references, {one.reference.get('path')} and {other.reference.get('path')}"
+    for metric in one.metrics.keys() & other.metrics.keys():
+        mine, theirs = (record.details.get(metric, {}).get("statistics", {}) for record in (one, other))
+        if mine.get("reference") != theirs.get("reference"):
+            whose = [str(side.get("reference")).partition(" ")[0] for side in (mine, theirs)]
+            return f"{metric} is against other statistics of the reference, {whose[0]} and {whose[1]}"
+    for key in _SETTINGS:
+        if one.settings.get(key) != other.settings.get(key):
+            return f"{key} was {one.settings.get(key)} and {other.settings.get(key)}"
+    return None

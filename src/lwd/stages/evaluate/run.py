@@ -11,12 +11,14 @@ from pathlib import Path
 from lwd.data.samples import INFO
 from lwd.encoders.store import MANIFEST
 from lwd.errors import UserError
-from lwd.evaluate.extractors import DinoExtractor, Extractor, InceptionExtractor, JudgeExtractor
-from lwd.evaluate.featureset import FeatureSet
-from lwd.evaluate.material import Material, open_material
-from lwd.evaluate.metrics import Measurement
-from lwd.evaluate.record import Evaluation
-from lwd.evaluate.settings import (
+from lwd.runtime.engine import Engine
+from lwd.stages.evaluate.extractors import DinoExtractor, Extractor, InceptionExtractor, JudgeExtractor
+from lwd.stages.evaluate.features import FeatureSet
+from lwd.stages.evaluate.images import Images, RealImages
+from lwd.stages.evaluate.inputs import Material, open_material
+from lwd.stages.evaluate.measure import Measurement
+from lwd.stages.evaluate.record import Evaluation, check_targets
+from lwd.stages.evaluate.settings import (
     JUDGED,
     PAPER,
     EvaluateConfig,
@@ -26,9 +28,6 @@ from lwd.evaluate.settings import (
     Metric,
     features_of,
 )
-from lwd.evaluate.sources import Images, RealImages
-from lwd.evaluate.targets import check_targets
-from lwd.runtime.engine import Engine
 
 RESULT = "evaluation.json"
 FEATURES = "features"

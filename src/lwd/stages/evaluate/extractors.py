@@ -13,12 +13,12 @@ from torch.nn import functional as F
 from lwd.encoders.pretrained import fingerprint, library
 from lwd.encoders.store import JUDGE, load_judge, read_manifest
 from lwd.errors import UserError
-from lwd.evaluate.settings import EvaluateSettings
 from lwd.files import checksum
 from lwd.images.sheets import to_unit
 from lwd.metrics.checks import full_float32
 from lwd.metrics.inception import SPATIAL_CHANNELS, FidInception, InceptionFeatures
 from lwd.metrics.inception_weights import PUBLISHED_URL
+from lwd.stages.evaluate.settings import EvaluateSettings
 
 DINOV2 = "facebook/dinov2-large"
 _INPUT = 224

@@ -83,7 +83,7 @@ def _semvae(experiment: Experiment) -> str:
 
 def _probe(experiment: Experiment) -> str:
     from lwd.probe import run
-    from lwd.report import save_probe_curves
+    from lwd.stages.report import save_probe_curves
 
     return f"learned {run(experiment, preview=save_probe_curves).to_dict()['groups']}, in {experiment.output / 'probe'}"
 
@@ -91,7 +91,7 @@ def _probe(experiment: Experiment) -> str:
 def _sweep(experiment: Experiment) -> str:
     from lwd.files import read_json
     from lwd.probe import on_screen, sweep
-    from lwd.report import save_probe_curves, save_sweep_curves
+    from lwd.stages.report import save_probe_curves, save_sweep_curves
     from lwd.train import main_flops
 
     _, schedule = sweep(experiment, main_flops(experiment), save_probe_curves)
@@ -115,7 +115,7 @@ def _sample(experiment: Experiment) -> str:
 
 
 def _report(experiment: Experiment) -> str:
-    from lwd.report import write_page
+    from lwd.stages.report import write_page
 
     _one_process_only("report")
     return f"wrote {write_page(experiment)}"
@@ -200,7 +200,7 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="Print the screen once and stop")] = False,
 ) -> None:
     """One screen about a run, from its log as it grows: progress, losses, speed, and the curve of a probe."""
-    from lwd.report.live import watch as show
+    from lwd.stages.watch import watch as show
 
     with one_line_errors():
         show(folder, once)

@@ -11,12 +11,12 @@ from lwd.errors import UserError
 from lwd.experiment import Experiment
 from lwd.files import write_json
 from lwd.previews import SamplePreview
-from lwd.report.comparison import RESULTS, Result
 from lwd.runtime.checkpoint import checkpoint_path
 from lwd.runtime.jobs import run_jobs
 from lwd.runtime.progress import say
 from lwd.stages import evaluate, probe, report, sample, train
 from lwd.stages.encode.run import run as encode
+from lwd.stages.report.comparison import RESULTS, Result
 
 
 @dataclass(frozen=True)

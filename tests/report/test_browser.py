@@ -9,7 +9,7 @@ import subprocess
 import pytest
 from hand_made import config
 
-from lwd.report import write_page
+from lwd.stages.report import write_page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (

@@ -7,8 +7,8 @@ import json
 import pytest
 from hand_made import config
 
-from lwd.report.comparison import Cell, comparison_section, verdict
-from lwd.report.variants import read_variants
+from lwd.stages.report.comparison import Cell, comparison_section, verdict
+from lwd.stages.report.variants import read_variants
 
 
 def cell(*distances: float) -> Cell:

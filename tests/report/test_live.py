@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-import lwd.report.live as live
+import lwd.stages.watch as live
 from lwd.cli import app
 from lwd.errors import UserError
-from lwd.report.live import Run, Tail, sparkline, watch
+from lwd.stages.watch import Run, Tail, sparkline, watch
 
 
 def training_line(step, loss=2.0, **more):

@@ -26,9 +26,9 @@ from safetensors.torch import save_file
 
 from lwd.config import parse
 from lwd.errors import UserError
-from lwd.report import write_page
 from lwd.runtime.run import RunConfig
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
+from lwd.stages.report import write_page
 
 HEADINGS = {
     "learned": "The learned schedule",

@@ -14,9 +14,9 @@ from PIL import Image
 from lwd.images.colours import LatentColours
 from lwd.plots.images import sheet, tile
 from lwd.plots.theme import COLOURS, ramp_colour, variant_colour
-from lwd.report.samples import pick, sample_folders
-from lwd.report.strip import Trajectory, settled
-from lwd.report.variants import read_variants
+from lwd.stages.report.samples import pick, sample_folders
+from lwd.stages.report.strip import Trajectory, settled
+from lwd.stages.report.variants import read_variants
 
 
 def opened(uri: str) -> torch.Tensor:

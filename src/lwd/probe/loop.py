@@ -185,7 +185,7 @@ def run(
 
     The denoiser is thrown away. ``early``: end where this rule says so; the schedule is then what it makes of the log,
     and a later call without it goes on to the full length. ``preview`` draws what ``probe.preview_every`` asks for
-    (`lwd.report.save_probe_curves`). Raises UserError for input that does not fit.
+    (`lwd.stages.report.save_probe_curves`). Raises UserError for input that does not fit.
     """
     settings, layout = config.probe, config.layout
     folder = folder or config.output / "probe"

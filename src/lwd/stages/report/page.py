@@ -14,15 +14,15 @@ from lwd.errors import UserError
 from lwd.files import write_text
 from lwd.plots.text import count, number, percent
 from lwd.plots.theme import css
-from lwd.report.about import About, about
-from lwd.report.comparison import RESULTS, ComparisonSection, comparison_section, read_results
-from lwd.report.learned import LearnedSection, learned_section
-from lwd.report.samples import SamplesSection, read_pixels, sample_folders, samples_section
-from lwd.report.strip import StripSection, strip_section
-from lwd.report.sweep import SweepSection, sweep_section
-from lwd.report.trace import TraceSection, trace_section
-from lwd.report.variants import read_variants
 from lwd.runtime.run import RunConfig
+from lwd.stages.report.about import About, about
+from lwd.stages.report.comparison import RESULTS, ComparisonSection, comparison_section, read_results
+from lwd.stages.report.learned import LearnedSection, learned_section
+from lwd.stages.report.samples import SamplesSection, read_pixels, sample_folders, samples_section
+from lwd.stages.report.strip import StripSection, strip_section
+from lwd.stages.report.sweep import SweepSection, sweep_section
+from lwd.stages.report.trace import TraceSection, trace_section
+from lwd.stages.report.variants import read_variants
 
 PAGE = "report.html"
 
@@ -92,5 +92,5 @@ def render(page: Page) -> str:
     """The page as HTML."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"number": number, "count": count, "percent": percent}
-    template = environment.from_string((files("lwd.report") / "page.html").read_text(encoding="utf-8"))
+    template = environment.from_string((files("lwd.stages.report") / "page.html").read_text(encoding="utf-8"))
     return template.render(page=page, colours=Markup(css()))  # noqa: S704 - our own constants

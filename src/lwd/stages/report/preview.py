@@ -13,8 +13,8 @@ from lwd.plots.drawing import save_png
 from lwd.plots.figures import DASHED, DOTTED, Line, draw_unit_square
 from lwd.plots.text import count, listed, tau_to_the
 from lwd.plots.theme import variant_colour
-from lwd.report.learned import TAU, extremal, polynomials
 from lwd.schedules import Schedule
+from lwd.stages.report.learned import TAU, extremal, polynomials
 
 _FIRST_COLOUR = 2
 

@@ -11,9 +11,9 @@ from markupsafe import Markup
 from lwd.plots import figures as plots
 from lwd.plots.figures import DASHED, DOTTED, SOLID, Dash, Line
 from lwd.plots.text import listed, number, tau_to_the
-from lwd.report.variants import Variants
 from lwd.runtime.run import RunConfig
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
+from lwd.stages.report.variants import Variants
 
 TAU = torch.linspace(0, 1, 201, dtype=torch.float64)
 READ_AT = (0.25, 0.5, 0.75)

@@ -23,7 +23,7 @@ from lwd.runtime.checkpoint import Files, find_checkpoints
 from lwd.runtime.memory import keep_freed_memory
 from lwd.runtime.writer import CheckpointWriter
 from lwd.schedules import Schedule
-from lwd.train.loop import DenoiserObjective, TrainSettings, TrainTask
+from lwd.stages.train.run import DenoiserObjective, TrainSettings, TrainTask
 
 
 def main() -> None:

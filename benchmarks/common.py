@@ -22,7 +22,7 @@ from lwd.probe.loop import ProbeObjective, ProbeSettings
 from lwd.runtime.ema import EMA
 from lwd.runtime.optim import adamw
 from lwd.schedules import Schedule
-from lwd.train.loop import DenoiserObjective, TrainSettings
+from lwd.stages.train.run import DenoiserObjective, TrainSettings
 
 LAYOUT = Layout([Group("tex", 32, 1.0), Group("sem", 16, 2.0)])
 """ImageNet-256's composite latent, on a 16x16 grid."""

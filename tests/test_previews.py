@@ -27,7 +27,7 @@ from lwd.sample import generate
 from lwd.schedules import PolynomialCurve, Schedule
 from lwd.stages import probe, train
 from lwd.stages.report import save_probe_curves
-from lwd.train.preview import Drawing
+from lwd.stages.train.preview import Drawing
 
 
 def training(experiment, folder, **changes):

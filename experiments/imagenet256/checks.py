@@ -19,7 +19,7 @@ from lwd.models import LightningDiT
 from lwd.models.pretrained import WEIGHTS
 from lwd.schedules import Schedule
 from lwd.stages.evaluate.settings import PAPER
-from lwd.train.loop import choose_schedule
+from lwd.stages.train.run import choose_schedule
 
 GRID, PIXELS = 16, 256
 

@@ -92,7 +92,7 @@ def _sweep(experiment: Experiment) -> str:
     from lwd.files import read_json
     from lwd.probe import on_screen, sweep
     from lwd.stages.report import save_probe_curves, save_sweep_curves
-    from lwd.train import main_flops
+    from lwd.stages.train import main_flops
 
     _, schedule = sweep(experiment, main_flops(experiment), save_probe_curves)
     if os.environ.get("RANK", "0") == "0":
@@ -103,7 +103,7 @@ def _sweep(experiment: Experiment) -> str:
 
 def _train(experiment: Experiment) -> str:
     from lwd.previews import SamplePreview
-    from lwd.train import run
+    from lwd.stages.train import run
 
     return f"trained {run(experiment, SamplePreview(experiment))}"
 
@@ -169,8 +169,8 @@ def export(
     push_to: Annotated[str | None, typer.Option(help="Also upload it to this Hub repository, e.g. me/my-model")] = None,
 ) -> None:
     """What sampling needs of a checkpoint: the averaged weights, the schedule, and a model card."""
-    from lwd.train.export import export as write
-    from lwd.train.export import push
+    from lwd.stages.train.export import export as write
+    from lwd.stages.train.export import push
 
     with one_line_errors():
         show(write(checkpoint, target))
@@ -188,7 +188,7 @@ def ema(
     ] = None,
 ) -> None:
     """An average of the weights of any width, after training: a checkpoint for `lwd sample` and `lwd export`."""
-    from lwd.train.posthoc import reconstruct
+    from lwd.stages.train.power_ema import reconstruct
 
     with one_line_errors():
         show(reconstruct(folder, sigma_rel, step, out))

@@ -12,7 +12,7 @@ from lwd.sample import SampleConfig
 from lwd.stages.encode.run import EncodeConfig
 from lwd.stages.evaluate import EvaluateConfig
 from lwd.stages.semvae import SemVAEConfig
-from lwd.train import TrainConfig, TrainSettings
+from lwd.stages.train import TrainConfig, TrainSettings
 
 
 class CompareSettings(Config):

@@ -1,4 +1,4 @@
-"""Pictures of samples while a denoiser trains: what the caller hands to `lwd.train.run`."""
+"""Pictures of samples while a denoiser trains: what the caller hands to `lwd.stages.train.run`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lwd.images.sheets import save_grid
 from lwd.models import LightningDiT
 from lwd.sample import generate
 from lwd.schedules import Schedule
-from lwd.train import TrainConfig
+from lwd.stages.train import TrainConfig
 
 SOLVER_STEPS = 20
 _FIT_ON = 512

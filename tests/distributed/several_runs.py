@@ -21,7 +21,7 @@ from lwd.runtime import engine
 from lwd.runtime.guard import Guard
 from lwd.runtime.sharding import local
 from lwd.stages import probe, train
-from lwd.train.loop import DenoiserObjective
+from lwd.stages.train.run import DenoiserObjective
 
 STAGES = {"train": train.run, "probe": probe.run}
 FORWARD, INSPECT, SHARD = DenoiserObjective.forward, Guard.inspect, engine.shard

@@ -23,7 +23,7 @@ from lwd.probe.table import Outcome
 from lwd.runtime.checkpoint import find_checkpoints
 from lwd.schedules import PolynomialCurve, Schedule
 from lwd.schedules.collapse import Criterion
-from lwd.train import main_flops
+from lwd.stages.train import main_flops
 
 COLLAPSED, STABLE = [-9.0, -9, -9, -9, 3], [0.0, -3, -3, -3, 1]
 MODULE = sys.modules["lwd.probe.sweep"]

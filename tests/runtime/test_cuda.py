@@ -12,7 +12,7 @@ from lwd.runtime.ema import EMA
 from lwd.runtime.guard import Guard
 from lwd.runtime.optim import adamw
 from lwd.schedules import Schedule
-from lwd.train.loop import DenoiserObjective, TrainSettings
+from lwd.stages.train.run import DenoiserObjective, TrainSettings
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 LAYOUT = Layout([Group("tex", 4), Group("sem", 2)])

@@ -23,7 +23,7 @@ from lwd.runtime.seeding import Stream, seeded
 from lwd.runtime.task import Task
 from lwd.runtime.watch import Watch, Work, by_local_time, memory_bytes, summary
 from lwd.stages import train
-from lwd.train.loop import DenoiserObjective, choose_schedule
+from lwd.stages.train.run import DenoiserObjective, choose_schedule
 
 CPU = torch.device("cpu")
 

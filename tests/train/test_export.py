@@ -67,7 +67,9 @@ def test_a_damaged_checkpoint_is_not_exported(checkpoint, tmp_path):
 
 def test_a_push_that_fails_leaves_the_folder(checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("lwd.train.export.HfApi.create_repo", lambda *a, **k: (_ for _ in ()).throw(OSError("offline")))
+    monkeypatch.setattr(
+        "lwd.stages.train.export.HfApi.create_repo", lambda *a, **k: (_ for _ in ()).throw(OSError("offline"))
+    )
     arguments = ["export", str(checkpoint), str(tmp_path / "export"), "--push-to", "me/model"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2 and "me/model: not pushed (offline)" in result.stderr

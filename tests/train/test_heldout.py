@@ -11,7 +11,7 @@ from lwd.runtime.logging import read_log
 from lwd.runtime.seeding import Stream, normal, uniform
 from lwd.schedules import Schedule
 from lwd.stages import train
-from lwd.train.heldout import HeldOut
+from lwd.stages.train.heldout import HeldOut
 
 KEYS = ("heldout_corrected", "heldout_unweighted")
 

@@ -13,7 +13,7 @@ from lwd.models import load_model
 from lwd.runtime.checkpoint import find_checkpoints
 from lwd.runtime.posthoc import coefficients, gamma_of
 from lwd.stages import sample, train
-from lwd.train.posthoc import mixture
+from lwd.stages.train.power_ema import mixture
 
 WIDTHS = (0.05, 0.1)
 FILES = {"sigma-0.05.safetensors", "sigma-0.1.safetensors", "config.json", "schedule.json", "state.json"}
@@ -90,7 +90,7 @@ def test_an_untracked_width_against_the_recorded_weights(run, tmp_path, monkeypa
         refused = lwd("ema", end.parent, "--sigma-rel", width, "--step", step, "--out", tmp_path / "out")
         assert refused.exit_code == 2 and not (tmp_path / "out").exists()
         assert "only allow a profile" in refused.output and "or step" in refused.output
-    monkeypatch.setattr("lwd.train.posthoc.FARTHEST", 1.0)
+    monkeypatch.setattr("lwd.stages.train.power_ema.FARTHEST", 1.0)
     done = lwd("ema", end.parent, "--sigma-rel", width, "--step", step, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     ours = moving(tmp_path / "out" / f"step-{step:08d}" / "ema")

@@ -36,8 +36,8 @@ from lwd.runtime.seeding import Stream, seeded
 from lwd.runtime.task import AveragedTask
 from lwd.runtime.watch import Work, by_local_time
 from lwd.schedules import Schedule
-from lwd.train.heldout import HeldOut
-from lwd.train.preview import Drawing, Preview
+from lwd.stages.train.heldout import HeldOut
+from lwd.stages.train.preview import Drawing, Preview
 
 
 class ScheduleChoice(Config):
@@ -252,3 +252,12 @@ def choose_schedule(config: TrainConfig) -> Schedule:
     schedule = Schedule.load(path)
     schedule.check(layout, str(path))
     return schedule
+
+
+def main_flops(config: TrainConfig) -> int:
+    """Operations of ``train.steps`` steps, forward and backward, of the network that the shards call for."""
+    settings = config.train
+    shards = config.shards("train", features=settings.repa_weight > 0)
+    with torch.device("meta"):
+        model = config.model.build(config.layout, shards.input_size, shards.feature_dim)
+    return settings.steps * settings.batch * training_flops(model, project=shards.feature_dim is not None)

@@ -1,6 +1,5 @@
 """Stage II: training a denoiser under a frozen schedule."""
 
-from lwd.train.cost import main_flops
-from lwd.train.loop import ScheduleChoice, TrainConfig, TrainSettings, choose_schedule, run
+from lwd.stages.train.run import ScheduleChoice, TrainConfig, TrainSettings, choose_schedule, main_flops, run
 
 __all__ = ["ScheduleChoice", "TrainConfig", "TrainSettings", "choose_schedule", "main_flops", "run"]

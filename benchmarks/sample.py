@@ -22,8 +22,9 @@ from torch import nn
 
 from lwd.encoders.vae import SDVAE
 from lwd.models import create
+from lwd.ode import Integration
 from lwd.runtime.memory import keep_freed_memory
-from lwd.sample import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, Integration, make_flow, run_flow
+from lwd.sample import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, make_flow, run_flow
 from lwd.schedules import Schedule
 
 

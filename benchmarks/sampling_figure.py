@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gaussian import GaussianData
 from lwd.groups import Group, Layout
-from lwd.sample import integrate
+from lwd.ode import integrate
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
 
 LAYOUT = Layout([Group("texture", 4), Group("semantic", 2)])

@@ -22,10 +22,10 @@ from lwd.files import read_json, write_json
 from lwd.runtime.checkpoint import read_state
 from lwd.runtime.jobs import run_jobs
 from lwd.runtime.progress import say
-from lwd.sample.run import RECIPE
 from lwd.schedules import Schedule
 from lwd.stages import sample, semvae, train
 from lwd.stages.encode.run import run as encode
+from lwd.stages.sample.run import RECIPE
 from measure import measure
 from probes import check_probed
 from semantics import explained

@@ -109,7 +109,7 @@ def _train(experiment: Experiment) -> str:
 
 
 def _sample(experiment: Experiment) -> str:
-    from lwd.sample import run
+    from lwd.stages.sample import run
 
     return f"wrote {run(experiment)}"
 

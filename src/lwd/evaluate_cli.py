@@ -71,9 +71,9 @@ def evaluate(
 def _evaluate(arguments: list[str], config: Path | None, options: dict[str, Path | None], dry_run: bool) -> str:
     from lwd.config import dump, load
     from lwd.experiment import Experiment
-    from lwd.sample.stream import is_checkpoint
     from lwd.stages.evaluate import EvaluateOnly, run, save_only
     from lwd.stages.evaluate.table import report
+    from lwd.stages.sample.stream import is_checkpoint
 
     names = [argument for argument in arguments if "=" not in argument or Path(argument).exists()]
     if len(names) > 1:
@@ -105,7 +105,7 @@ def _evaluate(arguments: list[str], config: Path | None, options: dict[str, Path
 
 def _sampled(experiment: Experiment, checkpoint: Path) -> tuple[Experiment, Images]:
     """A checkpoint's samples as they are made; the record goes where `lwd sample` would put them."""
-    from lwd.sample.stream import SampleStream
+    from lwd.stages.sample.stream import SampleStream
 
     sampling = experiment.sample.model_copy(update={"checkpoint": checkpoint})
     name = sampling.name or f"{checkpoint.parent.name}-{checkpoint.name}"

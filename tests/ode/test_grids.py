@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from lwd.errors import UserError
+from lwd.ode import ArcLength, Shift
 from lwd.ode.grids import fixed_grid, uniform
 from lwd.ode.integrate import integrate
 from lwd.ode.plan import Integration
-from lwd.sample import ArcLength, Shift
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
 
 NAMES = ("tex", "sem")

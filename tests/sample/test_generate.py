@@ -10,8 +10,9 @@ from gaussian import GaussianData
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
 from lwd.models import create
-from lwd.sample import AutoGuidance, ClassifierFreeGuidance, Integration, Ramp, generate, make_flow, run_flow
-from lwd.sample.trace import trace
+from lwd.ode import Integration
+from lwd.sample import AutoGuidance, ClassifierFreeGuidance, Ramp, generate, make_flow, run_flow
+from lwd.sample.path import trace
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
 
 LAYOUT = Layout([Group("tex", 4), Group("sem", 2)])

@@ -226,7 +226,7 @@ def test_other_files_are_neither_removed_nor_mixed_with_samples(config, tmp_path
 
 def test_a_damaged_part_is_made_again(config, tmp_path, monkeypatch):
     whole = contents(sample.run(config(name="whole")))
-    monkeypatch.setattr(sys.modules["lwd.sample.run"], "_finish", lambda *_: pytest.fail("stopped here"))
+    monkeypatch.setattr(sys.modules["lwd.stages.sample.run"], "_finish", lambda *_: pytest.fail("stopped here"))
     with pytest.raises(pytest.fail.Exception):
         sample.run(config())
     part = tmp_path / "samples" / "a" / "parts" / "000001.safetensors"
@@ -249,7 +249,7 @@ def test_a_full_disk_is_told_with_the_folder(config, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("lwd.sample.blocks.save_tensors", full)
+    monkeypatch.setattr("lwd.stages.sample.blocks.save_tensors", full)
     with pytest.raises(UserError, match=r"samples/a: block 0 could not be written \(No space left on device\)"):
         sample.run(config())
 

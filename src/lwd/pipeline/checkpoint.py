@@ -17,7 +17,7 @@ from lwd.groups import Layout
 from lwd.pipeline.scheduler import LwdScheduler
 from lwd.pipeline.transformer import LwdTransformer
 from lwd.runtime.checkpoint import STATE, read_state
-from lwd.sample.checkpoints import load_checkpoint_model
+from lwd.stages.sample.fit import load_checkpoint_model
 
 
 def read_components(checkpoint: Path, data: Path, vae: str | Path | SDVAE | None, weak: Path | None) -> dict[str, Any]:

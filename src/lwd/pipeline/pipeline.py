@@ -21,7 +21,7 @@ from lwd.pipeline.inputs import Integers, read_labels, read_seeds
 from lwd.pipeline.scheduler import LwdScheduler
 from lwd.pipeline.steps import Callback, sample_stepwise
 from lwd.pipeline.transformer import LwdTransformer
-from lwd.sample.flow import make_flow
+from lwd.sample.field import make_flow
 from lwd.sample.generate import generate
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance
 

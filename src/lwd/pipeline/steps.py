@@ -13,7 +13,7 @@ from lwd.errors import UserError
 from lwd.ode.grids import fixed_grid, uniform
 from lwd.ode.integrate import integrate
 from lwd.ode.methods import Solver
-from lwd.sample.flow import Flow
+from lwd.sample.field import Flow
 
 Callback = Callable[[Any, int, float, dict[str, Tensor]], dict[str, Tensor] | None]
 """diffusers' ``callback_on_step_end``: pipeline, step, global time reached, {"latents"} -> what to go on with."""

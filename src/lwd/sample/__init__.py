@@ -3,13 +3,12 @@
 from lwd.ode.grids import ArcLength, Shift
 from lwd.ode.integrate import Solution, integrate
 from lwd.ode.plan import Integration
-from lwd.sample.flow import Flow, make_flow
+from lwd.sample.field import Flow, make_flow
 from lwd.sample.generate import Ended, Samples, generate, run_flow
-from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance
-from lwd.sample.run import run
-from lwd.sample.scales import Interval, Ramp
-from lwd.sample.settings import SampleConfig, SampleSettings
-from lwd.sample.trace import Trajectory, trace
+from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, Interval, Ramp
+from lwd.sample.path import Trajectory, trace
+from lwd.stages.sample.run import run
+from lwd.stages.sample.settings import SampleConfig, SampleSettings
 
 __all__ = [
     "ArcLength",

@@ -16,7 +16,7 @@ from lwd.ode.methods import Solver
 from lwd.ode.plan import Integration, make_plan
 from lwd.ode.pool import SampleError, flow_through
 from lwd.ode.slots import Observer
-from lwd.sample.flow import Flow, make_flow
+from lwd.sample.field import Flow, make_flow
 from lwd.sample.guidance import Guidance
 from lwd.schedules import Schedule
 

@@ -8,8 +8,8 @@ from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.models import WEIGHTS, LightningDiT, load_model
 from lwd.runtime.checkpoint import STATE, find_checkpoints, read_state
-from lwd.sample.settings import SampleConfig
 from lwd.schedules import Schedule
+from lwd.stages.sample.settings import SampleConfig
 
 
 def newest_checkpoint(folder: Path) -> Path:

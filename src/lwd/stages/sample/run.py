@@ -26,12 +26,12 @@ from lwd.runtime.engine import Engine
 from lwd.runtime.lock import LOCK, alone_in
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.run import write_run_files
-from lwd.sample.blocks import PARTS, BlockWriter, is_whole, part_path, read_part
-from lwd.sample.checkpoints import fingerprint, newest_checkpoint
-from lwd.sample.sampler import Sampler, open_sampler
-from lwd.sample.settings import SampleConfig, SampleSettings
-from lwd.sample.trajectory import PICTURE, TRAJECTORY, write_trajectory
 from lwd.schedules import Schedule
+from lwd.stages.sample.blocks import PARTS, BlockWriter, is_whole, part_path, read_part
+from lwd.stages.sample.fit import fingerprint, newest_checkpoint
+from lwd.stages.sample.pictures import PICTURE, TRAJECTORY, write_trajectory
+from lwd.stages.sample.sampler import Sampler, open_sampler
+from lwd.stages.sample.settings import SampleConfig, SampleSettings
 
 RECIPE = "sampling.json"
 """What the folder's samples are made by; a folder without it is not ours."""

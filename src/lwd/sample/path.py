@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lwd.ode.plan import Integration
 from lwd.ode.slots import Slots
-from lwd.sample.flow import Flow
+from lwd.sample.field import Flow
 from lwd.sample.generate import run_flow
 
 

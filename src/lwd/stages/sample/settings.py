@@ -12,8 +12,8 @@ from lwd.ode.grids import Shift
 from lwd.ode.methods import Solver
 from lwd.ode.plan import Integration
 from lwd.runtime.run import RunConfig
-from lwd.sample.blocks import Format
-from lwd.sample.scales import Interval, OneScale, Ramp, Scale
+from lwd.sample.guidance import Interval, OneScale, Ramp, Scale
+from lwd.stages.sample.blocks import Format
 
 ClassLabel = Annotated[int, Field(ge=0, lt=2**31)]
 

@@ -13,16 +13,16 @@ from torch import Tensor
 
 from lwd.errors import UserError
 from lwd.runtime.engine import Engine
-from lwd.sample.blocks import decode_rgb
-from lwd.sample.run import class_labels, decoder_of, recipe_of
-from lwd.sample.sampler import open_sampler
-from lwd.sample.settings import SampleConfig
+from lwd.stages.sample.blocks import decode_rgb
+from lwd.stages.sample.run import class_labels, decoder_of, recipe_of
+from lwd.stages.sample.sampler import open_sampler
+from lwd.stages.sample.settings import SampleConfig
 
 
 class SampleStream:
     """The images that `lwd sample` would write under this config, any of them by number, on this process.
 
-    ``sample.checkpoint`` must be set. Raises UserError for input that does not fit, as `lwd.sample.run` does.
+    ``sample.checkpoint`` must be set. Raises UserError for input that does not fit, as `lwd.stages.sample.run` does.
     """
 
     def __init__(self, config: SampleConfig) -> None:

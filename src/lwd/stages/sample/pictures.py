@@ -15,7 +15,7 @@ from lwd.encoders.store import Decoder
 from lwd.files import atomic_path
 from lwd.images.colours import LatentColours
 from lwd.images.sheets import to_uint8
-from lwd.sample.trace import Trajectory
+from lwd.sample.path import Trajectory
 
 TRAJECTORY, PICTURE = "trajectory.safetensors", "trajectory.png"
 SHOWN = 4

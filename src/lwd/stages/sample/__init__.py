@@ -1,0 +1,1 @@
+"""`lwd sample`: images by the thousand."""

@@ -31,8 +31,8 @@ from common import (
 
 from lwd.models import create, training_flops
 from lwd.probe.loop import ProbeSettings
-from lwd.probe.sweep import SweepSettings
 from lwd.runtime.memory import keep_freed_memory
+from lwd.stages.probe.sweep import SweepSettings
 from lwd.stages.train.run import TrainSettings
 
 BUDGETS = (400_000, 1_000_000, 3_000_000)

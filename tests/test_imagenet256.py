@@ -20,8 +20,8 @@ from lwd.experiment import Experiment
 from lwd.groups import Layout
 from lwd.models import LightningDiT, forward_flops, training_flops
 from lwd.models.sizes import parse_name
-from lwd.probe import SweepSettings
 from lwd.runtime.optim import adamw
+from lwd.stages.probe import SweepSettings
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments" / "imagenet256"))

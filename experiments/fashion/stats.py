@@ -13,7 +13,7 @@ import torch
 from scipy.stats import permutation_test, rankdata, ttest_rel
 
 from design import StudyConfig
-from lwd.probe.early import curve_distance
+from lwd.probe.stopping import curve_distance
 from lwd.schedules import PolynomialCurve
 
 Row = Mapping[str, Any]

@@ -82,7 +82,7 @@ def _semvae(experiment: Experiment) -> str:
 
 
 def _probe(experiment: Experiment) -> str:
-    from lwd.probe import run
+    from lwd.stages.probe import run
     from lwd.stages.report import save_probe_curves
 
     return f"learned {run(experiment, preview=save_probe_curves).to_dict()['groups']}, in {experiment.output / 'probe'}"
@@ -90,7 +90,7 @@ def _probe(experiment: Experiment) -> str:
 
 def _sweep(experiment: Experiment) -> str:
     from lwd.files import read_json
-    from lwd.probe import on_screen, sweep
+    from lwd.stages.probe import on_screen, sweep
     from lwd.stages.report import save_probe_curves, save_sweep_curves
     from lwd.stages.train import main_flops
 

@@ -7,9 +7,9 @@ from typing import Any
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from lwd.config import Config, merge, parse
-from lwd.probe import SweepConfig
 from lwd.stages.encode.run import EncodeConfig
 from lwd.stages.evaluate import EvaluateConfig
+from lwd.stages.probe import SweepConfig
 from lwd.stages.sample import SampleConfig
 from lwd.stages.semvae import SemVAEConfig
 from lwd.stages.train import TrainConfig, TrainSettings

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lwd.probe import distance_from_collapse
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
-from lwd.schedules.collapse import Collapse, Criterion, assess, distance, mass
+from lwd.schedules.collapse import Collapse, Criterion, assess, distance, distance_from_collapse, mass
 
 
 def schedule(rho: list[float]) -> Schedule:

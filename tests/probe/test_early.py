@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.probe.early import EarlyStop, curve_distance, fit_until_stopped
+from lwd.probe.stopping import EarlyStop, curve_distance, fit_until_stopped
 from lwd.runtime.compute import ComputeConfig
 from lwd.runtime.progress import forwarding
 from lwd.schedules import PolynomialCurve

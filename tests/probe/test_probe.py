@@ -14,9 +14,9 @@ from lwd.data.shards import shard_key
 from lwd.data.stats import save_stats, stats_path
 from lwd.flow import group_factors
 from lwd.groups import Group, Layout
-from lwd.probe.early import EarlyStop, curve_distance, fit_until_stopped
 from lwd.probe.loop import ProbeObjective, ProbeSettings, ProbeTask
 from lwd.probe.search import Bisection, weakest_stable
+from lwd.probe.stopping import EarlyStop, curve_distance, fit_until_stopped
 from lwd.runtime.compute import ComputeConfig
 from lwd.runtime.engine import Engine
 from lwd.schedules import PolynomialCurve, Schedule

@@ -16,17 +16,17 @@ from lwd.config import parse
 from lwd.errors import Preempted, UserError
 from lwd.experiment import Experiment
 from lwd.models import training_flops
-from lwd.probe import SweepSettings, on_screen, sweep
-from lwd.probe.early import EarlyStop
 from lwd.probe.loop import run as real_run
-from lwd.probe.table import Outcome
+from lwd.probe.stopping import EarlyStop
 from lwd.runtime.checkpoint import find_checkpoints
 from lwd.schedules import PolynomialCurve, Schedule
 from lwd.schedules.collapse import Criterion
+from lwd.stages.probe import SweepSettings, on_screen, sweep
+from lwd.stages.probe.table import Outcome
 from lwd.stages.train import main_flops
 
 COLLAPSED, STABLE = [-9.0, -9, -9, -9, 3], [0.0, -3, -3, -3, 1]
-MODULE = sys.modules["lwd.probe.sweep"]
+MODULE = sys.modules["lwd.stages.probe.sweep"]
 
 
 class Stub:

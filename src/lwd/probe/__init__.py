@@ -1,9 +1,9 @@
 """Stage I: learning the schedule."""
 
 from lwd.probe.loop import ProbeConfig, ProbeSettings, run
-from lwd.probe.sweep import SweepConfig, SweepSettings, sweep
-from lwd.probe.table import Cost, SweepRow, on_screen
 from lwd.schedules.collapse import distance_from_collapse
+from lwd.stages.probe.sweep import SweepConfig, SweepSettings, sweep
+from lwd.stages.probe.table import Cost, SweepRow, on_screen
 
 __all__ = [
     "Cost",

@@ -16,7 +16,7 @@ from lwd.data.batches import StepBatch, StepBatches, draw
 from lwd.errors import UserError
 from lwd.flow import Jacobian, Reduction, interpolate, schedule_objective
 from lwd.models import LightningDiT, training_flops
-from lwd.probe.early import EarlyStop, fit_until_stopped
+from lwd.probe.stopping import EarlyStop, fit_until_stopped
 from lwd.runtime.checkpoint import Content, load_module, load_optimizer, load_tensors, optimizer_tensors
 from lwd.runtime.engine import Engine
 from lwd.runtime.logging import Metric

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from lwd.probe.early import curve_distance
 from lwd.probe.loop import CURVE_POINTS
+from lwd.probe.stopping import curve_distance
 from lwd.schedules import PolynomialCurve, Schedule
 from lwd.schedules.collapse import Collapse, Criterion, assess
 

@@ -1,0 +1,1 @@
+"""`lwd probe` and `lwd sweep`: stage I on a data set."""

@@ -28,7 +28,7 @@ from lwd.config import load
 from lwd.encoders.composite import CompositeEncoder, Encoded
 from lwd.encoders.vae import SDVAE
 from lwd.encoders.vision import random_patch_encoder
-from lwd.experiment import Experiment
+from lwd.stages.experiment import Experiment
 
 CONFIG = """
 groups: [{{name: tex, channels: 32}}, {{name: sem, channels: 16}}]

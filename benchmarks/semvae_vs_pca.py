@@ -25,8 +25,8 @@ from lwd.config import load
 from lwd.data.features import FeatureShards
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.semvae import load_semvae
-from lwd.experiment import Experiment
 from lwd.stages.encode.run import run as encode
+from lwd.stages.experiment import Experiment
 from lwd.stages.semvae import run
 
 CONFIG = Path(__file__).parents[1] / "configs" / "digits.yaml"

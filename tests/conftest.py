@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lwd.config import load
-from lwd.experiment import Experiment
 from lwd.stages.encode.run import run as encode
+from lwd.stages.experiment import Experiment
 
 sys.path.insert(0, str(Path(__file__).parent))
 torch.set_num_threads(1)  # two threads gain nothing at these sizes and lose much on a busy machine

@@ -16,11 +16,11 @@ from lwd.cli import app
 from lwd.config import load
 from lwd.data import write_shard
 from lwd.errors import UserError
-from lwd.experiment import Experiment
 from lwd.groups import Layout
 from lwd.models import LightningDiT, forward_flops, training_flops
 from lwd.models.sizes import parse_name
 from lwd.runtime.optim import adamw
+from lwd.stages.experiment import Experiment
 from lwd.stages.probe import SweepSettings
 
 ROOT = Path(__file__).parents[1]

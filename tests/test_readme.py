@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from lwd.config import load
-from lwd.experiment import Experiment
 from lwd.schedules import Schedule
+from lwd.stages.experiment import Experiment
 
 ROOT = Path(__file__).parents[1]
 

@@ -17,8 +17,8 @@ from sklearn.linear_model import LinearRegression
 
 from lwd.config import load
 from lwd.errors import UserError
-from lwd.experiment import Experiment
 from lwd.schedules import Schedule
+from lwd.stages.experiment import Experiment
 
 FOLDER = Path(__file__).parents[1] / "experiments" / "fashion"
 sys.path.insert(0, str(FOLDER))

@@ -12,8 +12,8 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from lwd.config import Config, merge, parse
 from lwd.errors import UserError
-from lwd.experiment import CompareSettings, Experiment
 from lwd.runtime.checkpoint import checkpoint_path
+from lwd.stages.experiment import CompareSettings, Experiment
 
 Jacobian = Literal["stop", "exact"]
 STOP, EXACT, COLLAPSED = "stop", "exact", "collapsed"

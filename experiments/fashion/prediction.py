@@ -27,13 +27,13 @@ from torch import Tensor
 
 from design import STOP, StudyConfig, cell_config
 from lwd.data import LatentShards
-from lwd.experiment import Experiment
 from lwd.files import read_json, write_json
 from lwd.flow import group_factors
 from lwd.probe.search import Bisection, weakest_stable
 from lwd.runtime.jobs import run_jobs
 from lwd.schedules import PolynomialCurve
 from lwd.schedules.collapse import distance
+from lwd.stages.experiment import Experiment
 from probes import probe_rows
 from semantics import evenly
 

@@ -11,13 +11,13 @@ import torch
 
 from design import COLLAPSED, EXACT, STOP, StudyConfig, cell_config, schedule_file
 from lwd.errors import UserError
-from lwd.experiment import Experiment
 from lwd.files import read_json
 from lwd.runtime.jobs import run_jobs
 from lwd.runtime.progress import say
 from lwd.schedules import PolynomialCurve, Schedule
 from lwd.schedules.collapse import assess
 from lwd.stages import probe, train
+from lwd.stages.experiment import Experiment
 
 NOWHERE, ALL = -40.0, 1.0
 """rho of a coefficient that is nothing (softplus(-40) = 4e-18) and of one that is all."""

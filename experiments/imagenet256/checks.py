@@ -12,13 +12,13 @@ import yaml
 from lwd.config import dump
 from lwd.data.samples import INFO, NPZ, SHEET, SampleSet
 from lwd.encoders.semvae import load_semvae
-from lwd.experiment import Experiment
 from lwd.files import read_json
 from lwd.images.npz import read_npz
 from lwd.models import LightningDiT
 from lwd.models.pretrained import WEIGHTS
 from lwd.schedules import Schedule
 from lwd.stages.evaluate.settings import PAPER
+from lwd.stages.experiment import Experiment
 from lwd.stages.train.run import choose_schedule
 
 GRID, PIXELS = 16, 256

@@ -32,7 +32,7 @@ from lwd import cli
 from lwd.config import load
 from lwd.encoders.vae import RELEASED
 from lwd.errors import UserError
-from lwd.experiment import Experiment
+from lwd.stages.experiment import Experiment
 from narrow import narrow
 
 BUDGETS = (70_000, 400_000, 1_000_000, 3_000_000)

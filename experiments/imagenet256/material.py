@@ -12,10 +12,10 @@ from PIL import Image
 from lwd.encoders.semvae import SemVAE
 from lwd.encoders.vae import SDVAE
 from lwd.encoders.vision import random_patch_encoder, vision_model
-from lwd.experiment import Experiment
 from lwd.images.npz import write_npz
 from lwd.metrics import FidInception
 from lwd.runtime.seeding import Stream, seeded
+from lwd.stages.experiment import Experiment
 
 WEIGHTS = Path("weights")
 VAE, SEMVAE, INCEPTION = (WEIGHTS / name for name in ("sd-vae.ckpt", "semvae.pt", "inception.pth"))

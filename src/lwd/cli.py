@@ -16,7 +16,7 @@ from lwd.errors import UserError
 from lwd.evaluate_cli import app as evaluate_app
 
 if TYPE_CHECKING:
-    from lwd.experiment import Experiment
+    from lwd.stages.experiment import Experiment
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,7 +53,7 @@ def _one_process_only(name: str) -> None:
 def _perform(action: Callable[[Experiment], str], config: Path, overrides: Sequence[str], dry_run: bool) -> None:
     """Load the config, then print it or run ``action`` and print what that returns."""
     from lwd.config import dump, load
-    from lwd.experiment import Experiment
+    from lwd.stages.experiment import Experiment
 
     with one_line_errors():
         experiment = load(Experiment, config, overrides)
@@ -231,7 +231,7 @@ def demo(
     overrides: Overrides = None,
 ) -> None:
     """The whole method on 1 797 real digits, in minutes on a laptop: ends with OUTPUT/report.html."""
-    from lwd.demo import run
+    from lwd.stages.demo import run
 
     with one_line_errors():
         _one_process_only("demo")

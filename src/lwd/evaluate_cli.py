@@ -12,8 +12,8 @@ from lwd.console import one_line_errors, show
 from lwd.errors import UserError
 
 if TYPE_CHECKING:
-    from lwd.experiment import Experiment
     from lwd.stages.evaluate import Images
+    from lwd.stages.experiment import Experiment
 
 
 class _RunIsDefault(TyperGroup):
@@ -70,9 +70,9 @@ def evaluate(
 
 def _evaluate(arguments: list[str], config: Path | None, options: dict[str, Path | None], dry_run: bool) -> str:
     from lwd.config import dump, load
-    from lwd.experiment import Experiment
     from lwd.stages.evaluate import EvaluateOnly, run, save_only
     from lwd.stages.evaluate.table import report
+    from lwd.stages.experiment import Experiment
     from lwd.stages.sample.stream import is_checkpoint
 
     names = [argument for argument in arguments if "=" not in argument or Path(argument).exists()]

@@ -38,8 +38,8 @@ from lwd.datasets.builtin import load
 from lwd.datasets.copies import copy_path, every_nth, write_copy
 from lwd.encoders.store import load_decoder, load_judge
 from lwd.errors import UserError
-from lwd.experiment import Experiment
 from lwd.stages.encode.run import run as encode
+from lwd.stages.experiment import Experiment
 
 VENDORS = ("google", "twitter")
 Files = dict[str, bytes]

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from lwd.cli import main
 from lwd.config import load
-from lwd.experiment import Experiment
 from lwd.schedules import Schedule
+from lwd.stages.experiment import Experiment
 
 CONFIG = str(Path(__file__).parents[2] / "configs" / "digits.yaml")
 

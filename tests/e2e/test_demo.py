@@ -19,9 +19,9 @@ from lwd.data import LatentShards
 from lwd.data.samples import SampleSet
 from lwd.datasets.builtin import digits
 from lwd.encoders.store import load_decoder, read_manifest
-from lwd.experiment import Experiment
 from lwd.schedules import Schedule
 from lwd.stages import demo, train
+from lwd.stages.experiment import Experiment
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 

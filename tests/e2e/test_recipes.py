@@ -9,9 +9,9 @@ import torch
 
 from lwd.config import load
 from lwd.data import write_shard, write_stats
-from lwd.experiment import Experiment
 from lwd.schedules import Schedule
 from lwd.stages import probe, train
+from lwd.stages.experiment import Experiment
 
 FOLDER = Path(__file__).parents[2] / "configs" / "imagenet256"
 STOPS = "train.checkpoint_steps=[2,3,4]"

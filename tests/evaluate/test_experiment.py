@@ -12,11 +12,11 @@ from PIL import Image
 
 from lwd.datasets.builtin import digits
 from lwd.encoders.store import load_judge
-from lwd.experiment import Experiment
 from lwd.metrics import frechet_distance, gaussian_stats
 from lwd.stages import sample, train
 from lwd.stages.evaluate import EvaluateSettings, run
 from lwd.stages.evaluate.extractors import DinoExtractor
+from lwd.stages.experiment import Experiment
 
 CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 

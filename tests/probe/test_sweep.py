@@ -14,13 +14,13 @@ import torch
 
 from lwd.config import parse
 from lwd.errors import Preempted, UserError
-from lwd.experiment import Experiment
 from lwd.models import training_flops
 from lwd.probe.loop import run as real_run
 from lwd.probe.stopping import EarlyStop
 from lwd.runtime.checkpoint import find_checkpoints
 from lwd.schedules import PolynomialCurve, Schedule
 from lwd.schedules.collapse import Criterion
+from lwd.stages.experiment import Experiment
 from lwd.stages.probe import SweepSettings, on_screen, sweep
 from lwd.stages.probe.table import Outcome
 from lwd.stages.train import main_flops

@@ -13,10 +13,10 @@ from safetensors.torch import save_file
 from lwd.config import parse
 from lwd.data import write_shard
 from lwd.data.stats import save_stats
-from lwd.experiment import Experiment
 from lwd.files import write_json
 from lwd.groups import Layout
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
+from lwd.stages.experiment import Experiment
 
 LAYOUT = Layout([{"name": "paint", "channels": 4, "weight": 1.0}, {"name": "idea", "channels": 2, "weight": 2.0}])
 WEIGHTS = (0.01, 0.04, 0.2)

@@ -20,10 +20,10 @@ from lwd.data import LatentShards
 from lwd.data.samples import SampleSet
 from lwd.encoders.store import load_decoder
 from lwd.errors import UserError
-from lwd.experiment import Experiment
 from lwd.models import load_model
 from lwd.schedules import Schedule
 from lwd.stages import sample, train
+from lwd.stages.experiment import Experiment
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
 NUM = 20

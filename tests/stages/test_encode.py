@@ -24,8 +24,8 @@ from lwd.encoders.semvae import load_semvae
 from lwd.encoders.store import load_decoder, load_judge
 from lwd.encoders.vision import load_patch_encoder, random_patch_encoder
 from lwd.errors import UserError
-from lwd.experiment import Experiment
 from lwd.stages.encode.run import run
+from lwd.stages.experiment import Experiment
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "configs" / "digits.yaml"

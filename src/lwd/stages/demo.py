@@ -8,7 +8,6 @@ from pathlib import Path
 
 from lwd.config import dump, load
 from lwd.errors import UserError
-from lwd.experiment import Experiment
 from lwd.files import write_json
 from lwd.previews import SamplePreview
 from lwd.runtime.checkpoint import checkpoint_path
@@ -16,6 +15,7 @@ from lwd.runtime.jobs import run_jobs
 from lwd.runtime.progress import say
 from lwd.stages import evaluate, probe, report, sample, train
 from lwd.stages.encode.run import run as encode
+from lwd.stages.experiment import Experiment
 from lwd.stages.report.comparison import RESULTS, Result
 
 

@@ -12,7 +12,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from lwd.cli import app
+from lwd.cli.main import app
 from lwd.config import load
 from lwd.data import write_shard
 from lwd.errors import UserError

@@ -91,5 +91,10 @@ def test_every_dotted_name_in_the_docs_exists(file):
 def test_what_exists():
     assert exists("lwd.sample", "generate") and exists("lwd.runtime", "team") and exists("lwd", "train")
     assert exists("lwd.runtime.team", "GRACE_S") and exists("lwd.runtime.team", "wait")
-    for module, name in [("lwd.sample", "stream"), ("lwd.sampel", "run"), ("lwd", "nothing"), ("lwd.cli", "nothing")]:
+    for module, name in [
+        ("lwd.sample", "stream"),
+        ("lwd.sampel", "run"),
+        ("lwd", "nothing"),
+        ("lwd.cli.main", "nothing"),
+    ]:
         assert not exists(module, name)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from lwd.cli import main
+from lwd.cli.main import main
 from lwd.encoders.vae_keys import CONFIG, MULTIPLIERS
 from lwd.encoders.vision import VISION_MODELS
 

@@ -1,5 +1,5 @@
 """``python -m lwd``, which is also how torchrun and accelerate start it."""
 
-from lwd.cli import main
+from lwd.cli.main import main
 
 main()

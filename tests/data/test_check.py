@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from lwd.cli import main
+from lwd.cli.main import main
 from lwd.data.check import BINS, check, infer_layout
 from lwd.data.check_picture import save_histograms, table
 from lwd.data.shards import write_shard, write_stats

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 import lwd.data.emoji as data_emoji
 import lwd.data.emoji_package as emoji_package
-from lwd.cli import app
+from lwd.cli.main import app
 from lwd.config import load as load_config
 from lwd.data.emoji import (
     CLASSES,

@@ -13,7 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 import lwd.datasets.fashion as fashion
-from lwd.cli import app
+from lwd.cli.main import app
 from lwd.datasets.builtin import load
 from lwd.datasets.copies import copy_path
 from lwd.datasets.fashion import NAME, IdxFile, fashion_mnist, import_files, read_idx

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from lwd.cli import main
+from lwd.cli.main import main
 from lwd.stages.evaluate import run
 from stub_extractor import StubExtractor
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lwd.cli import main
+from lwd.cli.main import main
 from lwd.config import load
 from lwd.schedules import Schedule
 from lwd.stages.experiment import Experiment

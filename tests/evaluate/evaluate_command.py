@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lwd.cli import main
+from lwd.cli.main import main
 from stub_extractor import StubExtractor
 
 random = np.random.default_rng(0)

@@ -22,7 +22,7 @@ CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 
 
 def lwd(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    from lwd.cli import main
+    from lwd.cli.main import main
 
     monkeypatch.setattr("sys.argv", ["lwd", *map(str, arguments)])
     with pytest.raises(SystemExit) as exit_:

@@ -143,7 +143,7 @@ def test_several_processes_save_before_any_ends(overrides, tmp_path):
         "save = w.save_checkpoint\n"
         "def slowly(*a):\n    time.sleep(4)\n    return save(*a)\n"
         "w.save_checkpoint = slowly\n"
-        "from lwd.cli import main\nmain()\n"
+        "from lwd.cli.main import main\nmain()\n"
     )
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(slow), "train"]
     config = ["-c", str(ROOT / "configs" / "digits.yaml"), *overrides]

@@ -18,7 +18,7 @@ import torch
 from torch.serialization import MAGIC_NUMBER, PROTOCOL_VERSION
 from typer.testing import CliRunner
 
-from lwd.cli import app
+from lwd.cli.main import app
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
 from lwd.models import LightningDiT, create, load_model, load_sfd_checkpoint, save_sfd_checkpoint

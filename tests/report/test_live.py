@@ -9,7 +9,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 import lwd.stages.watch as live
-from lwd.cli import app
+from lwd.cli.main import app
 from lwd.errors import UserError
 from lwd.stages.watch import Run, Tail, sparkline, watch
 

@@ -5,7 +5,7 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from lwd.cli import app
+from lwd.cli.main import app
 from lwd.models import LightningDiT, load_model
 from lwd.schedules import Schedule
 from lwd.stages import train

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from lwd.cli import app
+from lwd.cli.main import app
 from lwd.errors import UserError
 from lwd.files import read_json
 from lwd.models import load_model

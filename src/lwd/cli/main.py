@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lwd import __version__
+from lwd.cli.data import app as data_app
+from lwd.cli.evaluate import app as evaluate_app
 from lwd.console import one_line_errors, show
-from lwd.data_cli import app as data_app
 from lwd.errors import UserError
-from lwd.evaluate_cli import app as evaluate_app
 
 if TYPE_CHECKING:
     from lwd.stages.experiment import Experiment

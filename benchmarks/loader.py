@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lwd.data import LatentShards, StepBatches, write_shard
-from lwd.data.shardfile import open_shard
+from lwd.data.format import open_shard
 from lwd.data.stats import save_stats, stats_path
 from lwd.groups import Group, Layout
 from lwd.runtime.reading import read_ahead

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lwd.encoders.store import load_decoder
+from lwd.encoders.decoder import load_decoder
 from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.images.sheets import grid

@@ -28,7 +28,7 @@ import checks
 import lwd
 import material
 from doc_commands import PAGE, ROOT, Command, commands
-from lwd.cli import main
+from lwd.cli import main as cli
 from lwd.config import load
 from lwd.encoders.vae import RELEASED
 from lwd.errors import UserError

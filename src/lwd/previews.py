@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lwd.data.shards import LatentShards
-from lwd.encoders.store import MANIFEST, Decoder, load_decoder
+from lwd.encoders.decoder import MANIFEST, Decoder, load_decoder
 from lwd.images.colours import LatentColours
 from lwd.images.sheets import save_grid
 from lwd.models import LightningDiT

@@ -13,7 +13,7 @@ from lwd.cli.main import main
 from lwd.data.check import BINS, check, infer_layout
 from lwd.data.check_picture import save_histograms, table
 from lwd.data.shards import write_shard, write_stats
-from lwd.encoders.store import FORMAT
+from lwd.encoders.decoder import FORMAT
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
 

@@ -36,7 +36,7 @@ from lwd.data.emoji import (
 )
 from lwd.datasets.builtin import load
 from lwd.datasets.copies import copy_path, every_nth, write_copy
-from lwd.encoders.store import load_decoder, load_judge
+from lwd.encoders.decoder import load_decoder, load_judge
 from lwd.errors import UserError
 from lwd.stages.encode.run import run as encode
 from lwd.stages.experiment import Experiment

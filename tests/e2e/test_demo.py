@@ -18,7 +18,7 @@ from lwd.config import load
 from lwd.data import LatentShards
 from lwd.data.samples import SampleSet
 from lwd.datasets.builtin import digits
-from lwd.encoders.store import load_decoder, read_manifest
+from lwd.encoders.decoder import load_decoder, read_manifest
 from lwd.schedules import Schedule
 from lwd.stages import demo, train
 from lwd.stages.experiment import Experiment

@@ -3,7 +3,7 @@ import torch
 from torch.nn import functional as F
 
 from lwd.datasets.builtin import digits
-from lwd.encoders.features import SmallCNN, SmallViT, distort, train_classifier
+from lwd.encoders.small import SmallCNN, SmallViT, distort, train_classifier
 from lwd.runtime.checkpoint import load_module, save_tensors
 from lwd.runtime.seeding import Stream, seeded
 
@@ -139,7 +139,7 @@ def test_distortion_against_the_identity_and_a_whole_pixel_shift(monkeypatch):
     torch.testing.assert_close(distort(images, 0.0, seed=0, step=0), images, atol=1e-5, rtol=0)
     change = torch.full((8, 2, 3), 0.5)
     change[:, 0, 2] = 0.5 + 1 / 8  # x translation of a quarter of half an image: one pixel, at strength 1
-    monkeypatch.setattr("lwd.encoders.features.uniform", lambda *_: change)
+    monkeypatch.setattr("lwd.encoders.small.uniform", lambda *_: change)
     shifted = torch.full_like(images, -1)
     shifted[..., :-1] = images[..., 1:]
     torch.testing.assert_close(distort(images, 1.0, seed=0, step=0), shifted, atol=1e-5, rtol=0)

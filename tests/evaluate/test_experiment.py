@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from lwd.datasets.builtin import digits
-from lwd.encoders.store import load_judge
+from lwd.encoders.decoder import load_judge
 from lwd.metrics import frechet_distance, gaussian_stats
 from lwd.stages import sample, train
 from lwd.stages.evaluate import EvaluateSettings, run

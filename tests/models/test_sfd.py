@@ -22,7 +22,7 @@ from lwd.cli.main import app
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
 from lwd.models import LightningDiT, create, load_model, load_sfd_checkpoint, save_sfd_checkpoint
-from lwd.runtime.foreign import load_foreign
+from lwd.runtime.untrusted import load_foreign
 from lwd.schedules import Schedule
 from released_dit import our_name, reference, released_s1
 

@@ -18,7 +18,7 @@ from PIL import Image
 from lwd.config import load
 from lwd.data import LatentShards
 from lwd.data.samples import SampleSet
-from lwd.encoders.store import load_decoder
+from lwd.encoders.decoder import load_decoder
 from lwd.errors import UserError
 from lwd.models import load_model
 from lwd.schedules import Schedule

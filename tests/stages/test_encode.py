@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 from lwd.config import load
 from lwd.data import LatentShards
 from lwd.datasets.builtin import digits
-from lwd.encoders.features import SmallViT
+from lwd.encoders.decoder import load_decoder, load_judge
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.semvae import load_semvae
-from lwd.encoders.store import load_decoder, load_judge
+from lwd.encoders.small import SmallViT
 from lwd.encoders.vision import load_patch_encoder, random_patch_encoder
 from lwd.errors import UserError
 from lwd.stages.encode.run import run

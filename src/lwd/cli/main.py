@@ -219,7 +219,7 @@ def convert(
     `lwd convert sfd_xl.pt models/sfd-xl` writes config.json, model.safetensors and the schedule that SFD trains under;
     `lwd convert runs/x/train/learned/step-00400000/ema mine.pt` writes what SFD's own code loads.
     """
-    from lwd.models.convert import from_sfd, to_sfd
+    from lwd.models.sfd import from_sfd, to_sfd
 
     with one_line_errors():
         show(to_sfd(source, target) if source.is_dir() else from_sfd(source, target, which))

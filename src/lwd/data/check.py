@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lwd.data.shardfile import (
+from lwd.data.format import (
     FEATURES,
     FLIP,
     LABELS,
@@ -22,7 +22,7 @@ from lwd.data.shardfile import (
     shard_problems,
 )
 from lwd.data.stats import channel_stats, first_not_finite, load_stats, stats_path
-from lwd.encoders.store import MANIFEST, read_manifest
+from lwd.encoders.decoder import MANIFEST, read_manifest
 from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.groups import Group, Layout

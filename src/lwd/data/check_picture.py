@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lwd.data.check import BINS, REACH, Channels, FolderCheck
-from lwd.data.shardfile import FLIP
+from lwd.data.format import FLIP
 from lwd.files import atomic_path
 
 COLUMNS = 8

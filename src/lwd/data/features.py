@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from lwd.data.batches import StepOrder
+from lwd.data.format import FEATURES, FLIP, Shard, of_key, open_shard, shard_files
 from lwd.data.gather import Buffers, Index, MappedRows
-from lwd.data.shardfile import FEATURES, FLIP, Shard, of_key, open_shard, shard_files
 from lwd.data.stats import first_not_finite
 from lwd.errors import UserError
 

@@ -1,6 +1,6 @@
 """Latent shards in SFD's and LightningDiT's format: safetensors files of about 1000 images each, read and written.
 
-`lwd.data.shardfile` has the format; statistics lie beside the files (`lwd.data.stats`).
+`lwd.data.format` has the format; statistics lie beside the files (`lwd.data.stats`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torch.utils.data._utils.collate import default_collate_fn_map
 
-from lwd.data.gather import Buffers, Index, MappedRows
-from lwd.data.shardfile import (
+from lwd.data.format import (
     FEATURES,
     FLIP,
     LABELS,
@@ -27,6 +26,7 @@ from lwd.data.shardfile import (
     shard_key,
     shard_problems,
 )
+from lwd.data.gather import Buffers, Index, MappedRows
 from lwd.data.stats import channel_stats, first_not_finite, load_stats, save_stats, stats_path
 from lwd.errors import UserError
 from lwd.files import atomic_path

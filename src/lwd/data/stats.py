@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.runtime.foreign import save_foreign
+from lwd.runtime.untrusted import save_foreign
 
 
 def channel_stats(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:

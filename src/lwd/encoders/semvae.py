@@ -14,8 +14,8 @@ from lwd.errors import UserError
 from lwd.files import read_json
 from lwd.models.pretrained import CONFIG, WEIGHTS
 from lwd.runtime.checkpoint import fill_module, load_module
-from lwd.runtime.foreign import load_foreign
 from lwd.runtime.seeding import Stream, normal
+from lwd.runtime.untrusted import load_foreign
 
 LOGVAR_RANGE = (-30.0, 20.0)
 HEADS = 8

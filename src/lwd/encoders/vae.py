@@ -12,8 +12,8 @@ from lwd.encoders.pretrained import fetch, fingerprint, library
 from lwd.encoders.vae_keys import CONFIG, to_diffusers, to_released
 from lwd.errors import UserError
 from lwd.runtime.checkpoint import load_tensors
-from lwd.runtime.foreign import load_foreign
 from lwd.runtime.seeding import Stream, normal, seeded
+from lwd.runtime.untrusted import load_foreign
 
 RELEASED = "hustvl/va-vae-imagenet256-experimental-variants/ldm-imagenet256-f16d32-50ep.ckpt"
 _SUFFIXES = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")

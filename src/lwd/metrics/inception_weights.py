@@ -12,8 +12,7 @@ from torch import Tensor
 from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.runtime.checkpoint import load_tensors
-from lwd.runtime.foreign import load_foreign
-from lwd.stages.evaluate.graphdef import read_graph
+from lwd.runtime.untrusted import load_foreign
 
 PUBLISHED_NAME = "pt_inception-2015-12-05-6726825d.pth"
 PUBLISHED_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{PUBLISHED_NAME}"
@@ -39,7 +38,7 @@ def published_weights(download: bool = False) -> Path:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.pth`` state dict, a ``.safetensors`` file, or ADM's TensorFlow graph (``.pb``), by name.
+    """The tensors of a ``.pth`` state dict, or a ``.safetensors`` file, by name.
 
     Raises UserError for a file that is missing, damaged or of another kind.
     """
@@ -48,7 +47,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return load_tensors(path)
     if path.suffix == ".pb":
-        return read_graph(path)
+        raise UserError(
+            f"{path}: TensorFlow's graph; make a file of it that is read here: benchmarks/inception_graph.py"
+        )
     payload: Any = load_foreign(path)
     if not isinstance(payload, Mapping) or not all(isinstance(value, Tensor) for value in payload.values()):
         raise UserError(f"{path}: not a state dict of Inception; the published one is at {PUBLISHED_URL}")

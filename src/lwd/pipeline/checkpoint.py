@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lwd.data.shards import shard_key
 from lwd.data.stats import load_stats, stats_path
-from lwd.encoders.store import MANIFEST, load_decoder, read_manifest
+from lwd.encoders.decoder import MANIFEST, load_decoder, read_manifest
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
 from lwd.groups import Layout

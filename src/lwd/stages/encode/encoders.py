@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from lwd.encoders.composite import CompositeEncoder, Compressor, PatchFeatures
-from lwd.encoders.features import SmallCNN, SmallViT, train_classifier
+from lwd.encoders.decoder import JUDGE
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.semvae import SemVAE, load_released_semvae, load_semvae
-from lwd.encoders.store import JUDGE
+from lwd.encoders.small import SmallCNN, SmallViT, train_classifier
 from lwd.encoders.texture import PixelUnshuffle, TextureEncoder
 from lwd.encoders.vae import SDVAE
 from lwd.encoders.vision import load_patch_encoder

@@ -15,10 +15,10 @@ from lwd.data.shards import write_stats
 from lwd.data.stats import stats_path
 from lwd.datasets.copies import Split
 from lwd.encoders.composite import CompositeEncoder
-from lwd.encoders.features import SmallCNN, SmallViT
+from lwd.encoders.decoder import FORMAT, JUDGE, MANIFEST
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.pretrained import fingerprint
-from lwd.encoders.store import FORMAT, JUDGE, MANIFEST
+from lwd.encoders.small import SmallCNN, SmallViT
 from lwd.encoders.vae import SDVAE
 from lwd.encoders.vision import PatchEncoder
 from lwd.errors import UserError

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lwd.encoders.decoder import JUDGE, load_judge, read_manifest
 from lwd.encoders.pretrained import fingerprint, library
-from lwd.encoders.store import JUDGE, load_judge, read_manifest
 from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.images.sheets import to_unit

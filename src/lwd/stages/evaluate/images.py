@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from lwd.data.samples import IMAGE_FOLDER, NPZ, SampleSet
-from lwd.encoders.store import load_decoder
+from lwd.encoders.decoder import load_decoder
 from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.images.npz import IMAGES, LABELS, verify_npz

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lwd.data.samples import INFO
-from lwd.encoders.store import MANIFEST
+from lwd.encoders.decoder import MANIFEST
 from lwd.errors import UserError
 from lwd.runtime.engine import Engine
 from lwd.stages.evaluate.extractors import DinoExtractor, Extractor, InceptionExtractor, JudgeExtractor

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lwd.data.samples import IMAGE_FOLDER, LATENT_FOLDER, image_name
 from lwd.data.shards import write_shard
-from lwd.encoders.store import Decoder
+from lwd.encoders.decoder import Decoder
 from lwd.errors import UserError
 from lwd.files import atomic_path
 from lwd.groups import Layout

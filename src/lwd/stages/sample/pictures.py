@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lwd.data.shards import LatentShards
-from lwd.encoders.store import Decoder
+from lwd.encoders.decoder import Decoder
 from lwd.files import atomic_path
 from lwd.images.colours import LatentColours
 from lwd.images.sheets import to_uint8

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lwd.data.samples import FACTS, FORMAT, IMAGE_FOLDER, INFO, LATENT_FOLDER, NPZ, SHEET, SampleSet
-from lwd.encoders.store import MANIFEST, Decoder, load_decoder
+from lwd.encoders.decoder import MANIFEST, Decoder, load_decoder
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
 from lwd.files import atomic_path, read_json, write_json

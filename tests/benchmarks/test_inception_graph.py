@@ -1,12 +1,18 @@
 """TensorFlow's graph file, written here with TensorBoard's copy of TensorFlow's own message classes."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
-from lwd.stages.evaluate.graphdef import _names, read_graph
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from lwd.errors import UserError
 from lwd.metrics import FidInception
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from inception_graph import _names, read_graph  # noqa: E402
 
 DT_FLOAT, DT_INT32 = 1, 3
 # A sample of the correspondence that torch-fidelity found by matching shapes and outputs, one of each kind.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lwd.encoders.features import SmallCNN
+from lwd.encoders.small import SmallCNN
 from lwd.encoders.texture import PixelUnshuffle, TextureEncoder
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError

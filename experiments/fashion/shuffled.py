@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lwd.data.encoded import MANIFEST, read_manifest
 from lwd.data.format import shard_files, shard_key
-from lwd.encoders.decoder import MANIFEST, read_manifest
 from lwd.files import discard, write_json
 from lwd.groups import Layout
 from lwd.runtime.checkpoint import load_tensors, save_tensors

@@ -15,7 +15,7 @@ from lwd.encoders.semvae import load_semvae
 from lwd.files import read_json
 from lwd.images.npz import read_npz
 from lwd.models import LightningDiT
-from lwd.models.pretrained import WEIGHTS
+from lwd.runtime.hub import WEIGHTS
 from lwd.schedules import Schedule
 from lwd.stages.evaluate.settings import PAPER
 from lwd.stages.experiment import Experiment

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lwd.data.encoded import MANIFEST
 from lwd.data.shards import LatentShards
-from lwd.encoders.decoder import MANIFEST, Decoder, load_decoder
+from lwd.encoders.decoder import Decoder, load_decoder
 from lwd.images.colours import LatentColours
 from lwd.images.sheets import save_grid
 from lwd.models import LightningDiT

@@ -16,9 +16,10 @@ from safetensors.torch import load_file
 
 from lwd.config import load
 from lwd.data import LatentShards
+from lwd.data.encoded import read_manifest
 from lwd.data.samples import SampleSet
 from lwd.datasets.builtin import digits
-from lwd.encoders.decoder import load_decoder, read_manifest
+from lwd.encoders.decoder import load_decoder
 from lwd.schedules import Schedule
 from lwd.stages import demo, train
 from lwd.stages.experiment import Experiment

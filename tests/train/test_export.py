@@ -7,9 +7,9 @@ from typer.testing import CliRunner
 
 from lwd.cli.main import app
 from lwd.models import LightningDiT, load_model
+from lwd.models.pretrained import load_checkpoint_model
 from lwd.schedules import Schedule
 from lwd.stages import train
-from lwd.stages.sample.fit import load_checkpoint_model
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lwd.data.encoded import MANIFEST, read_manifest
 from lwd.data.format import (
     FEATURES,
     FLIP,
@@ -22,7 +23,6 @@ from lwd.data.format import (
     shard_problems,
 )
 from lwd.data.stats import channel_stats, first_not_finite, load_stats, stats_path
-from lwd.encoders.decoder import MANIFEST, read_manifest
 from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.groups import Group, Layout

@@ -4,22 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from lwd.data.encoded import JUDGE, read_manifest
 from lwd.encoders.small import SmallCNN
 from lwd.encoders.texture import PixelUnshuffle, TextureEncoder
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
-from lwd.files import read_json
 from lwd.groups import Layout
 from lwd.runtime.checkpoint import load_module
-
-MANIFEST = "manifest.json"
-JUDGE = "judge.safetensors"
-FORMAT = "lwd.data/1"
 
 
 @dataclass(frozen=True)
@@ -32,17 +27,6 @@ class Decoder:
     def decode(self, latents: Tensor, layout: Layout) -> Tensor:
         """Latents (N, C, H, W) on the encoders' own scale -> images (N, c, H', W') in [-1, 1]."""
         return self.encoder.decode(layout.split(latents)[self.group])
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of encoded data; raises UserError where there is none."""
-    path = folder / MANIFEST
-    manifest = read_json(path)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{path}: not a manifest of encoded data (expected format {FORMAT!r}); run `lwd encode`")
-    if missing := [key for key in ("recipe", "fingerprint", "splits", "texture", "judge") if key not in manifest]:
-        raise UserError(f"{path}: key {missing[0]!r} is missing; encode the data again")
-    return manifest
 
 
 def load_decoder(folder: Path, device: torch.device | str = "cpu") -> Decoder:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lwd.errors import UserError
 from lwd.files import read_json
-from lwd.models.pretrained import CONFIG, WEIGHTS
 from lwd.runtime.checkpoint import fill_module, load_module
+from lwd.runtime.hub import CONFIG, WEIGHTS
 from lwd.runtime.seeding import Stream, normal
 from lwd.runtime.untrusted import load_foreign
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lwd.stages.evaluate.features import Gaussian
+from lwd.metrics.moments import Gaussian
 
 _ROWS = 2048
 

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from lwd.metrics.frechet import frechet_distance
-from lwd.metrics.moments import Moments
+from lwd.metrics.moments import Gaussian, Moments
 from lwd.runtime.seeding import Stream, integer
-from lwd.stages.evaluate.features import Gaussian
 
 _ORDER, _REPLICATES = 1, 2  # steps of the seed's stream; KID has 0
 _DRAWS = 2**24

@@ -8,6 +8,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+Gaussian = tuple[Tensor, Tensor]
+"""Mean (D,) and covariance (D, D), float64."""
+
+
 _ROWS = 2048
 """Rows gathered before the scatter matrix is touched: it is large, and small batches would only stream it."""
 _BLOCKS = 8

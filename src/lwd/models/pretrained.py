@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
-from huggingface_hub import PyTorchModelHubMixin
-from torch import nn
-
 from lwd.errors import UserError
-from lwd.files import read_json
+from lwd.files import checksum, read_json
 from lwd.groups import Layout
+from lwd.models import WEIGHTS, LightningDiT, load_model
 from lwd.models.lightningdit import LightningDiT
-from lwd.runtime.checkpoint import Content, Files, load_module
-
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-
-
-def save_model(model: PyTorchModelHubMixin, folder: Path) -> None:
-    """Write what ``from_pretrained`` and `load_model` read."""
-    Files(model_files(model, ".")).save(folder)
-
-
-def model_files(model: PyTorchModelHubMixin, folder: str) -> dict[str, Content]:
-    """The same files by name, for a checkpoint that is written later; ``model`` is any network of the Hub mixin."""
-    config = json.dumps(model._hub_mixin_config, indent=2, sort_keys=True)
-    assert isinstance(model, nn.Module)
-    return {f"{folder}/{CONFIG}": config, f"{folder}/{WEIGHTS}": model.state_dict()}
+from lwd.runtime.checkpoint import STATE, find_checkpoints, read_state
+from lwd.runtime.hub import CONFIG, WEIGHTS, load_weights
+from lwd.schedules import Schedule
 
 
 def load_model(folder: Path) -> LightningDiT:
@@ -40,6 +25,35 @@ def load_model(folder: Path) -> LightningDiT:
     return model
 
 
-def load_weights(model: nn.Module, folder: Path) -> None:
-    """Fill ``model`` from a model folder."""
-    load_module(model, folder / WEIGHTS)
+def newest_checkpoint(folder: Path) -> Path:
+    """The newest checkpoint of a training run; raises UserError where there is none."""
+    found = find_checkpoints(folder)
+    if not found:
+        raise UserError(f"{folder}: no checkpoints here; train first, or set sample.checkpoint")
+    return found[max(found)]
+
+
+def load_checkpoint_model(checkpoint: Path) -> tuple[LightningDiT, Schedule]:
+    """The averaged network of a training checkpoint, or that of `lwd convert`, and the schedule that goes with it.
+
+    Raises UserError where there is none, or the schedule beside it is not the one it was trained under.
+    """
+    model = load_model(weights_folder(checkpoint)).eval()
+    schedule = Schedule.load(checkpoint / "schedule.json")
+    if (checkpoint / STATE).is_file():
+        trained = read_state(checkpoint)["recipe"].get("schedule")
+        if trained != schedule.hash():
+            raise UserError(f"{checkpoint}: trained under schedule {trained}, its schedule.json is {schedule.hash()}")
+    return model, schedule
+
+
+def weights_folder(checkpoint: Path) -> Path:
+    """Where a checkpoint's averaged network lies, as `load_model` reads it."""
+    if not checkpoint.is_dir():
+        raise UserError(f"{checkpoint}: no such checkpoint folder")
+    return checkpoint if (checkpoint / WEIGHTS).is_file() else checkpoint / "ema"
+
+
+def fingerprint(checkpoint: Path) -> str:
+    """What tells two networks apart: a hash of the weights."""
+    return checksum(weights_folder(checkpoint) / WEIGHTS)[:12]

@@ -19,9 +19,10 @@ from lwd.errors import UserError
 from lwd.files import atomic_path
 from lwd.groups import Group, Layout
 from lwd.models.lightningdit import LightningDiT
-from lwd.models.pretrained import load_model, save_model
+from lwd.models.pretrained import load_model
 from lwd.models.sizes import name_of
 from lwd.runtime.checkpoint import check_tensors
+from lwd.runtime.hub import save_model
 from lwd.runtime.untrusted import load_foreign, save_foreign
 from lwd.schedules import Schedule
 

@@ -8,16 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lwd.data.encoded import MANIFEST, read_manifest
 from lwd.data.shards import shard_key
 from lwd.data.stats import load_stats, stats_path
-from lwd.encoders.decoder import MANIFEST, load_decoder, read_manifest
+from lwd.encoders.decoder import load_decoder
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
 from lwd.groups import Layout
+from lwd.models.pretrained import load_checkpoint_model
 from lwd.pipeline.scheduler import LwdScheduler
 from lwd.pipeline.transformer import LwdTransformer
 from lwd.runtime.checkpoint import STATE, read_state
-from lwd.stages.sample.fit import load_checkpoint_model
 
 
 def read_components(checkpoint: Path, data: Path, vae: str | Path | SDVAE | None, weak: Path | None) -> dict[str, Any]:

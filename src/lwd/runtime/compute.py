@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from lwd.config import Config
-from lwd.runtime.trackers import TrackerName
+
+TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 
 class ComputeConfig(Config):

@@ -8,8 +8,8 @@ from typing import Any, Self
 from pydantic import Field, field_validator, model_validator
 
 from lwd.config import Config, dump
+from lwd.data.encoded import MANIFEST, read_manifest
 from lwd.data.shards import FEATURES, LABELS, LatentShards, shard_key
-from lwd.encoders.decoder import MANIFEST, read_manifest
 from lwd.errors import UserError
 from lwd.files import write_json, write_text
 from lwd.groups import Group, Layout

@@ -10,9 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lwd.models.pretrained import load_weights, model_files
 from lwd.runtime.checkpoint import Content, load_optimizer, load_tensors, optimizer_tensors
 from lwd.runtime.ema import EMA
+from lwd.runtime.hub import load_weights, model_files
 from lwd.runtime.logging import Metric
 
 OPTIMIZER = "optimizer.safetensors"

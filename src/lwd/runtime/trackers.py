@@ -6,16 +6,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, filter_trackers
 from PIL import Image
 
 from lwd.errors import UserError
+from lwd.runtime.compute import TrackerName
 from lwd.runtime.pictures import Pictures
-
-TrackerName = Literal["tensorboard", "wandb", "trackio"]
 
 PROJECT = "lwd"
 """W&B's and trackio's project; a run in it has the name of its folder."""

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lwd.data.encoded import JUDGE
 from lwd.encoders.composite import CompositeEncoder, Compressor, PatchFeatures
-from lwd.encoders.decoder import JUDGE
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.semvae import SemVAE, load_released_semvae, load_semvae
 from lwd.encoders.small import SmallCNN, SmallViT, train_classifier

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lwd.data.encoded import MANIFEST, read_manifest
 from lwd.datasets.builtin import DATASETS, load
 from lwd.datasets.copies import Split
 from lwd.encoders.composite import CompositeEncoder, Encoded
-from lwd.encoders.decoder import MANIFEST, read_manifest
 from lwd.errors import UserError
 from lwd.files import discard, read_json, write_json
 from lwd.images.crop import CropBatch, CroppedImages

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lwd.encoders.decoder import JUDGE, load_judge, read_manifest
+from lwd.data.encoded import JUDGE, read_manifest
+from lwd.encoders.decoder import load_judge
 from lwd.encoders.pretrained import fingerprint, library
 from lwd.errors import UserError
 from lwd.files import checksum

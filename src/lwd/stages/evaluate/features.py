@@ -16,11 +16,9 @@ from torch import Tensor
 
 from lwd.errors import UserError
 from lwd.files import atomic_path
-from lwd.metrics.moments import Moments
+from lwd.metrics.moments import Gaussian, Moments
 
 FORMAT = "lwd.features/1"
-Gaussian = tuple[Tensor, Tensor]
-"""Mean (D,) and covariance (D, D), float64."""
 
 
 @dataclass(frozen=True)

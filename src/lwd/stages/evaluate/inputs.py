@@ -15,10 +15,11 @@ from lwd.data.samples import INFO
 from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.images.npz import IMAGES, read_npz, verify_npz
+from lwd.metrics.moments import Gaussian
 from lwd.runtime.engine import Engine
 from lwd.stages.evaluate.extraction import extract
 from lwd.stages.evaluate.extractors import Extractor
-from lwd.stages.evaluate.features import FeatureSet, Gaussian
+from lwd.stages.evaluate.features import FeatureSet
 from lwd.stages.evaluate.images import ArrayImages, Images, PictureImages, sampled_images
 
 _ADM = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lwd.data.encoded import MANIFEST
 from lwd.data.samples import INFO
-from lwd.encoders.decoder import MANIFEST
 from lwd.errors import UserError
 from lwd.runtime.engine import Engine
 from lwd.stages.evaluate.extractors import DinoExtractor, Extractor, InceptionExtractor, JudgeExtractor

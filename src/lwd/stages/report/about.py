@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lwd.config import dump
-from lwd.encoders.decoder import MANIFEST, read_manifest
+from lwd.data.encoded import MANIFEST, read_manifest
 from lwd.files import read_json
 from lwd.plots.text import count, counted, listed, percent
 from lwd.runtime.run import RunConfig

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lwd.data.encoded import MANIFEST
 from lwd.data.samples import INFO, SampleSet
 from lwd.data.shards import LatentShards
-from lwd.encoders.decoder import MANIFEST, Decoder, load_decoder
+from lwd.encoders.decoder import Decoder, load_decoder
 from lwd.groups import Layout
 from lwd.images.sheets import to_unit
 from lwd.plots.images import sheet

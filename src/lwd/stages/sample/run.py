@@ -13,14 +13,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lwd.data.encoded import MANIFEST
 from lwd.data.samples import FACTS, FORMAT, IMAGE_FOLDER, INFO, LATENT_FOLDER, NPZ, SHEET, SampleSet
-from lwd.encoders.decoder import MANIFEST, Decoder, load_decoder
+from lwd.encoders.decoder import Decoder, load_decoder
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
 from lwd.files import atomic_path, read_json, write_json
 from lwd.images.npz import write_npz
 from lwd.images.sheets import save_grid, to_unit
 from lwd.models import LightningDiT
+from lwd.models.pretrained import fingerprint, newest_checkpoint
 from lwd.runtime.checkpoint import first_difference, versions
 from lwd.runtime.engine import Engine
 from lwd.runtime.lock import LOCK, alone_in
@@ -28,7 +30,6 @@ from lwd.runtime.progress import progress_bar
 from lwd.runtime.run import write_run_files
 from lwd.schedules import Schedule
 from lwd.stages.sample.blocks import PARTS, BlockWriter, is_whole, part_path, read_part
-from lwd.stages.sample.fit import fingerprint, newest_checkpoint
 from lwd.stages.sample.pictures import PICTURE, TRAJECTORY, write_trajectory
 from lwd.stages.sample.sampler import Sampler, open_sampler
 from lwd.stages.sample.settings import SampleConfig, SampleSettings

@@ -14,9 +14,9 @@ from lwd.data.features import FeatureBatch, FeatureBatches, FeatureShards
 from lwd.encoders.semvae import HEADS, SemVAE
 from lwd.errors import UserError
 from lwd.files import atomic_path
-from lwd.models.pretrained import save_model
 from lwd.runtime.ema import EMA
 from lwd.runtime.engine import Engine
+from lwd.runtime.hub import save_model
 from lwd.runtime.optim import adamw, warm_cosine
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, normal, seeded

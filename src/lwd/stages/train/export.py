@@ -12,9 +12,9 @@ from huggingface_hub.errors import HfHubHTTPError
 from lwd.errors import UserError
 from lwd.files import atomic_path
 from lwd.models import load_model
-from lwd.models.pretrained import CONFIG, WEIGHTS
 from lwd.models.sizes import name_of
 from lwd.runtime.checkpoint import read_state, verify
+from lwd.runtime.hub import CONFIG, WEIGHTS
 from lwd.schedules import Schedule
 
 CARD = """---

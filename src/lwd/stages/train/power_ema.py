@@ -12,8 +12,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.models.pretrained import CONFIG, WEIGHTS
 from lwd.runtime.checkpoint import Files, checkpoint_path, find_checkpoints, read_state, save_checkpoint, verify
+from lwd.runtime.hub import CONFIG, WEIGHTS
 from lwd.runtime.posthoc import SNAPSHOTS, WIDEST, coefficients, find_averages, misfit
 
 FARTHEST = 0.1

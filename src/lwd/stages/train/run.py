@@ -23,10 +23,10 @@ from lwd.flow import (
     repa_loss,
 )
 from lwd.models import LightningDiT, model_files, training_flops
-from lwd.models.pretrained import CONFIG
 from lwd.runtime.checkpoint import Content
 from lwd.runtime.ema import EMA
 from lwd.runtime.engine import Engine
+from lwd.runtime.hub import CONFIG
 from lwd.runtime.logging import Metric
 from lwd.runtime.optim import adamw
 from lwd.runtime.pictures import Pictures

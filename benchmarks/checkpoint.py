@@ -21,9 +21,9 @@ from common import CLASSES, DEVICE, GRID, LAYOUT, autocast, machine, step_batch,
 from lwd.models import create
 from lwd.runtime.checkpoint import Files, find_checkpoints
 from lwd.runtime.memory import keep_freed_memory
-from lwd.runtime.writer import CheckpointWriter
 from lwd.schedules import Schedule
 from lwd.stages.train.run import DenoiserObjective, TrainSettings, TrainTask
+from lwd.training.writer import CheckpointWriter
 
 
 def main() -> None:

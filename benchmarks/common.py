@@ -19,10 +19,10 @@ from lwd.data.shards import Batch
 from lwd.groups import Group, Layout
 from lwd.models import create, training_flops
 from lwd.probe.loop import ProbeObjective, ProbeSettings
-from lwd.runtime.ema import EMA
-from lwd.runtime.optim import adamw
 from lwd.schedules import Schedule
 from lwd.stages.train.run import DenoiserObjective, TrainSettings
+from lwd.training.ema import EMA
+from lwd.training.optim import adamw
 
 LAYOUT = Layout([Group("tex", 32, 1.0), Group("sem", 16, 2.0)])
 """ImageNet-256's composite latent, on a 16x16 grid."""

@@ -20,8 +20,8 @@ from pathlib import Path
 from common import DEVICE, Variant, machine, median_seconds, step_parser, training_step
 from loader import write_data
 
-from lwd.runtime.logging import read_log
 from lwd.runtime.memory import keep_freed_memory
+from lwd.training.logging import read_log
 
 BLOCK = 10
 """Steps per block of the log."""

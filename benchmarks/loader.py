@@ -32,7 +32,7 @@ from lwd.data import LatentShards, StepBatches, write_shard
 from lwd.data.format import open_shard
 from lwd.data.stats import save_stats, stats_path
 from lwd.groups import Group, Layout
-from lwd.runtime.reading import read_ahead
+from lwd.training.loading import read_ahead
 
 LAYOUT = Layout([Group("tex", 32), Group("sem", 16)])
 KEYS, FEATURES = ("latents", "latents_sv"), "feats_dino"

@@ -19,9 +19,9 @@ from lwd.errors import UserError
 from lwd.groups import Layout
 from lwd.models import LightningDiT, forward_flops, training_flops
 from lwd.models.sizes import parse_name
-from lwd.runtime.optim import adamw
 from lwd.stages.experiment import Experiment
 from lwd.stages.probe import SweepSettings
+from lwd.training.optim import adamw
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "experiments" / "imagenet256"))

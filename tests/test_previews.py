@@ -20,14 +20,13 @@ from lwd.images.sheets import grid
 from lwd.models import load_model
 from lwd.plots.theme import COLOURS, css, stand_in
 from lwd.previews import SamplePreview
-from lwd.runtime import pictures
 from lwd.runtime.checkpoint import find_checkpoints
-from lwd.runtime.pictures import Pictures
 from lwd.sample import generate
 from lwd.schedules import PolynomialCurve, Schedule
 from lwd.stages import probe, train
 from lwd.stages.report import save_probe_curves
 from lwd.stages.train.preview import Drawing
+from lwd.training.previews import Pictures
 
 
 def training(experiment, folder, **changes):

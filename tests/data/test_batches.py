@@ -9,7 +9,7 @@ from lwd.data.shards import LatentShards, write_shard
 from lwd.data.stats import save_stats, stats_path
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
-from lwd.runtime.reading import read_ahead
+from lwd.training.loading import read_ahead
 
 LAYOUT = Layout([Group("tex", 2), Group("sem", 1)])
 

@@ -16,12 +16,11 @@ import torch
 from torch import distributed
 
 from lwd.config import load
-from lwd.runtime import engine
-from lwd.runtime.guard import Guard
 from lwd.runtime.sharding import local
 from lwd.stages import probe, train
 from lwd.stages.experiment import Experiment
 from lwd.stages.train.run import DenoiserObjective
+from lwd.training.guard import Guard
 
 STAGES = {"train": train.run, "probe": probe.run}
 FORWARD, INSPECT, SHARD = DenoiserObjective.forward, Guard.inspect, engine.shard

@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import load_file
 
 from lwd.config import load
-from lwd.runtime.logging import read_log
 from lwd.stages import probe, train
 from lwd.stages.experiment import Experiment
+from lwd.training.logging import read_log
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "digits.yaml"

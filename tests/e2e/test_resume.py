@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file
 
 from lwd.errors import UserError
-from lwd.runtime.logging import read_log
 from lwd.stages import probe, train
 from lwd.stages.experiment import Experiment
+from lwd.training.logging import read_log
 from traces import per_step
 
 

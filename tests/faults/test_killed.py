@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 from lwd.errors import Preempted, UserError
 from lwd.runtime.checkpoint import checkpoint_path, find_checkpoints
-from lwd.runtime.ema import EMA
-from lwd.runtime.logging import read_log
 from lwd.stages import probe, semvae, train
 from lwd.stages.semvae import SemVAESettings
+from lwd.training.ema import EMA
+from lwd.training.logging import read_log
 from traces import per_step
 
 ROOT = Path(__file__).parents[2]
@@ -139,7 +139,7 @@ def test_several_processes_save_before_any_ends(overrides, tmp_path):
     slow = tmp_path / "slow.py"
     slow.write_text(
         "import sys, time\n"
-        "import lwd.runtime.writer as w\n"
+        "import lwd.training.writer as w\n"
         "save = w.save_checkpoint\n"
         "def slowly(*a):\n    time.sleep(4)\n    return save(*a)\n"
         "w.save_checkpoint = slowly\n"

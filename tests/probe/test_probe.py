@@ -18,9 +18,9 @@ from lwd.probe.loop import ProbeObjective, ProbeSettings, ProbeTask
 from lwd.probe.search import Bisection, weakest_stable
 from lwd.probe.stopping import EarlyStop, curve_distance, fit_until_stopped
 from lwd.runtime.compute import ComputeConfig
-from lwd.runtime.engine import Engine
 from lwd.schedules import PolynomialCurve, Schedule
 from lwd.schedules.collapse import Criterion, distance, mass
+from lwd.training.loop import Engine
 
 LAYOUT = Layout([Group("texture", 4, 1.0), Group("semantic", 2, 2.0)])
 STEPS, BURN_IN, BATCH, RHO_LR = 250, 125, 128, 0.05

@@ -20,7 +20,7 @@ from lwd.runtime.checkpoint import (
     save_tensors,
     versions,
 )
-from lwd.runtime.optim import adamw
+from lwd.training.optim import adamw
 
 
 class Note:

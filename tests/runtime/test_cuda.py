@@ -8,11 +8,11 @@ from lwd.data.shards import Batch
 from lwd.groups import Group, Layout
 from lwd.models import create
 from lwd.probe.loop import ProbeObjective, ProbeSettings
-from lwd.runtime.ema import EMA
-from lwd.runtime.guard import Guard
-from lwd.runtime.optim import adamw
 from lwd.schedules import Schedule
 from lwd.stages.train.run import DenoiserObjective, TrainSettings
+from lwd.training.ema import EMA
+from lwd.training.guard import Guard
+from lwd.training.optim import adamw
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 LAYOUT = Layout([Group("tex", 4), Group("sem", 2)])

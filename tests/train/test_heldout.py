@@ -7,11 +7,11 @@ import torch
 
 from lwd.errors import UserError
 from lwd.flow import group_factors
-from lwd.runtime.logging import read_log
 from lwd.runtime.seeding import Stream, normal, uniform
 from lwd.schedules import Schedule
 from lwd.stages import train
 from lwd.stages.train.heldout import HeldOut
+from lwd.training.logging import read_log
 
 KEYS = ("heldout_corrected", "heldout_unweighted")
 

@@ -11,9 +11,9 @@ from lwd.errors import UserError
 from lwd.files import read_json
 from lwd.models import load_model
 from lwd.runtime.checkpoint import find_checkpoints
-from lwd.runtime.posthoc import coefficients, gamma_of
 from lwd.stages import sample, train
 from lwd.stages.train.power_ema import mixture
+from lwd.training.power_ema import coefficients, gamma_of
 
 WIDTHS = (0.05, 0.1)
 FILES = {"sigma-0.05.safetensors", "sigma-0.1.safetensors", "config.json", "schedule.json", "state.json"}

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lwd.runtime.optim import warm_cosine
 from lwd.runtime.seeding import Stream, batch_indices, uniform
+from lwd.training.optim import warm_cosine
 
 
 class SmallViT(nn.Module):

@@ -18,16 +18,16 @@ from lwd.flow import Jacobian, Reduction, interpolate, schedule_objective
 from lwd.models import LightningDiT, training_flops
 from lwd.probe.stopping import EarlyStop, fit_until_stopped
 from lwd.runtime.checkpoint import Content, load_module, load_optimizer, load_tensors, optimizer_tensors
-from lwd.runtime.engine import Engine
-from lwd.runtime.logging import Metric
-from lwd.runtime.optim import adamw
-from lwd.runtime.pictures import Pictures
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
-from lwd.runtime.task import OPTIMIZER, Task
-from lwd.runtime.watch import Work, by_local_time
 from lwd.schedules import PolynomialCurve, Schedule
 from lwd.schedules.collapse import distance_from_collapse
+from lwd.training.logging import Metric
+from lwd.training.loop import Engine
+from lwd.training.meter import Work, by_local_time
+from lwd.training.optim import adamw
+from lwd.training.previews import Pictures
+from lwd.training.task import OPTIMIZER, Task
 
 CURVE_POINTS = (0.25, 0.5, 0.75)
 PREVIEWS = "previews.safetensors"

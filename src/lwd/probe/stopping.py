@@ -16,12 +16,12 @@ from torch import Tensor
 
 from lwd.errors import UserError
 from lwd.runtime.checkpoint import find_checkpoints
-from lwd.runtime.engine import Engine, StepData
-from lwd.runtime.logging import read_log
 from lwd.runtime.progress import Advance, forwarding, progress_bar
-from lwd.runtime.task import Task
 from lwd.schedules import PolynomialCurve
 from lwd.schedules.collapse import Criterion
+from lwd.training.logging import read_log
+from lwd.training.loop import Engine, StepData
+from lwd.training.task import Task
 
 TAU = torch.linspace(0, 1, 1001, dtype=torch.float64)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, distributed
 
-from lwd.runtime.engine import Engine
+from lwd.training.loop import Engine
 
 
 def gather_on_main(engine: Engine, tensor: Tensor) -> list[Tensor] | None:

@@ -64,7 +64,7 @@ def _parsed(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
 
 
 def _is_metric(value: object) -> bool:
-    """A number, a list of numbers and Nones, or None, as `lwd.runtime.logging` writes them."""
+    """A number, a list of numbers and Nones, or None, as `lwd.training.logging` writes them."""
     if isinstance(value, list):
         return all(isinstance(x, int | float | None) for x in value)
     return isinstance(value, int | float | None)

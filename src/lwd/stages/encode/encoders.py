@@ -22,7 +22,6 @@ from lwd.files import atomic_path
 from lwd.groups import Layout
 from lwd.images.sheets import to_unit
 from lwd.runtime.checkpoint import load_module, save_tensors
-from lwd.runtime.engine import Engine
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.seeding import Stream, integer, seeded
 from lwd.stages.encode.feed import ImagesOrFiles, TensorImages, image_loader, image_shape
@@ -35,6 +34,7 @@ from lwd.stages.encode.settings import (
     SemanticSettings,
     TextureSettings,
 )
+from lwd.training.loop import Engine
 
 VIT_FILE, RANDOM_FILE, PCA_FILE = "semantic.safetensors", "random.safetensors", "pca.safetensors"
 SMALL = {SMALL_VIT: VIT_FILE, RANDOM_VIT: RANDOM_FILE}

@@ -18,7 +18,6 @@ from lwd.files import discard, read_json, write_json
 from lwd.images.crop import CropBatch, CroppedImages
 from lwd.images.open import open_source
 from lwd.images.sheets import to_unit
-from lwd.runtime.engine import Engine
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.stages.encode.encoders import prepare
@@ -26,6 +25,7 @@ from lwd.stages.encode.feed import ImagesOrFiles, TensorImages, image_loader, im
 from lwd.stages.encode.manifest import UNREADABLE, finish, write_unreadable
 from lwd.stages.encode.settings import EncodeSettings
 from lwd.stages.encode.writer import ShardWriter, read_record, shards_of
+from lwd.training.loop import Engine
 
 SPLITS: tuple[Split, ...] = ("train", "heldout")
 STARTED = "recipe.json"

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from lwd.errors import UserError
 from lwd.runtime.collect import gather_on_main
-from lwd.runtime.engine import Engine
 from lwd.runtime.progress import progress_bar
-from lwd.runtime.reading import read_ahead
 from lwd.stages.evaluate.extractors import Extractor
 from lwd.stages.evaluate.features import FeatureSet
 from lwd.stages.evaluate.images import Images
+from lwd.training.loading import read_ahead
+from lwd.training.loop import Engine
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.images.npz import IMAGES, read_npz, verify_npz
 from lwd.metrics.moments import Gaussian
-from lwd.runtime.engine import Engine
 from lwd.stages.evaluate.extraction import extract
 from lwd.stages.evaluate.extractors import Extractor
 from lwd.stages.evaluate.features import FeatureSet
 from lwd.stages.evaluate.images import ArrayImages, Images, PictureImages, sampled_images
+from lwd.training.loop import Engine
 
 _ADM = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 """The names of Inception's statistics in ADM's reference batches, and the first pair in pytorch-fid's files."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from lwd.data.encoded import MANIFEST
 from lwd.data.samples import INFO
 from lwd.errors import UserError
-from lwd.runtime.engine import Engine
 from lwd.stages.evaluate.extractors import DinoExtractor, Extractor, InceptionExtractor, JudgeExtractor
 from lwd.stages.evaluate.features import FeatureSet
 from lwd.stages.evaluate.images import Images, RealImages
@@ -28,6 +27,7 @@ from lwd.stages.evaluate.settings import (
     Metric,
     features_of,
 )
+from lwd.training.loop import Engine
 
 RESULT = "evaluation.json"
 FEATURES = "features"

@@ -24,7 +24,6 @@ from lwd.images.sheets import save_grid, to_unit
 from lwd.models import LightningDiT
 from lwd.models.pretrained import fingerprint, newest_checkpoint
 from lwd.runtime.checkpoint import first_difference, versions
-from lwd.runtime.engine import Engine
 from lwd.runtime.lock import LOCK, alone_in
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.run import write_run_files
@@ -33,6 +32,7 @@ from lwd.stages.sample.blocks import PARTS, BlockWriter, is_whole, part_path, re
 from lwd.stages.sample.pictures import PICTURE, TRAJECTORY, write_trajectory
 from lwd.stages.sample.sampler import Sampler, open_sampler
 from lwd.stages.sample.settings import SampleConfig, SampleSettings
+from lwd.training.loop import Engine
 
 RECIPE = "sampling.json"
 """What the folder's samples are made by; a folder without it is not ours."""

@@ -13,7 +13,6 @@ from torch import Tensor
 from lwd.errors import UserError
 from lwd.models import LightningDiT
 from lwd.models.pretrained import load_checkpoint_model
-from lwd.runtime.engine import Engine
 from lwd.sample.field import make_flow
 from lwd.sample.generate import Samples, generate
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, Guidance
@@ -21,6 +20,7 @@ from lwd.sample.path import Trajectory, trace
 from lwd.schedules import Schedule
 from lwd.stages.sample.fit import check_fit
 from lwd.stages.sample.settings import GuidanceSettings, SampleConfig, SampleSettings, to_interval, to_scale
+from lwd.training.loop import Engine
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.runtime.engine import Engine
 from lwd.stages.sample.blocks import decode_rgb
 from lwd.stages.sample.run import class_labels, decoder_of, recipe_of
 from lwd.stages.sample.sampler import open_sampler
 from lwd.stages.sample.settings import SampleConfig
+from lwd.training.loop import Engine
 
 
 class SampleStream:

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lwd.data.features import FeatureShards
 from lwd.encoders.semvae import SemVAE
 from lwd.files import read_json, write_json
-from lwd.runtime.engine import Engine
+from lwd.training.loop import Engine
 
 
 class HeldOut:

@@ -14,16 +14,16 @@ from lwd.data.features import FeatureBatch, FeatureBatches, FeatureShards
 from lwd.encoders.semvae import HEADS, SemVAE
 from lwd.errors import UserError
 from lwd.files import atomic_path
-from lwd.runtime.ema import EMA
-from lwd.runtime.engine import Engine
 from lwd.runtime.hub import save_model
-from lwd.runtime.optim import adamw, warm_cosine
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, normal, seeded
-from lwd.runtime.task import AveragedTask
-from lwd.runtime.watch import Work
 from lwd.stages.semvae.heldout import HeldOut
 from lwd.stages.semvae.losses import semvae_loss
+from lwd.training.ema import EMA
+from lwd.training.loop import Engine
+from lwd.training.meter import Work
+from lwd.training.optim import adamw, warm_cosine
+from lwd.training.task import AveragedTask
 
 
 class SemVAESettings(Config):

@@ -10,9 +10,9 @@ from torch import Tensor
 from lwd.data.shards import LatentShards
 from lwd.flow import Reduction, flow_loss, interpolate
 from lwd.models import LightningDiT
-from lwd.runtime.engine import Engine
 from lwd.runtime.seeding import Stream, normal, uniform
 from lwd.schedules import Schedule
+from lwd.training.loop import Engine
 
 _TIME, _NOISE = 0, 1
 """What stands in the place of the step in `Stream.HELDOUT`'s counter: the draws are the same at every step."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from lwd.errors import UserError
 from lwd.runtime.checkpoint import Files, checkpoint_path, find_checkpoints, read_state, save_checkpoint, verify
 from lwd.runtime.hub import CONFIG, WEIGHTS
-from lwd.runtime.posthoc import SNAPSHOTS, WIDEST, coefficients, find_averages, misfit
+from lwd.training.power_ema import SNAPSHOTS, WIDEST, coefficients, find_averages, misfit
 
 FARTHEST = 0.1
 """The largest misfit of a profile that is still called the one asked for."""

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from lwd.errors import UserError
 from lwd.models import LightningDiT
-from lwd.runtime.engine import Engine
-from lwd.runtime.pictures import Pictures, reason
 from lwd.schedules import Schedule
+from lwd.training.loop import Engine
+from lwd.training.previews import Pictures, reason
 
 
 class Preview(Protocol):

@@ -24,20 +24,20 @@ from lwd.flow import (
 )
 from lwd.models import LightningDiT, model_files, training_flops
 from lwd.runtime.checkpoint import Content
-from lwd.runtime.ema import EMA
-from lwd.runtime.engine import Engine
 from lwd.runtime.hub import CONFIG
-from lwd.runtime.logging import Metric
-from lwd.runtime.optim import adamw
-from lwd.runtime.pictures import Pictures
-from lwd.runtime.posthoc import SNAPSHOTS, PosthocEMA, SigmaRel, SnapshotType
 from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
-from lwd.runtime.task import AveragedTask
-from lwd.runtime.watch import Work, by_local_time
 from lwd.schedules import Schedule
 from lwd.stages.train.heldout import HeldOut
 from lwd.stages.train.preview import Drawing, Preview
+from lwd.training.ema import EMA
+from lwd.training.logging import Metric
+from lwd.training.loop import Engine
+from lwd.training.meter import Work, by_local_time
+from lwd.training.optim import adamw
+from lwd.training.power_ema import SNAPSHOTS, PosthocEMA, SigmaRel, SnapshotType
+from lwd.training.previews import Pictures
+from lwd.training.task import AveragedTask
 
 
 class ScheduleChoice(Config):

@@ -14,7 +14,7 @@ from PIL import Image
 
 from lwd.errors import UserError
 from lwd.runtime.compute import TrackerName
-from lwd.runtime.pictures import Pictures
+from lwd.training.previews import Pictures
 
 PROJECT = "lwd"
 """W&B's and trackio's project; a run in it has the name of its folder."""

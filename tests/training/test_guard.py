@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from lwd.runtime.guard import WARM_UP, Guard
-from lwd.runtime.optim import adamw
+from lwd.training.guard import WARM_UP, Guard
+from lwd.training.optim import adamw
 
 
 def network():

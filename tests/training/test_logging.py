@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lwd.errors import UserError
-from lwd.runtime.logging import MetricLog, Pooled, read_log
+from lwd.training.logging import MetricLog, Pooled, read_log
 
 
 def same(tensor):

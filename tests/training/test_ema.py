@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lwd.runtime.ema import EMA
+from lwd.training.ema import EMA
 
 
 class Model(nn.Module):

@@ -14,10 +14,10 @@ from PIL import Image
 from lwd.config import load
 from lwd.errors import UserError
 from lwd.previews import SamplePreview
-from lwd.runtime.engine import ComputeConfig, Engine
-from lwd.runtime.trackers import Trackers
 from lwd.stages import probe, train
 from lwd.stages.report import save_probe_curves
+from lwd.training.loop import ComputeConfig, Engine
+from lwd.training.trackers import Trackers
 
 LINES = [
     {"step": 0, "loss": 1.5, "rho": [0.25, -1.0]},

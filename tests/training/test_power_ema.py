@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from lwd.runtime.checkpoint import Files
-from lwd.runtime.posthoc import (
+from lwd.training.power_ema import (
     WIDEST,
     PosthocEMA,
     coefficients,
@@ -19,7 +19,7 @@ from lwd.runtime.posthoc import (
     power_decay,
     sigma_rel_of,
 )
-from lwd.runtime.writer import CheckpointWriter
+from lwd.training.writer import CheckpointWriter
 
 WIDTHS = (0.05, 0.10)
 
@@ -186,7 +186,7 @@ def test_snapshots_of_steps_to_be_done_again_are_dropped(tmp_path):
 def test_a_snapshot_is_there_before_the_checkpoint_of_its_step(tmp_path, monkeypatch):
     """Else a run killed between the two would go on behind the snapshot and never write it."""
     written = []
-    monkeypatch.setattr("lwd.runtime.writer.save_checkpoint", lambda folder, *_: written.append(folder))
+    monkeypatch.setattr("lwd.training.writer.save_checkpoint", lambda folder, *_: written.append(folder))
     with CheckpointWriter(tmp_path, {}) as writer:
         writer.put(3, Files({"a": "x"}), lambda: written.append("afterwards"), Files({"b": "y"}))
     assert written == [tmp_path / "posthoc", tmp_path, "afterwards"]

@@ -9,7 +9,7 @@ from typing import Any
 from lwd.errors import UserError
 from lwd.runtime.background import Background
 from lwd.runtime.checkpoint import Files, checkpoint_path, save_checkpoint
-from lwd.runtime.posthoc import SNAPSHOTS
+from lwd.training.power_ema import SNAPSHOTS
 
 
 class CheckpointWriter(Background):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from lwd.files import discard
 from lwd.runtime.checkpoint import Content, find_checkpoints, load_module
-from lwd.runtime.ema import EMA
+from lwd.training.ema import EMA
 
 M = TypeVar("M", bound=nn.Module)
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lwd.runtime.checkpoint import Content, load_optimizer, load_tensors, optimizer_tensors
-from lwd.runtime.ema import EMA
 from lwd.runtime.hub import load_weights, model_files
-from lwd.runtime.logging import Metric
+from lwd.training.ema import EMA
+from lwd.training.logging import Metric
 
 OPTIMIZER = "optimizer.safetensors"
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lwd.flow import component_losses, losses_by_time
 from lwd.groups import Layout
-from lwd.runtime.logging import Line, Metric, MetricLog, Pooled, Reduce
+from lwd.training.logging import Line, Metric, MetricLog, Pooled, Reduce
 
 S = TypeVar("S")
 

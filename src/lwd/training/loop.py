@@ -28,21 +28,19 @@ from lwd.runtime.checkpoint import (
     load_tensors,
 )
 from lwd.runtime.compute import ComputeConfig
-from lwd.runtime.guard import Guard
 from lwd.runtime.lock import alone_in
-from lwd.runtime.logging import Metric, MetricLog, add_share
 from lwd.runtime.memory import keep_freed_memory
-from lwd.runtime.nested import each, rows, samples
-from lwd.runtime.posthoc import SNAPSHOTS, drop_snapshots
 from lwd.runtime.preemption import Preemption, ignore_signals
 from lwd.runtime.progress import progress_bar, say
-from lwd.runtime.reading import read_ahead
 from lwd.runtime.sharding import prepare, shard, undivided
-from lwd.runtime.skipped import check_skipped
-from lwd.runtime.task import Task
-from lwd.runtime.trackers import Trackers
-from lwd.runtime.watch import Watch, Work, summary
-from lwd.runtime.writer import CheckpointWriter
+from lwd.training.guard import Guard, check_skipped
+from lwd.training.loading import each, read_ahead, rows, samples
+from lwd.training.logging import Metric, MetricLog, add_share
+from lwd.training.meter import Watch, Work, summary
+from lwd.training.power_ema import SNAPSHOTS, drop_snapshots
+from lwd.training.task import Task
+from lwd.training.trackers import Trackers
+from lwd.training.writer import CheckpointWriter
 
 S = TypeVar("S", bound=tuple[Any, ...])
 S_co = TypeVar("S_co", bound=tuple[Any, ...], covariant=True)

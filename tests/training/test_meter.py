@@ -15,15 +15,15 @@ from lwd.data import StepBatches
 from lwd.groups import Group, Layout
 from lwd.models import load_model, training_flops
 from lwd.runtime import progress, watch
-from lwd.runtime.ema import EMA
-from lwd.runtime.engine import ComputeConfig, Engine
-from lwd.runtime.logging import MetricLog, read_log
-from lwd.runtime.optim import adamw
 from lwd.runtime.seeding import Stream, seeded
-from lwd.runtime.task import Task
-from lwd.runtime.watch import Watch, Work, by_local_time, memory_bytes, summary
 from lwd.stages import train
 from lwd.stages.train.run import DenoiserObjective, choose_schedule
+from lwd.training.ema import EMA
+from lwd.training.logging import MetricLog, read_log
+from lwd.training.loop import ComputeConfig, Engine
+from lwd.training.meter import Watch, Work, by_local_time, memory_bytes, summary
+from lwd.training.optim import adamw
+from lwd.training.task import Task
 
 CPU = torch.device("cpu")
 
@@ -43,7 +43,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    monkeypatch.setattr("lwd.runtime.engine.read_ahead", map)  # one clock cannot tell two threads apart
+    monkeypatch.setattr("lwd.training.loop.read_ahead", map)  # one clock cannot tell two threads apart
     return Clock(monkeypatch)
 
 

@@ -1,0 +1,1 @@
+"""The training loop under every stage that trains, and what it watches and keeps."""

@@ -26,6 +26,7 @@ from lwd.schedules import PolynomialCurve, Schedule
 from lwd.stages import probe, train
 from lwd.stages.report import save_probe_curves
 from lwd.stages.train.preview import Drawing
+from lwd.training import previews
 from lwd.training.previews import Pictures
 
 
@@ -162,7 +163,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(experime
     def read_only(dir):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), f"{dir}/tmp")
 
-    monkeypatch.setattr(pictures.tempfile, "NamedTemporaryFile", read_only)
+    monkeypatch.setattr(previews.tempfile, "NamedTemporaryFile", read_only)
     config = {"train": training, "probe": probing}[stage](experiment, tmp_path, preview_every=3)
     with pytest.raises(UserError, match=r"previews: no picture can be written there \(Read-only file system\)"):
         train.run(config, SamplePreview(config)) if stage == "train" else probe.run(config, preview=save_probe_curves)

@@ -14,10 +14,11 @@ from torch.utils.data import Dataset
 from lwd.data import StepBatches
 from lwd.groups import Group, Layout
 from lwd.models import load_model, training_flops
-from lwd.runtime import progress, watch
+from lwd.runtime import progress
 from lwd.runtime.seeding import Stream, seeded
 from lwd.stages import train
 from lwd.stages.train.run import DenoiserObjective, choose_schedule
+from lwd.training import meter
 from lwd.training.ema import EMA
 from lwd.training.logging import MetricLog, read_log
 from lwd.training.loop import ComputeConfig, Engine
@@ -33,7 +34,7 @@ class Clock:
 
     def __init__(self, monkeypatch):
         self.now = 100.0
-        monkeypatch.setattr(watch, "time", SimpleNamespace(perf_counter=lambda: self.now))
+        monkeypatch.setattr(meter, "time", SimpleNamespace(perf_counter=lambda: self.now))
 
     def slow(self, items, seconds):
         for item in items:

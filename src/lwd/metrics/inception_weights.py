@@ -47,9 +47,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return load_tensors(path)
     if path.suffix == ".pb":
-        raise UserError(
-            f"{path}: TensorFlow's graph; make a file of it that is read here: benchmarks/inception_graph.py"
-        )
+        raise UserError(f"{path}: TensorFlow's graph; convert it first: experiments/imagenet256/inception_graph.py")
     payload: Any = load_foreign(path)
     if not isinstance(payload, Mapping) or not all(isinstance(value, Tensor) for value in payload.values()):
         raise UserError(f"{path}: not a state dict of Inception; the published one is at {PUBLISHED_URL}")

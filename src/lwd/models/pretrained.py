@@ -7,7 +7,6 @@ from pathlib import Path
 from lwd.errors import UserError
 from lwd.files import checksum, read_json
 from lwd.groups import Layout
-from lwd.models import WEIGHTS, LightningDiT, load_model
 from lwd.models.lightningdit import LightningDiT
 from lwd.runtime.checkpoint import STATE, find_checkpoints, read_state
 from lwd.runtime.hub import CONFIG, WEIGHTS, load_weights

@@ -1,5 +1,7 @@
 """ADM's own Inception, TensorFlow's ``classify_image_graph_def.pb``, read without TensorFlow.
 
+`inception_graph.py classify_image_graph_def.pb inception.safetensors` makes a file for ``evaluate.weights``.
+
 A GraphDef is a protobuf message: fields of (number, wire type, value). What is needed of it are the constants: NodeDef
 (GraphDef's field 1) has its name in field 1 and its attributes in field 5, where "value" holds a TensorProto in field 8
 of an AttrValue: type in field 1, shape in 2, float32 bytes in 4 (`tensorflow/core/framework/*.proto`).
@@ -7,14 +9,18 @@ of an AttrValue: type in field 1, shape in 2, float32 bytes in 4 (`tensorflow/co
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from lwd.console import one_line_errors
 from lwd.errors import UserError
+from lwd.files import atomic_path
 
 _FLOAT32 = 1
 _BLOCKS = ("5b", "5c", "5d", "6a", "6b", "6c", "6d", "6e", "7a", "7b", "7c")
@@ -128,8 +134,24 @@ def _fields(data: memoryview) -> Iterator[tuple[int, int, memoryview]]:
 def _varint(data: memoryview, place: int) -> tuple[int, int]:
     value = shift = 0
     while True:
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
         byte = data[place]
         value |= (byte & 0x7F) << shift
         place, shift = place + 1, shift + 7
         if byte < 0x80:
             return value, place
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Convert one file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("graph", type=Path, help="TensorFlow's file")
+    parser.add_argument("target", type=Path, help="the .safetensors file to write")
+    paths = parser.parse_args(arguments)
+    with one_line_errors(), atomic_path(paths.target) as temporary:
+        save_file(read_graph(paths.graph), temporary)
+
+
+if __name__ == "__main__":
+    main()

@@ -9,10 +9,11 @@ from tensorboard.compat.proto.graph_pb2 import GraphDef
 
 from lwd.errors import UserError
 from lwd.metrics import FidInception
+from lwd.metrics.inception_weights import read_weights
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "experiments" / "imagenet256"))
 
-from inception_graph import _names, read_graph  # noqa: E402
+from inception_graph import _names, main, read_graph
 
 DT_FLOAT, DT_INT32 = 1, 3
 # A sample of the correspondence that torch-fidelity found by matching shapes and outputs, one of each kind.
@@ -92,6 +93,22 @@ def test_every_weight_comes_through(network, file):
     for name, tensor in loaded.state_dict().items():
         if not name.endswith("num_batches_tracked"):
             assert torch.equal(tensor, state[name]), name
+
+
+def test_the_script_writes_what_evaluate_reads(file, network, tmp_path):
+    main([str(file), str(tmp_path / "inception.safetensors")])
+    weights = read_weights(tmp_path / "inception.safetensors")
+    assert all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items() if name in weights)
+    assert len(weights) >= len(CORRESPONDENCE)
+    with pytest.raises(UserError, match=r"inception_graph\.py"):
+        read_weights(file)
+
+
+def test_a_number_without_end(tmp_path):
+    path = tmp_path / "endless.pb"
+    path.write_bytes(b"\xff" * 10_000)
+    with pytest.raises(UserError, match="more than 64 bits"):
+        read_graph(path)
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000, 90_000_000])

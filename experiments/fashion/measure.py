@@ -16,7 +16,7 @@ from lwd.encoders.decoder import load_decoder, load_judge
 from lwd.groups import Layout
 from lwd.images.sheets import to_unit
 from lwd.metrics import frechet_distance, gaussian_stats, precision_recall
-from lwd.runtime.run import RunConfig
+from lwd.run import RunConfig
 
 BATCH = 500
 

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 from lwd.config import parse
 from lwd.errors import UserError
-from lwd.runtime.run import RunConfig
+from lwd.run import RunConfig
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
 from lwd.stages.report import write_page
 

@@ -17,8 +17,8 @@ from lwd.errors import UserError
 from lwd.flow import Jacobian, Reduction, interpolate, schedule_objective
 from lwd.models import LightningDiT, training_flops
 from lwd.probe.stopping import EarlyStop, fit_until_stopped
+from lwd.run import RunConfig, write_run_files
 from lwd.runtime.checkpoint import Content, load_module, load_optimizer, load_tensors, optimizer_tensors
-from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
 from lwd.schedules import PolynomialCurve, Schedule
 from lwd.schedules.collapse import distance_from_collapse

@@ -18,8 +18,8 @@ from lwd.files import discard, read_json, write_json
 from lwd.images.crop import CropBatch, CroppedImages
 from lwd.images.open import open_source
 from lwd.images.sheets import to_unit
+from lwd.run import RunConfig, write_run_files
 from lwd.runtime.progress import progress_bar
-from lwd.runtime.run import RunConfig, write_run_files
 from lwd.stages.encode.encoders import prepare
 from lwd.stages.encode.feed import ImagesOrFiles, TensorImages, image_loader, image_shape
 from lwd.stages.encode.manifest import UNREADABLE, finish, write_unreadable

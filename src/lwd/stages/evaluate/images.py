@@ -22,7 +22,7 @@ from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.images.npz import IMAGES, LABELS, verify_npz
 from lwd.images.sheets import to_uint8
-from lwd.runtime.run import RunConfig
+from lwd.run import RunConfig
 
 SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 _READERS = 8

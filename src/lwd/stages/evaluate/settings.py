@@ -9,8 +9,8 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from lwd.config import Config
 from lwd.metrics.precision_recall import Distances
+from lwd.run import RunConfig
 from lwd.runtime.compute import ComputeConfig
-from lwd.runtime.run import RunConfig
 
 Metric = Literal[
     "fid",

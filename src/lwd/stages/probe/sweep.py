@@ -26,8 +26,8 @@ from lwd.models import training_flops
 from lwd.probe.loop import Preview, ProbeConfig, run
 from lwd.probe.search import Bisection, Listed, Search, weakest_stable
 from lwd.probe.stopping import EarlyStop
+from lwd.run import write_run_files
 from lwd.runtime.jobs import run_jobs, workers
-from lwd.runtime.run import write_run_files
 from lwd.schedules import Schedule
 from lwd.schedules.collapse import Criterion
 from lwd.stages.probe.table import Cost, Outcome, SweepRow, as_json, row

@@ -10,7 +10,7 @@ from lwd.config import dump
 from lwd.data.encoded import MANIFEST, read_manifest
 from lwd.files import read_json
 from lwd.plots.text import count, counted, listed, percent
-from lwd.runtime.run import RunConfig
+from lwd.run import RunConfig
 
 Facts = list[tuple[str, str]]
 """(name, value) pairs."""

@@ -14,7 +14,7 @@ from lwd.files import read_json
 from lwd.plots import figures as plots
 from lwd.plots.figures import Line
 from lwd.plots.text import count, listed, number
-from lwd.runtime.run import RunConfig
+from lwd.run import RunConfig
 from lwd.stages.report.variants import Variants
 
 RESULTS = "results.json"

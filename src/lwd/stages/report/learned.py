@@ -11,7 +11,7 @@ from markupsafe import Markup
 from lwd.plots import figures as plots
 from lwd.plots.figures import DASHED, DOTTED, SOLID, Dash, Line
 from lwd.plots.text import listed, number, tau_to_the
-from lwd.runtime.run import RunConfig
+from lwd.run import RunConfig
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
 from lwd.stages.report.variants import Variants
 

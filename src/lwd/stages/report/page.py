@@ -14,7 +14,7 @@ from lwd.errors import UserError
 from lwd.files import write_text
 from lwd.plots.text import count, number, percent
 from lwd.plots.theme import css
-from lwd.runtime.run import RunConfig
+from lwd.run import RunConfig
 from lwd.stages.report.about import About, about
 from lwd.stages.report.comparison import RESULTS, ComparisonSection, comparison_section, read_results
 from lwd.stages.report.learned import LearnedSection, learned_section

@@ -17,7 +17,7 @@ from lwd.groups import Layout
 from lwd.images.sheets import to_unit
 from lwd.plots.images import sheet
 from lwd.plots.text import count
-from lwd.runtime.run import RunConfig
+from lwd.run import RunConfig
 from lwd.stages.report.variants import Variants
 
 ROWS, COLUMNS = 6, 10

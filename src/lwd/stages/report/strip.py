@@ -16,8 +16,8 @@ from lwd.plots import figures as plots
 from lwd.plots.figures import DASHED, DOTTED, SOLID, Line
 from lwd.plots.images import tile
 from lwd.plots.text import listed
+from lwd.run import RunConfig
 from lwd.runtime.checkpoint import load_tensors
-from lwd.runtime.run import RunConfig
 from lwd.stages.report.samples import Pixels, SampleFolder, sample_folders
 from lwd.stages.report.variants import Variants
 

@@ -14,7 +14,7 @@ from lwd.plots import figures as plots
 from lwd.plots.figures import DASHED, SOLID, Line, Probe
 from lwd.plots.text import count, counted, number, percent
 from lwd.plots.theme import ramp_colour
-from lwd.runtime.run import RunConfig
+from lwd.run import RunConfig
 from lwd.schedules import Schedule
 from lwd.stages.report.learned import TAU, polynomials
 

@@ -17,7 +17,7 @@ from lwd.plots import figures as plots
 from lwd.plots.figures import Line
 from lwd.plots.text import RHO, counted
 from lwd.plots.theme import ramp_colour
-from lwd.runtime.run import RunConfig
+from lwd.run import RunConfig
 from lwd.schedules import Schedule
 from lwd.stages.report.learned import READ_AT, polynomials, read_schedule
 from lwd.training.logging import read_log

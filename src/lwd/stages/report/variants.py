@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lwd.plots.theme import variant_colour
-from lwd.runtime.run import RunConfig
+from lwd.run import RunConfig
 from lwd.schedules import OffsetCurve
 
 KINDS = ("synchronous", "offset", "learned")

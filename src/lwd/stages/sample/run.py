@@ -23,10 +23,10 @@ from lwd.images.npz import write_npz
 from lwd.images.sheets import save_grid, to_unit
 from lwd.models import LightningDiT
 from lwd.models.pretrained import fingerprint, newest_checkpoint
+from lwd.run import write_run_files
 from lwd.runtime.checkpoint import first_difference, versions
 from lwd.runtime.lock import LOCK, alone_in
 from lwd.runtime.progress import progress_bar
-from lwd.runtime.run import write_run_files
 from lwd.schedules import Schedule
 from lwd.stages.sample.blocks import PARTS, BlockWriter, is_whole, part_path, read_part
 from lwd.stages.sample.pictures import PICTURE, TRAJECTORY, write_trajectory

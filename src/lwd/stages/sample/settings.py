@@ -11,7 +11,7 @@ from lwd.config import Config, FolderName
 from lwd.ode.grids import Shift
 from lwd.ode.methods import Solver
 from lwd.ode.plan import Integration
-from lwd.runtime.run import RunConfig
+from lwd.run import RunConfig
 from lwd.sample.guidance import Interval, OneScale, Ramp, Scale
 from lwd.stages.sample.blocks import Format
 

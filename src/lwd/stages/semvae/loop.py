@@ -14,8 +14,8 @@ from lwd.data.features import FeatureBatch, FeatureBatches, FeatureShards
 from lwd.encoders.semvae import HEADS, SemVAE
 from lwd.errors import UserError
 from lwd.files import atomic_path
+from lwd.run import RunConfig, write_run_files
 from lwd.runtime.hub import save_model
-from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, normal, seeded
 from lwd.stages.semvae.heldout import HeldOut
 from lwd.stages.semvae.losses import semvae_loss

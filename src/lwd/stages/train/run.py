@@ -23,9 +23,9 @@ from lwd.flow import (
     repa_loss,
 )
 from lwd.models import LightningDiT, model_files, training_flops
+from lwd.run import RunConfig, write_run_files
 from lwd.runtime.checkpoint import Content
 from lwd.runtime.hub import CONFIG
-from lwd.runtime.run import RunConfig, write_run_files
 from lwd.runtime.seeding import Stream, seeded
 from lwd.schedules import Schedule
 from lwd.stages.train.heldout import HeldOut

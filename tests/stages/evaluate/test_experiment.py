@@ -18,7 +18,7 @@ from lwd.stages.evaluate import EvaluateSettings, run
 from lwd.stages.evaluate.extractors import DinoExtractor
 from lwd.stages.experiment import Experiment
 
-CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
+CONFIG = Path(__file__).parents[3] / "configs" / "digits.yaml"
 
 
 def lwd(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

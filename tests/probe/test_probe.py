@@ -20,7 +20,7 @@ from lwd.probe.stopping import EarlyStop, curve_distance, fit_until_stopped
 from lwd.runtime.compute import ComputeConfig
 from lwd.schedules import PolynomialCurve, Schedule
 from lwd.schedules.collapse import Criterion, distance, mass
-from lwd.training.loop import Engine
+from lwd.runtime.processes import Processes
 
 LAYOUT = Layout([Group("texture", 4, 1.0), Group("semantic", 2, 2.0)])
 STEPS, BURN_IN, BATCH, RHO_LR = 250, 125, 128, 0.05
@@ -92,8 +92,8 @@ def test_the_probe_lands_where_the_closed_form_dynamics_do(
     )
     schedule = Schedule.learnable(LAYOUT.names, "semantic", settings.degree)
     task = ProbeTask(ProbeObjective(IdealDenoiser(gaussian), schedule, settings, seed=0), settings)
-    engine = Engine(ComputeConfig(device="cpu", progress=False))
-    engine.fit(task, StepBatches(shards, BATCH, seed=0), steps=STEPS, folder=tmp_path, recipe={}, title="probe")
+    processes = Processes(ComputeConfig(device="cpu", progress=False))
+    processes.fit(task, StepBatches(shards, BATCH, seed=0), steps=STEPS, folder=tmp_path, recipe={}, title="probe")
 
     tau = torch.linspace(0, 1, 101)
     found, _ = PolynomialCurve.from_rho(task.averaged()["texture"])(tau)
@@ -136,9 +136,9 @@ def test_the_search_finds_the_threshold_of_the_closed_form_and_real_probes_agree
         one = settings.model_copy(update={"kinetic_weight": weight})
         schedule = Schedule.learnable(LAYOUT.names, "semantic", one.degree)
         task = ProbeTask(ProbeObjective(IdealDenoiser(gaussian), schedule, one, seed=0), one)
-        engine, folder = Engine(ComputeConfig(device="cpu", progress=False)), tmp_path / f"{weight:g}"
+        processes, folder = Processes(ComputeConfig(device="cpu", progress=False)), tmp_path / f"{weight:g}"
         steps = StepBatches(shards, BATCH, seed=0)
-        stopped = fit_until_stopped(engine, rule, task, steps, steps=one.steps, folder=folder, recipe={}, title="probe")
+        stopped = fit_until_stopped(processes, rule, task, steps, steps=one.steps, folder=folder, recipe={}, title="probe")
         assert (stopped.reason if stopped else None) == expected
         if stopped is not None:
             assert stopped.steps <= settings.burn_in, "it need not wait for the average to begin"

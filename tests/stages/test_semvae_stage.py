@@ -24,7 +24,7 @@ from lwd.stages.experiment import Experiment
 from lwd.stages.semvae.heldout import HeldOut
 from lwd.stages.semvae.loop import SemVAEObjective, SemVAETask
 from lwd.training.logging import read_log
-from lwd.training.loop import Engine
+from lwd.runtime.processes import Processes
 from lwd.training.optim import warm_cosine
 from traces import per_step
 
@@ -224,8 +224,8 @@ def test_batches_are_functions_of_the_step_shared_out_over_processes(numbered: P
 def test_a_measurement_replaces_later_ones(numbered: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = SemVAE(6, 2, 1, 2).eval()
-    engine = Engine(ComputeConfig(device="cpu", progress=False))
-    measured = [HeldOut(FeatureShards(numbered), tmp_path / "h.json", batch, engine) for batch in (3, 64)]
+    processes = Processes(ComputeConfig(device="cpu", progress=False))
+    measured = [HeldOut(FeatureShards(numbered), tmp_path / "h.json", batch, processes) for batch in (3, 64)]
     first = measured[0].measure(model, 4)
     for key, value in measured[1].measure(model, 4).items():
         assert value == pytest.approx(first[key], rel=1e-5), f"{key}, whatever the batch"

@@ -21,7 +21,8 @@ from lwd.stages.train.run import DenoiserObjective, choose_schedule
 from lwd.training import meter
 from lwd.training.ema import EMA
 from lwd.training.logging import MetricLog, read_log
-from lwd.training.loop import ComputeConfig, Engine
+from lwd.runtime.compute import ComputeConfig
+from lwd.runtime.processes import Processes
 from lwd.training.meter import Watch, Work, by_local_time, memory_bytes, summary
 from lwd.training.optim import adamw
 from lwd.training.task import Task
@@ -161,8 +162,8 @@ class LineTask(Task):
 
 
 def fit(clock, folder, **more):
-    engine = Engine(ComputeConfig(device="cpu", progress=False, log_every=2, checkpoint_every=0))
-    engine.fit(LineTask(clock), Slow(clock), steps=5, folder=folder, recipe={}, title="line", **more)
+    processes = Processes(ComputeConfig(device="cpu", progress=False, log_every=2, checkpoint_every=0))
+    processes.fit(LineTask(clock), Slow(clock), steps=5, folder=folder, recipe={}, title="line", **more)
     return read_log(folder / "trace.jsonl")
 
 
@@ -210,7 +211,7 @@ def run_in(experiment, folder, compute, **settings):
 
 
 def plain_loop(config):
-    """The same training without engine, log or watch: the losses of every step, and the weights."""
+    """The same training without processes, log or watch: the losses of every step, and the weights."""
     settings, shards = config.train, config.shards("train", features=True)
     with seeded(Stream.INITIALISE, config.seed):
         model = config.model.build(config.layout, shards.input_size, shards.feature_dim)

@@ -16,7 +16,8 @@ from lwd.errors import UserError
 from lwd.previews import SamplePreview
 from lwd.stages import probe, train
 from lwd.stages.report import save_probe_curves
-from lwd.training.loop import ComputeConfig, Engine
+from lwd.runtime.compute import ComputeConfig
+from lwd.runtime.processes import Processes
 from lwd.training.trackers import Trackers
 
 LINES = [
@@ -29,7 +30,7 @@ RECIPE = {"seed": 3, "train": {"lr": 0.5, "schedule": None}, "groups": [{"name":
 @pytest.fixture(autouse=True)
 def accelerate_state():
     """Accelerate's trackers ask it which process is the main one."""
-    Engine(ComputeConfig(device="cpu", progress=False))
+    Processes(ComputeConfig(device="cpu", progress=False))
 
 
 def scalars(folder):

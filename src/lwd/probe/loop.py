@@ -19,11 +19,11 @@ from lwd.models import LightningDiT, training_flops
 from lwd.probe.stopping import EarlyStop, fit_until_stopped
 from lwd.run import RunConfig, write_run_files
 from lwd.runtime.checkpoint import Content, load_module, load_optimizer, load_tensors, optimizer_tensors
+from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, seeded
 from lwd.schedules import PolynomialCurve, Schedule
 from lwd.schedules.collapse import distance_from_collapse
 from lwd.training.logging import Metric
-from lwd.training.loop import Engine
 from lwd.training.meter import Work, by_local_time
 from lwd.training.optim import adamw
 from lwd.training.previews import Pictures
@@ -92,7 +92,7 @@ class ProbeObjective(nn.Module):
 
 
 class ProbeTask(Task):
-    """The probe as the engine sees it: one AdamW for both, and the running sum of rho after burn-in."""
+    """The probe as the processes sees it: one AdamW for both, and the running sum of rho after burn-in."""
 
     module: ProbeObjective
 
@@ -192,16 +192,16 @@ def run(
     if settings.preview_every and preview is None:
         raise UserError("probe.preview_every: nothing was given to draw with; use `lwd probe`, or hand in a preview")
     pictures = Pictures(folder)
-    engine = Engine(config.compute)
+    processes = Processes(config.compute)
     shards = config.shards("train", features=False)
     config.check_labels(shards)
     with seeded(Stream.INITIALISE, config.seed):
-        model = engine.place(config.model.build(layout, shards.input_size))
-    engine.shard(model)
-    schedule = Schedule.learnable(layout.names, config.leader, settings.degree).to(engine.device)
+        model = processes.place(config.model.build(layout, shards.input_size))
+    processes.shard(model)
+    schedule = Schedule.learnable(layout.names, config.leader, settings.degree).to(processes.device)
 
     def draw_preview(step: int, present: Schedule, averaged: Schedule | None, earlier: Sequence[Schedule]) -> None:
-        if preview is not None and engine.is_main:
+        if preview is not None and processes.is_main:
             with pictures.attempt(step):
                 preview(pictures.file(step), present, averaged, earlier)
 
@@ -214,10 +214,10 @@ def run(
     task = ProbeTask(ProbeObjective(model, schedule, settings, config.seed), settings, draw_preview)
     recipe = config.recipe(probe=settings.model_dump(mode="json", exclude={"preview_every"}))
     stopped = fit_until_stopped(
-        engine,
+        processes,
         early,
         task,
-        StepBatches(shards, settings.batch, config.seed, engine.rank, engine.world),
+        StepBatches(shards, settings.batch, config.seed, processes.rank, processes.world),
         steps=settings.steps,
         folder=folder,
         recipe=recipe,
@@ -228,9 +228,9 @@ def run(
     averaged, more = (stopped.rho, stopped.provenance) if stopped else (task.averaged(), {})
     learned = task.frozen(averaged)
     learned.provenance = {**_provenance(config), **more, "distance_from_collapse": distance_from_collapse(learned)}
-    if engine.is_main:
+    if processes.is_main:
         learned.save(folder / "schedule.json")
-    engine.barrier()
+    processes.barrier()
     return learned
 
 

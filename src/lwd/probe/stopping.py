@@ -16,11 +16,12 @@ from torch import Tensor
 
 from lwd.errors import UserError
 from lwd.runtime.checkpoint import find_checkpoints
+from lwd.runtime.processes import Processes
 from lwd.runtime.progress import Advance, forwarding, progress_bar
 from lwd.schedules import PolynomialCurve
 from lwd.schedules.collapse import Criterion
 from lwd.training.logging import read_log
-from lwd.training.loop import Engine, StepData
+from lwd.training.loop import StepData
 from lwd.training.task import Task
 
 TAU = torch.linspace(0, 1, 1001, dtype=torch.float64)
@@ -97,7 +98,14 @@ def curve_distance(one: PolynomialCurve, other: PolynomialCurve) -> float:
 
 
 def fit_until_stopped(
-    engine: Engine, rule: EarlyStop | None, task: Task, batches: StepData[Any], *, steps: int, folder: Path, **more: Any
+    processes: Processes,
+    rule: EarlyStop | None,
+    task: Task,
+    batches: StepData[Any],
+    *,
+    steps: int,
+    folder: Path,
+    **more: Any,
 ) -> Stopped | None:
     """`Engine.fit`, in parts that end where ``rule`` looks; returns why it ended early, None where it did not.
 
@@ -105,16 +113,18 @@ def fit_until_stopped(
     further than where the rule stops it is not run again.
     """
     if rule is None:
-        engine.fit(task, batches, steps=steps, folder=folder, **more)
+        processes.fit(task, batches, steps=steps, folder=folder, **more)
         return None
-    done = max(find_checkpoints(folder), default=0) if engine.compute.resume else 0
+    done = max(find_checkpoints(folder), default=0) if processes.compute.resume else 0
     ends = [look for look in rule.looks if look >= done] or [steps]
-    with progress_bar(more["title"], steps, show=engine.is_main and engine.compute.progress) as bar:
+    with progress_bar(more["title"], steps, show=processes.is_main and processes.compute.progress) as bar:
         count = _Count(bar)
         for end in ends:
             with forwarding(count.part()):
-                engine.fit(task, batches, steps=end, folder=folder, **more)
-            engine.compute = engine.compute.model_copy(update={"resume": True})  # the next part goes on from this one
+                processes.fit(task, batches, steps=end, folder=folder, **more)
+            processes.compute = processes.compute.model_copy(
+                update={"resume": True}
+            )  # the next part goes on from this one
             stopped = rule.first(_read_rho(folder / "trace.jsonl", end))
             if stopped is not None:
                 bar(steps - max(end, stopped.steps))

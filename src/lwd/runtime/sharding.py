@@ -10,13 +10,11 @@ import warnings
 from collections.abc import Iterable, Sequence
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed import all_reduce, get_world_size
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
-from torch.optim import Optimizer
 
 
 def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -> None:
@@ -32,13 +30,9 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)  # nobody writes to it
 
 
-def prepare(accelerator: Accelerator, module: nn.Module, optimizer: Optimizer) -> tuple[nn.Module, Optimizer]:
-    """Both as the loop uses them: under autocast and, where no parameter is divided, DDP."""
-    if any(isinstance(p, DTensor) for p in module.parameters()):
-        module = accelerator.prepare_model(module, evaluation_mode=True)  # which only leaves DDP out
-        return module, accelerator.prepare_optimizer(optimizer)
-    module, optimizer = accelerator.prepare(module, optimizer)
-    return module, optimizer
+def divided(module: nn.Module) -> bool:
+    """Whether some of its parameters are."""
+    return any(isinstance(p, DTensor) for p in module.parameters())
 
 
 def undivided(module: nn.Module) -> list[nn.Parameter]:

@@ -24,24 +24,23 @@ class Guard:
     """Looks at the gradient before every update; clips it, or has the update skipped.
 
     A step is skipped where the gradient's norm is not finite, or more than ``spike`` times the usual (None: never for
-    that). ``clip``: the largest norm that is let through, None for any. Fused AdamW reads both answers, ``found_inf``
-    and ``grad_scale``, on the device, as it does for `torch.amp.GradScaler`; a skipped step leaves weights, moments and
-    step count as they were. Raises ValueError for an optimiser that is not fused.
+    that). ``clip``: the largest norm that is let through, None for any. A skipped step leaves weights, moments and step
+    count as they were. Fused optimisers read both answers, ``found_inf`` and ``grad_scale``, on the device, as they do
+    for `torch.amp.GradScaler`; for any other `step` waits for the device.
     """
 
     def __init__(
         self, parameters: Iterable[nn.Parameter], optimizer: Optimizer, clip: float | None, spike: float | None
     ) -> None:
-        if not optimizer.defaults.get("fused"):
-            raise ValueError("only a fused optimiser can be told on the device to skip a step")
         self._parameters = [p for p in parameters if p.requires_grad]
         self._optimizer, self._clip, self._spike = optimizer, clip, spike
+        self._fused = bool(optimizer.defaults.get("fused"))
         device = self._parameters[0].device
         self.usual, self.seen, self.in_a_row, self.longest = (torch.zeros((), device=device) for _ in range(4))
 
     @torch.no_grad()
     def inspect(self) -> dict[str, Tensor]:
-        """Call between backward and the optimiser's step; returns ``grad_norm`` and ``skipped`` (0 or 1) to log."""
+        """Call between backward and `step`; returns ``grad_norm`` and ``skipped`` (0 or 1) to log."""
         gradients = [p.grad for p in self._parameters if p.grad is not None]
         norm = total_norm(gradients).float()
         skip = ~torch.isfinite(norm)
@@ -53,10 +52,24 @@ class Guard:
         self.seen = self.seen + 1 - skipped
         self.in_a_row = (self.in_a_row + 1) * skipped
         self.longest = torch.maximum(self.longest, self.in_a_row)
-        self._optimizer.found_inf = skipped  # type: ignore[attr-defined]
-        if self._clip is not None:
-            self._optimizer.grad_scale = (norm / self._clip).clamp(min=1).nan_to_num(1)  # type: ignore[attr-defined]
+        scale = None if self._clip is None else (norm / self._clip).clamp(min=1).nan_to_num(1)
+        self._answer = skipped, scale
         return {"grad_norm": norm, "skipped": skipped}
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """The optimiser's step, as `inspect` wants it."""
+        skipped, scale = self._answer
+        if self._fused:
+            self._optimizer.found_inf = skipped  # type: ignore[attr-defined]
+            if scale is not None:
+                self._optimizer.grad_scale = scale  # type: ignore[attr-defined]
+            self._optimizer.step()
+        elif not bool(skipped):
+            for parameter in self._parameters if scale is not None else ():
+                if parameter.grad is not None:
+                    parameter.grad.div_(scale)
+            self._optimizer.step()
 
     def longest_run(self) -> int:
         """The most steps skipped in a row since this was last asked; waits for the device."""
@@ -75,19 +88,25 @@ class Guard:
 
 
 def check_skipped(
-    guard: Guard, limit: int, folder: Path, images: Callable[[int], Tensor], first: int, is_main: bool
+    guard: Guard, limit: int, folder: Path | None, images: Callable[[int], Tensor | None], first: int, is_main: bool
 ) -> None:
-    """Raise UserError where ``limit`` steps in a row were skipped, leaving a list of them and their images.
+    """Raise UserError where ``limit`` steps in a row were skipped, leaving a list of them and their images in ``folder``.
 
     ``images(step)`` says which images made a step, ``first`` with which step this process began.
     """
     longest = guard.longest_run()
     if longest < limit:
         return
+    if folder is None:
+        raise UserError(
+            f"{longest} steps in a row were skipped, their gradients not finite or far beyond the usual: lower the "
+            "learning rate, or clip the gradient's norm"
+        )
     report = folder / "skipped.json"
     if is_main:
         steps = [int(line["step"]) for line in read_log(folder / "trace.jsonl") if line.get("skipped")]
-        write_json(report, [{"step": s, "images": images(s).tolist()} for s in steps if s >= first])
+        made = {step: images(step) for step in steps if step >= first}
+        write_json(report, [{"step": s, "images": None if i is None else i.tolist()} for s, i in made.items()])
     raise UserError(
         f"{folder}: {longest} steps in a row were skipped, their gradients not finite or far beyond the usual "
         f"({report} lists their images); they changed nothing, the steps before may have: lower the learning rate "

@@ -34,22 +34,22 @@ Line = dict[str, Any]
 class MetricLog:
     """Collects device tensors step by step and writes them in blocks, so that no step waits for the device.
 
-    ``reduce`` averages a tensor over the ``processes``; only where ``write`` holds is a file written, and does ``sink``
-    get the lines, too. Resuming a run drops the lines of steps that will be done again.
+    ``reduce`` averages a tensor over the ``processes``; only where ``write`` holds and there is a ``path`` is a file
+    written, and does ``sink`` get the lines, too. Resuming a run drops the lines of steps that will be done again.
     """
 
     def __init__(
         self,
-        path: Path,
+        path: Path | None,
         reduce: Reduce,
         write: bool,
         first_step: int = 0,
         processes: int = 1,
         sink: Callable[[Sequence[Line]], None] = lambda lines: None,
     ) -> None:
-        self.path, self._reduce, self._write, self._processes, self._sink = path, reduce, write, processes, sink
+        self.path, self._reduce, self._processes, self._sink = path if write else None, reduce, processes, sink
         self._pending: list[tuple[int, dict[str, Metric]]] = []
-        if write:
+        if write and path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             kept = [line for line in path.read_text().splitlines() if _step(line) < first_step] if path.exists() else []
             with atomic_path(path) as temporary:
@@ -79,7 +79,7 @@ class MetricLog:
                     lines[row][key] = value
         self._pending.clear()
         lines[-1] |= block
-        if self._write:
+        if self.path is not None:
             with self.path.open("a") as file:
                 file.writelines(json.dumps(line) + "\n" for line in lines)
             self._sink(lines)

@@ -35,6 +35,11 @@ class Task(ABC):
         """Called with the number of steps done; returns what else to log."""
         return {}
 
+    def stop_after(self, step: int) -> bool:
+        """Whether training ends after ``step`` steps, before its last; the same answer on every process, and after a
+        checkpoint of that step was loaded."""
+        return False
+
     def at_block(self) -> Mapping[str, Tensor]:
         """Scalars for the last line of each block of the log."""
         return {}
@@ -56,6 +61,11 @@ class AveragedTask(Task):
     """A task that trains one network and keeps its average: both lie in a checkpoint, each as a model folder."""
 
     ema: EMA[Any]
+
+    def stop_after(self, step: int) -> bool:
+        """Whether training ends after ``step`` steps, before its last; the same answer on every process, and after a
+        checkpoint of that step was loaded."""
+        return False
 
     def at_block(self) -> Mapping[str, Tensor]:
         """How far the average is from the weights."""

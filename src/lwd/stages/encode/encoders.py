@@ -22,6 +22,7 @@ from lwd.files import atomic_path
 from lwd.groups import Layout
 from lwd.images.sheets import to_unit
 from lwd.runtime.checkpoint import load_module, save_tensors
+from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.seeding import Stream, integer, seeded
 from lwd.stages.encode.feed import ImagesOrFiles, TensorImages, image_loader, image_shape
@@ -34,7 +35,6 @@ from lwd.stages.encode.settings import (
     SemanticSettings,
     TextureSettings,
 )
-from lwd.training.loop import Engine
 
 VIT_FILE, RANDOM_FILE, PCA_FILE = "semantic.safetensors", "random.safetensors", "pca.safetensors"
 SMALL = {SMALL_VIT: VIT_FILE, RANDOM_VIT: RANDOM_FILE}
@@ -43,33 +43,33 @@ EXACT_PCA_VALUES = 2**26
 
 
 def prepare(
-    settings: EncodeSettings, layout: Layout, seed: int, folder: Path, engine: Engine, train: ImagesOrFiles
+    settings: EncodeSettings, layout: Layout, seed: int, folder: Path, processes: Processes, train: ImagesOrFiles
 ) -> CompositeEncoder:
     """Make what has to be made, on the main process and into ``folder``, then load everything on every process.
 
     What ``folder`` holds already is not made again. Raises UserError for settings that do not fit the images or groups.
     """
-    texture = _texture(settings.texture, engine)
-    if isinstance(train, TensorImages) and engine.is_main:
-        _train_small(settings, seed, folder, train, engine.compute.progress)
-    engine.barrier()
-    semantic = _features(settings.semantic.encoder, settings.semantic.path, folder, train, engine)
-    _check_takes(train, texture, semantic, engine)
+    texture = _texture(settings.texture, processes)
+    if isinstance(train, TensorImages) and processes.is_main:
+        _train_small(settings, seed, folder, train, processes.compute.progress)
+    processes.barrier()
+    semantic = _features(settings.semantic.encoder, settings.semantic.path, folder, train, processes)
+    _check_takes(train, texture, semantic, processes)
     repa: PatchFeatures | None = semantic
     if settings.repa.encoder != SAME:
         none = settings.repa.encoder == NONE
-        repa = None if none else _features(settings.repa.encoder, settings.repa.path, folder, train, engine)
+        repa = None if none else _features(settings.repa.encoder, settings.repa.path, folder, train, processes)
     channels = {group.name: group.channels for group in layout.groups}[settings.semantic.group]
-    if settings.semantic.compress == "pca" and engine.is_main and not (folder / PCA_FILE).is_file():
-        _fit_pca(settings, channels, train, semantic, engine).save(folder / PCA_FILE)
-    engine.barrier()
-    compressor = _compressor(settings.semantic, folder, engine)
+    if settings.semantic.compress == "pca" and processes.is_main and not (folder / PCA_FILE).is_file():
+        _fit_pca(settings, channels, train, semantic, processes).save(folder / PCA_FILE)
+    processes.barrier()
+    compressor = _compressor(settings.semantic, folder, processes)
     return CompositeEncoder(settings.texture.group, texture, settings.semantic.group, semantic, compressor, repa)
 
 
-def _check_takes(images: ImagesOrFiles, texture: TextureEncoder, semantic: PatchFeatures, engine: Engine) -> None:
+def _check_takes(images: ImagesOrFiles, texture: TextureEncoder, semantic: PatchFeatures, processes: Processes) -> None:
     """Raise UserError unless the encoders take images of this size, before any has been decoded."""
-    blank = torch.zeros(1, *image_shape(images), device=engine.device)
+    blank = torch.zeros(1, *image_shape(images), device=processes.device)
     try:
         with torch.inference_mode():
             texture.encode(blank)
@@ -78,20 +78,20 @@ def _check_takes(images: ImagesOrFiles, texture: TextureEncoder, semantic: Patch
         raise UserError(f"encode: the encoders do not take images of {tuple(blank.shape[1:])} ({error})") from error
 
 
-def _texture(settings: TextureSettings, engine: Engine) -> TextureEncoder:
+def _texture(settings: TextureSettings, processes: Processes) -> TextureEncoder:
     if settings.encoder == "identity":
         return PixelUnshuffle(settings.factor)
-    return SDVAE.load(settings.path, engine.device, engine.dtype)
+    return SDVAE.load(settings.path, processes.device, processes.dtype)
 
 
-def _features(name: str, path: Path | None, folder: Path, train: ImagesOrFiles, engine: Engine) -> PatchFeatures:
+def _features(name: str, path: Path | None, folder: Path, train: ImagesOrFiles, processes: Processes) -> PatchFeatures:
     if name not in SMALL:
-        return load_patch_encoder(name, path, engine.device, engine.dtype)
+        return load_patch_encoder(name, path, processes.device, processes.dtype)
     if not isinstance(train, TensorImages):
         raise UserError(f"encode: {name!r} is made for built-in data sets; images on disk need a pretrained one")
     vit = small_vit(train)
     load_module(vit, folder / SMALL[name])
-    return vit.eval().to(engine.device)
+    return vit.eval().to(processes.device)
 
 
 def small_vit(train: TensorImages) -> SmallViT:
@@ -124,11 +124,11 @@ def _train_small(settings: EncodeSettings, seed: int, folder: Path, train: Tenso
 
 
 def _fit_pca(
-    settings: EncodeSettings, channels: int, train: ImagesOrFiles, semantic: PatchFeatures, engine: Engine
+    settings: EncodeSettings, channels: int, train: ImagesOrFiles, semantic: PatchFeatures, processes: Processes
 ) -> PatchPCA:
     count = min(settings.semantic.pca_images, len(train))
     rows = torch.arange(count) * len(train) // count
-    chunks = _feature_chunks(settings, train, rows, semantic, engine)
+    chunks = _feature_chunks(settings, train, rows, semantic, processes)
     first = next(chunks, None)
     if first is None:
         raise UserError(f"encode: none of the {len(rows)} images for the PCA can be read")
@@ -141,24 +141,24 @@ def _fit_pca(
 
 
 def _feature_chunks(
-    settings: EncodeSettings, train: ImagesOrFiles, rows: Tensor, semantic: PatchFeatures, engine: Engine
+    settings: EncodeSettings, train: ImagesOrFiles, rows: Tensor, semantic: PatchFeatures, processes: Processes
 ) -> Iterator[Tensor]:
     """Features of the readable images among ``rows``, batch by batch, on the CPU."""
     batches = [batch.tolist() for batch in torch.split(rows, settings.batch)]
-    with progress_bar("features for the PCA", len(rows), show=engine.compute.progress) as advance:
+    with progress_bar("features for the PCA", len(rows), show=processes.compute.progress) as advance:
         for crops in image_loader(train, batches, settings.decoders):
             good = torch.tensor([error is None for error in crops.errors])
             if bool(good.any()):
                 with torch.inference_mode():
-                    yield semantic.patch_features(to_unit(crops.images[good].to(engine.device))).cpu()
+                    yield semantic.patch_features(to_unit(crops.images[good].to(processes.device))).cpu()
             advance(len(good))
 
 
-def _compressor(settings: SemanticSettings, folder: Path, engine: Engine) -> Compressor:
+def _compressor(settings: SemanticSettings, folder: Path, processes: Processes) -> Compressor:
     if settings.compress == "pca":
         return PatchPCA.load(folder / PCA_FILE)
     if settings.semvae is None:
         raise UserError("encode.semantic.semvae: the folder that lwd semvae wrote, or a released .pt, is needed")
     load = load_semvae if settings.semvae.is_dir() else load_released_semvae
     model: SemVAE = load(settings.semvae)
-    return model.to(engine.device).eval()
+    return model.to(processes.device).eval()

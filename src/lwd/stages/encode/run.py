@@ -19,13 +19,13 @@ from lwd.images.crop import CropBatch, CroppedImages
 from lwd.images.open import open_source
 from lwd.images.sheets import to_unit
 from lwd.run import RunConfig, write_run_files
+from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
 from lwd.stages.encode.encoders import prepare
 from lwd.stages.encode.feed import ImagesOrFiles, TensorImages, image_loader, image_shape
 from lwd.stages.encode.manifest import UNREADABLE, finish, write_unreadable
 from lwd.stages.encode.settings import EncodeSettings
 from lwd.stages.encode.writer import ShardWriter, read_record, shards_of
-from lwd.training.loop import Engine
 
 SPLITS: tuple[Split, ...] = ("train", "heldout")
 STARTED = "recipe.json"
@@ -45,29 +45,29 @@ def run(config: EncodeConfig) -> Path:
     under the same settings is left as it is. Raises UserError for settings that do not fit the images or groups, for a
     folder that holds anything else, and for unreadable images where ``on_error`` is "stop".
     """
-    folder, engine = config.data_path, Engine(config.compute)
+    folder, processes = config.data_path, Processes(config.compute)
     _check_groups(config)
     images = open_images(config.encode)
     recipe = _recipe(config, images)
     if _finished(folder, recipe):
-        engine.say(f"already encoded: {folder}")
+        processes.say(f"already encoded: {folder}")
         return folder
-    engine.barrier()
-    if engine.is_main:
+    processes.barrier()
+    if processes.is_main:
         if (folder / STARTED).is_file() and read_json(folder / STARTED) != recipe:
             discard(folder)  # an earlier try of other settings that left no shard (`_finished` refuses others)
         for leftover in folder.rglob(".*.tmp"):  # of a run that was killed while it wrote
             leftover.unlink()
         write_json(folder / STARTED, recipe)
-    encoders = prepare(config.encode, config.layout, config.seed, folder, engine, images["train"])
-    _check_shapes(config, encoders, images["train"], engine)
+    encoders = prepare(config.encode, config.layout, config.seed, folder, processes, images["train"])
+    _check_shapes(config, encoders, images["train"], processes)
     for split, source in images.items():
-        encode_split(config, folder / split, source, encoders, engine)
-    engine.barrier()
-    if engine.is_main:
+        encode_split(config, folder / split, source, encoders, processes)
+    processes.barrier()
+    if processes.is_main:
         write_run_files(config, folder)
         finish(folder, config.layout, config.encode, recipe, images, encoders)
-    engine.barrier()
+    processes.barrier()
     return folder
 
 
@@ -84,17 +84,17 @@ def open_images(settings: EncodeSettings) -> dict[Split, ImagesOrFiles]:
 
 
 def encode_split(
-    config: EncodeConfig, folder: Path, images: ImagesOrFiles, encoders: CompositeEncoder, engine: Engine
+    config: EncodeConfig, folder: Path, images: ImagesOrFiles, encoders: CompositeEncoder, processes: Processes
 ) -> None:
     """This process's share of a split's shards, those that are not there yet. Batches never cross shards, so that a
     shard's content depends neither on what was there nor on how many processes there are."""
     settings = config.encode
     shards = shards_of(len(images), settings.shard_images)
-    mine = range(engine.rank, len(shards), engine.world)
+    mine = range(processes.rank, len(shards), processes.world)
     todo = [number for number in mine if read_record(folder, number) is None]
     batches = [list(shards[n][i : i + settings.batch]) for n in todo for i in range(0, len(shards[n]), settings.batch)]
     total = sum(len(shards[n]) for n in mine)
-    show, done = engine.is_main and engine.compute.progress, total - sum(map(len, batches))
+    show, done = processes.is_main and processes.compute.progress, total - sum(map(len, batches))
     folder.mkdir(parents=True, exist_ok=True)
     with (
         ShardWriter(folder, config.layout) as writer,
@@ -102,7 +102,7 @@ def encode_split(
     ):
         shard = _Shard()
         for batch in image_loader(images, batches, settings.decoders):
-            shard.add(batch, images, encoders, engine.device)
+            shard.add(batch, images, encoders, processes.device)
             if shard.skipped and settings.on_error == "stop":
                 report = folder.parent / UNREADABLE
                 write_unreadable(report, [(folder.name, *entry) for entry in shard.skipped])
@@ -160,10 +160,12 @@ def _check_groups(config: EncodeConfig) -> None:
         )
 
 
-def _check_shapes(config: EncodeConfig, encoders: CompositeEncoder, images: ImagesOrFiles, engine: Engine) -> None:
+def _check_shapes(
+    config: EncodeConfig, encoders: CompositeEncoder, images: ImagesOrFiles, processes: Processes
+) -> None:
     """Raise UserError unless the encoders' outputs are the groups', on one grid."""
     shape = image_shape(images)
-    encoded = encoders.encode(torch.zeros(1, *shape, device=engine.device)).groups
+    encoded = encoders.encode(torch.zeros(1, *shape, device=processes.device)).groups
     for group in config.layout.groups:
         if encoded[group.name].shape[1] != group.channels:
             raise UserError(

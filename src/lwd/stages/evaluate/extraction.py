@@ -14,13 +14,12 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.runtime.collect import gather_on_main
+from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
 from lwd.stages.evaluate.extractors import Extractor
 from lwd.stages.evaluate.features import FeatureSet
 from lwd.stages.evaluate.images import Images
 from lwd.training.loading import read_ahead
-from lwd.training.loop import Engine
 
 
 @dataclass(frozen=True)
@@ -54,19 +53,21 @@ class FeatureCache:
         return self.folder / f"{extractor['name']}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
 
 
-def extract(images: Images, extractor: Extractor, batch: int, engine: Engine, cache: Path | None) -> FeatureSet | None:
+def extract(
+    images: Images, extractor: Extractor, batch: int, processes: Processes, cache: Path | None
+) -> FeatureSet | None:
     """The features of all images on the main process, None on the others; found in ``cache``, or left there.
 
     Each batch goes to one process, while the next ones are read. About 20 kB an image are kept for Inception.
     """
     found = None
-    if engine.is_main:
+    if processes.is_main:
         source = {"path": images.name, "count": len(images), "sha256": images.fingerprint(), **images.facts}
-        store = FeatureCache(cache, engine.say)
+        store = FeatureCache(cache, processes.say)
         found = store.find(extractor.identity, source)
-    if engine.mean(torch.tensor(float(found is not None), device=engine.device)) > 0:
+    if processes.mean(torch.tensor(float(found is not None), device=processes.device)) > 0:
         return found
-    features = _through(images, extractor, batch, engine)
+    features = _through(images, extractor, batch, processes)
     if features is None:
         return None
     if float(features.pop("brightest").max()) <= 1:
@@ -76,26 +77,26 @@ def extract(images: Images, extractor: Extractor, batch: int, engine: Engine, ca
     return made
 
 
-def _through(images: Images, extractor: Extractor, batch: int, engine: Engine) -> dict[str, Tensor] | None:
+def _through(images: Images, extractor: Extractor, batch: int, processes: Processes) -> dict[str, Tensor] | None:
     """Round after round a batch on every process; what they give goes to the main one."""
     widths = {**extractor.widths, "brightest": 1}
     columns = dict(zip(widths, _slices(list(widths.values())), strict=True))
     count, whole = len(images), sum(widths.values())
     batches = torch.split(torch.arange(count), batch)
-    mine = range(engine.rank, len(batches), engine.world)
-    kept = {name: torch.empty(count, width) for name, width in widths.items()} if engine.is_main else None
-    title, show = f"{extractor.name} {Path(images.name).name}", engine.is_main and engine.compute.progress
+    mine = range(processes.rank, len(batches), processes.world)
+    kept = {name: torch.empty(count, width) for name, width in widths.items()} if processes.is_main else None
+    title, show = f"{extractor.name} {Path(images.name).name}", processes.is_main and processes.compute.progress
     read = read_ahead(lambda number: (images.read(batches[number]),), mine)
     with progress_bar(title, count, 0, show) as advance:
-        for first in range(0, len(batches), engine.world):
-            packed = torch.zeros(batch, whole, device=engine.device)
-            if first + engine.rank < len(batches):
+        for first in range(0, len(batches), processes.world):
+            packed = torch.zeros(batch, whole, device=processes.device)
+            if first + processes.rank < len(batches):
                 (pixels,) = next(read)
-                pixels = pixels.to(engine.device)
+                pixels = pixels.to(processes.device)
                 for name, values in extractor(pixels).items():
                     packed[: len(pixels), columns[name]] = values
                 packed[: len(pixels), columns["brightest"]] = pixels.flatten(1).amax(1, True).float()
-            for number, part in enumerate(gather_on_main(engine, packed) or (), start=first):
+            for number, part in enumerate(processes.gather_on_main(packed) or (), start=first):
                 if kept is not None and number < len(batches):
                     rows = batches[number]
                     for name, where in columns.items():

@@ -16,11 +16,11 @@ from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.images.npz import IMAGES, read_npz, verify_npz
 from lwd.metrics.moments import Gaussian
+from lwd.runtime.processes import Processes
 from lwd.stages.evaluate.extraction import extract
 from lwd.stages.evaluate.extractors import Extractor
 from lwd.stages.evaluate.features import FeatureSet
 from lwd.stages.evaluate.images import ArrayImages, Images, PictureImages, sampled_images
-from lwd.training.loop import Engine
 
 _ADM = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 """The names of Inception's statistics in ADM's reference batches, and the first pair in pytorch-fid's files."""
@@ -45,7 +45,7 @@ class Material:
         saved = () if self.saved is None else self.saved.features.values()
         return next(map(len, saved), None)
 
-    def features(self, extractor: Extractor, batch: int, engine: Engine, cache: Path | None) -> FeatureSet | None:
+    def features(self, extractor: Extractor, batch: int, processes: Processes, cache: Path | None) -> FeatureSet | None:
         """What is known under this network, on the main process (None on the others).
 
         Raises UserError where what is stored belongs to another network.
@@ -64,12 +64,12 @@ class Material:
         if self.images is None:
             if not inception:
                 raise UserError(f"{self.path}: holds statistics of Inception's features and no images, so no others")
-            if not engine.is_main:
+            if not processes.is_main:
                 return None
             verify_npz(self.path)
             source = {"path": str(self.path), "count": None, "sha256": checksum(self.path)}
             return FeatureSet(extractor.identity, source, {}, stored=inception)
-        found = extract(self.images, extractor, batch, engine, cache)
+        found = extract(self.images, extractor, batch, processes, cache)
         return found.with_stored(inception) if found is not None else None
 
 

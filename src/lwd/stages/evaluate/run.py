@@ -11,6 +11,7 @@ from pathlib import Path
 from lwd.data.encoded import MANIFEST
 from lwd.data.samples import INFO
 from lwd.errors import UserError
+from lwd.runtime.processes import Processes
 from lwd.stages.evaluate.extractors import DinoExtractor, Extractor, InceptionExtractor, JudgeExtractor
 from lwd.stages.evaluate.features import FeatureSet
 from lwd.stages.evaluate.images import Images, RealImages
@@ -27,7 +28,6 @@ from lwd.stages.evaluate.settings import (
     Metric,
     features_of,
 )
-from lwd.training.loop import Engine
 
 RESULT = "evaluation.json"
 FEATURES = "features"
@@ -40,8 +40,8 @@ def run(config: EvaluateConfig | EvaluateOnly, images: Images | None = None) -> 
     ``images`` stands for ``evaluate.samples``, e.g. a checkpoint's samples as they are made. With no reference the
     experiment's held-out images are one. Raises UserError for input that does not fit.
     """
-    settings, engine = config.evaluate, Engine(config.compute)
-    job = _Job(config, engine, _samples(config, images))
+    settings, processes = config.evaluate, Processes(config.compute)
+    job = _Job(config, processes, _samples(config, images))
     metrics = settings.metrics or (JUDGED if settings.reference is None else PAPER)
     networks = list(dict.fromkeys(features_of(metric) for metric in metrics))
     out, reference = _out(config, job.samples), job.reference()
@@ -50,7 +50,7 @@ def run(config: EvaluateConfig | EvaluateOnly, images: Images | None = None) -> 
     record = Evaluation.begin(settings, metrics)
     for name in networks:
         _measure(job, name, [m for m in metrics if features_of(m) == name], reference, record)
-    if not engine.is_main:
+    if not processes.is_main:
         return None
     record.write(out)
     return record
@@ -58,7 +58,7 @@ def run(config: EvaluateConfig | EvaluateOnly, images: Images | None = None) -> 
 
 def save_only(config: EvaluateOnly, images: Images | None = None) -> None:
     """Features and statistics of the samples into the files named, under Inception; no reference, no metrics."""
-    job = _Job(config, Engine(config.compute), _samples(config, images))
+    job = _Job(config, Processes(config.compute), _samples(config, images))
     check_targets(config.evaluate, None, _inputs(config.evaluate, job.samples))
     extractor = job.extractor("inception")
     _keep(job, job.features(job.samples, extractor, config.evaluate.cache))
@@ -67,7 +67,7 @@ def save_only(config: EvaluateOnly, images: Images | None = None) -> None:
 @dataclass
 class _Job:
     config: EvaluateConfig | EvaluateOnly
-    engine: Engine
+    processes: Processes
     samples: Material
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -90,7 +90,7 @@ class _Job:
         return Material(config.data_path / split, RealImages(config, split))
 
     def extractor(self, name: str) -> Extractor:
-        config, device = self.config, self.engine.device
+        config, device = self.config, self.processes.device
         if name == "inception":
             return InceptionExtractor(self.settings, device)
         if name == "dinov2":
@@ -101,7 +101,7 @@ class _Job:
 
     def features(self, material: Material, extractor: Extractor, cache: Path | None) -> FeatureSet | None:
         with _timed(self.seconds, f"{extractor.name} features of {material.path}"):
-            return material.features(extractor, self.settings.batch, self.engine, cache)
+            return material.features(extractor, self.settings.batch, self.processes, cache)
 
     def real_cache(self) -> Path | None:
         """Real images' features are kept in any case: every set of samples is compared with them."""
@@ -110,7 +110,7 @@ class _Job:
 
 
 def _measure(job: _Job, name: Features, metrics: list[Metric], reference: Material, record: Evaluation) -> None:
-    settings, engine = job.settings, job.engine
+    settings, processes = job.settings, job.processes
     extractor = job.extractor(name)
     samples = job.features(job.samples, extractor, settings.cache)
     built_in = settings.reference is None
@@ -123,7 +123,7 @@ def _measure(job: _Job, name: Features, metrics: list[Metric], reference: Materi
     if samples is None or theirs is None:
         return
     asked = [metric for metric in metrics if metric != "frechet_real"]
-    found = Measurement(samples, theirs, settings, engine.device, engine.say).run(asked)
+    found = Measurement(samples, theirs, settings, processes.device, processes.say).run(asked)
     if train is not None:
         found.values["frechet_real"] = _floor(train, theirs, job)
     record.add(samples, theirs, found, job.seconds)
@@ -132,7 +132,9 @@ def _measure(job: _Job, name: Features, metrics: list[Metric], reference: Materi
 def _floor(train: FeatureSet, heldout: FeatureSet, job: _Job) -> float:
     """What a perfect generator would be near: the distance of the training images."""
     plain = job.settings.model_copy(update={"bootstrap": 0, "counts": 0})
-    return Measurement(train, heldout, plain, job.engine.device, job.engine.say).run(["frechet"]).values["frechet"]
+    return (
+        Measurement(train, heldout, plain, job.processes.device, job.processes.say).run(["frechet"]).values["frechet"]
+    )
 
 
 def _keep(job: _Job, samples: FeatureSet | None) -> None:
@@ -143,8 +145,8 @@ def _keep(job: _Job, samples: FeatureSet | None) -> None:
         if path is not None:
             if not samples.features and (whole or not samples.stored):
                 raise UserError(f"{samples.name}: holds statistics alone; there are no features to save in {path}")
-            samples.save(path, job.engine.device, features=whole)
-            job.engine.say(f"wrote {path}")
+            samples.save(path, job.processes.device, features=whole)
+            job.processes.say(f"wrote {path}")
 
 
 def _samples(config: EvaluateConfig | EvaluateOnly, images: Images | None) -> Material:

@@ -28,10 +28,10 @@ from lwd.probe.search import Bisection, Listed, Search, weakest_stable
 from lwd.probe.stopping import EarlyStop
 from lwd.run import write_run_files
 from lwd.runtime.jobs import run_jobs, workers
+from lwd.runtime.processes import Processes
 from lwd.schedules import Schedule
 from lwd.schedules.collapse import Criterion
 from lwd.stages.probe.table import Cost, Outcome, SweepRow, as_json, row
-from lwd.training.loop import Engine
 
 
 class SweepSettings(Config):
@@ -143,28 +143,28 @@ def sweep(
     Writes OUTPUT/sweep/lambda-*/ , OUTPUT/sweep/table.json and the chosen OUTPUT/schedule.json. Finished probes are
     found again. Raises UserError where the strongest lambda collapses; says so where none does.
     """
-    engine = Engine(config.compute)
+    processes = Processes(config.compute)
     if len(config.groups) == 1:
         raise UserError("sweep: the schedule has no learned group; groups needs at least two")
-    found = _find(config, engine, preview)
+    found = _find(config, processes, preview)
     chosen = weakest_stable(_stable(found.values()))
     rows = [row(outcome) for _, outcome in sorted(found.items())]
     cost = Cost(sum(r.steps for r in rows), len(rows) * config.probe.steps, _step_flops(config), main_flops)
-    if engine.is_main:
+    if processes.is_main:
         write_json(
             config.output / "sweep" / "table.json", as_json(found.values(), config.sweep.criterion, chosen, cost)
         )
         write_run_files(config, config.output / "sweep")
     if chosen is None:
-        if engine.is_main:
+        if processes.is_main:
             (config.output / "schedule.json").unlink(missing_ok=True)
         raise UserError(_all_collapsed(config, max(r.kinetic_weight for r in rows)))
     if not any(r.collapsed for r in rows):
-        engine.say(f"sweep: no lambda collapsed, so a weaker one than {chosen:g} may be stable too")
+        processes.say(f"sweep: no lambda collapsed, so a weaker one than {chosen:g} may be stable too")
     schedule = found[chosen, config.sweep_seeds[0]].schedule
-    if engine.is_main:
+    if processes.is_main:
         schedule.save(config.output / "schedule.json")
-    engine.barrier()
+    processes.barrier()
     return rows, schedule
 
 
@@ -172,11 +172,11 @@ Found = dict[tuple[float, int], Outcome]
 """By lambda and seed."""
 
 
-def _find(config: SweepConfig, engine: Engine, preview: Preview | None) -> Found:
+def _find(config: SweepConfig, processes: Processes, preview: Preview | None) -> Found:
     """Probe until the search is done and the chosen lambda's probes have their full length."""
     settings, seeds = config.sweep, config.sweep_seeds
-    side_by_side = workers(settings.processes) if engine.world == 1 else 1
-    show = engine.is_main and config.compute.progress
+    side_by_side = workers(settings.processes) if processes.world == 1 else 1
+    show = processes.is_main and config.compute.progress
 
     def probe(jobs: list[_Job]) -> Found:
         done = run_jobs(_probe, jobs, "sweep", config.probe.steps, side_by_side, show)
@@ -188,13 +188,13 @@ def _find(config: SweepConfig, engine: Engine, preview: Preview | None) -> Found
         if weights := settings.search.next(stable, max(1, side_by_side // len(seeds))):
             new = probe([_Job(config, weight, seed, preview) for weight in weights for seed in seeds])
             for weight, is_stable in _stable(new.values()).items():
-                engine.say(f"sweep: lambda {weight:g} {'is stable' if is_stable else 'collapsed'}")
+                processes.say(f"sweep: lambda {weight:g} {'is stable' if is_stable else 'collapsed'}")
         else:
             chosen = weakest_stable(stable)
             cut = [seed for seed in seeds if chosen is not None and found[chosen, seed].stopped]
             if chosen is None or not cut:
                 return found
-            engine.say(f"sweep: lambda {chosen:g} goes on to its full length")
+            processes.say(f"sweep: lambda {chosen:g} goes on to its full length")
             goes_on = config.model_copy(update={"compute": config.compute.model_copy(update={"resume": True})})
             new = probe([_Job(goes_on, chosen, seed, preview, full=True) for seed in cut])
         found |= new

@@ -26,13 +26,13 @@ from lwd.models.pretrained import fingerprint, newest_checkpoint
 from lwd.run import write_run_files
 from lwd.runtime.checkpoint import first_difference, versions
 from lwd.runtime.lock import LOCK, alone_in
+from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
 from lwd.schedules import Schedule
 from lwd.stages.sample.blocks import PARTS, BlockWriter, is_whole, part_path, read_part
 from lwd.stages.sample.pictures import PICTURE, TRAJECTORY, write_trajectory
 from lwd.stages.sample.sampler import Sampler, open_sampler
 from lwd.stages.sample.settings import SampleConfig, SampleSettings
-from lwd.training.loop import Engine
 
 RECIPE = "sampling.json"
 """What the folder's samples are made by; a folder without it is not ours."""
@@ -48,33 +48,33 @@ def run(config: SampleConfig) -> Path:
     settings = config.sample
     checkpoint = settings.checkpoint or newest_checkpoint(config.output / "train" / "learned")
     folder = config.output / "samples" / (settings.name or f"{checkpoint.parent.name}-{checkpoint.name}")
-    engine = Engine(config.compute)
-    sampler = open_sampler(config, checkpoint, engine)
+    processes = Processes(config.compute)
+    sampler = open_sampler(config, checkpoint, processes)
     labels = class_labels(settings, sampler.model)
-    decoder = decoder_of(config, engine.device)
+    decoder = decoder_of(config, processes.device)
     recipe = recipe_of(config, checkpoint, sampler.schedule)
-    with alone_in(folder) if engine.is_main else nullcontext():
-        if engine.is_main:
+    with alone_in(folder) if processes.is_main else nullcontext():
+        if processes.is_main:
             _prepare(folder, recipe, config)
-        engine.barrier()
+        processes.barrier()
         if (folder / INFO).is_file():
             SampleSet.read(folder)
-            engine.say(f"{folder}: finished before")
+            processes.say(f"{folder}: finished before")
             return folder
         blocks = torch.split(torch.arange(settings.num), settings.block)
-        _sample_blocks(config, engine, sampler, decoder, labels, blocks, folder)
-        engine.barrier()
-        if engine.is_main:
+        _sample_blocks(config, processes, sampler, decoder, labels, blocks, folder)
+        processes.barrier()
+        if processes.is_main:
             if settings.trace:
                 _trace(config, sampler, decoder, labels, folder)
             _finish(folder, len(blocks), settings, {"checkpoint": str(checkpoint), "schedule": sampler.schedule.hash()})
-        engine.barrier()
+        processes.barrier()
     return folder
 
 
 def _sample_blocks(
     config: SampleConfig,
-    engine: Engine,
+    processes: Processes,
     sampler: Sampler,
     decoder: Decoder | None,
     labels: Tensor,
@@ -83,10 +83,10 @@ def _sample_blocks(
 ) -> None:
     """This process's share of the blocks that are not there yet, each decoded while the next one is sampled."""
     shards, seeds = config.shards("train", features=False), sampler.seeds()
-    mine = [n for n in range(len(blocks)) if n % engine.world == engine.rank]
+    mine = [n for n in range(len(blocks)) if n % processes.world == processes.rank]
     missing = [n for n in mine if not part_path(folder, n).is_file()]
     total, left = (sum(len(blocks[n]) for n in some) for some in (mine, missing))
-    show = engine.is_main and config.compute.progress
+    show = processes.is_main and config.compute.progress
     with (
         BlockWriter(folder, config.layout, decoder, config.sample.formats) as writer,
         progress_bar(f"sample {folder.name}", total, total - left, show) as advance,

@@ -13,6 +13,7 @@ from torch import Tensor
 from lwd.errors import UserError
 from lwd.models import LightningDiT
 from lwd.models.pretrained import load_checkpoint_model
+from lwd.runtime.processes import Processes
 from lwd.sample.field import make_flow
 from lwd.sample.generate import Samples, generate
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, Guidance
@@ -20,7 +21,6 @@ from lwd.sample.path import Trajectory, trace
 from lwd.schedules import Schedule
 from lwd.stages.sample.fit import check_fit
 from lwd.stages.sample.settings import GuidanceSettings, SampleConfig, SampleSettings, to_interval, to_scale
-from lwd.training.loop import Engine
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Sampler:
     settings: SampleSettings
     guidance: Guidance | None
     precision: Callable[[], AbstractContextManager[object]] = nullcontext
-    """The context in which networks run: `Engine.autocast`."""
+    """The context in which networks run: `Processes.autocast`."""
 
     def seeds(self) -> Tensor:
         """One for each of ``settings.num`` samples, (N,) int64."""
@@ -67,18 +67,18 @@ class Sampler:
             return trace(flow, self.settings.integration, taus)
 
 
-def open_sampler(config: SampleConfig, checkpoint: Path, engine: Engine) -> Sampler:
-    """What ``config`` samples from, on the engine's device. Raises UserError for input that does not fit."""
+def open_sampler(config: SampleConfig, checkpoint: Path, processes: Processes) -> Sampler:
+    """What ``config`` samples from, on the processes's device. Raises UserError for input that does not fit."""
     settings = config.sample
     model, schedule = load_checkpoint_model(checkpoint)
     check_fit(checkpoint, model, config)
-    guidance = load_guidance(settings.guidance, schedule, engine)
+    guidance = load_guidance(settings.guidance, schedule, processes)
     if guidance is not None:
         guidance.wrap(model, config.layout)  # refuses what does not fit before anything is computed or written
-    return Sampler(engine.place(model), schedule, settings, guidance, engine.autocast)
+    return Sampler(processes.place(model), schedule, settings, guidance, processes.autocast)
 
 
-def load_guidance(settings: GuidanceSettings, schedule: Schedule, engine: Engine) -> Guidance | None:
+def load_guidance(settings: GuidanceSettings, schedule: Schedule, processes: Processes) -> Guidance | None:
     """What ``sample.guidance`` asks for, with its weak model; raises UserError where that is of another schedule."""
     interval, scale = to_interval(settings.interval), to_scale(settings.scale)
     if settings.kind == "none":
@@ -90,7 +90,7 @@ def load_guidance(settings: GuidanceSettings, schedule: Schedule, engine: Engine
     weak, weak_schedule = load_checkpoint_model(settings.weak)
     if weak_schedule.hash() != schedule.hash():
         raise UserError(f"{settings.weak}: the weak model was trained under another schedule than the main one")
-    auto = AutoGuidance(engine.place(weak), scale, interval)
+    auto = AutoGuidance(processes.place(weak), scale, interval)
     if settings.kind == "auto":
         return auto
     return CombinedGuidance(auto, ClassifierFreeGuidance(to_scale(settings.free_scale), interval=interval))

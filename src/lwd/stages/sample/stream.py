@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
+from lwd.runtime.processes import Processes
 from lwd.stages.sample.blocks import decode_rgb
 from lwd.stages.sample.run import class_labels, decoder_of, recipe_of
 from lwd.stages.sample.sampler import open_sampler
 from lwd.stages.sample.settings import SampleConfig
-from lwd.training.loop import Engine
 
 
 class SampleStream:
@@ -26,11 +26,11 @@ class SampleStream:
     """
 
     def __init__(self, config: SampleConfig) -> None:
-        settings, checkpoint, engine = config.sample, config.sample.checkpoint, Engine(config.compute)
+        settings, checkpoint, processes = config.sample, config.sample.checkpoint, Processes(config.compute)
         if checkpoint is None:
             raise UserError("sample.checkpoint: name the checkpoint to sample from")
-        sampler = open_sampler(config, checkpoint, engine)
-        decoder = decoder_of(config, engine.device)
+        sampler = open_sampler(config, checkpoint, processes)
+        decoder = decoder_of(config, processes.device)
         if decoder is None:
             raise UserError(f"{config.data_path}: no decoder is known; set sample.decoder.path to the VAE's weights")
         self._decoder, self._layout = decoder, config.layout

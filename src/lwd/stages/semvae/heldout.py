@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from lwd.data.features import FeatureShards
 from lwd.encoders.semvae import SemVAE
 from lwd.files import read_json, write_json
-from lwd.training.loop import Engine
+from lwd.runtime.processes import Processes
 
 
 class HeldOut:
@@ -23,16 +23,16 @@ class HeldOut:
     ``latent_std`` of that mean over images and positions, and ``posterior_std``, the root of the mean variance.
     """
 
-    def __init__(self, shards: FeatureShards, path: Path, batch: int, engine: Engine) -> None:
-        self.shards, self.path, self._batch, self._engine = shards, path, batch, engine
+    def __init__(self, shards: FeatureShards, path: Path, batch: int, processes: Processes) -> None:
+        self.shards, self.path, self._batch, self._processes = shards, path, batch, processes
 
     @torch.no_grad()
     def measure(self, model: SemVAE, step: int) -> dict[str, Any]:
         """Measure after ``step`` steps, in float32; the main process writes it. Later results there are dropped."""
-        rows = torch.arange(self._engine.rank, len(self.shards), self._engine.world)
+        rows = torch.arange(self._processes.rank, len(self.shards), self._processes.world)
         parts = [self._sums(model, part) for part in torch.split(rows, self._batch)]
         zero = torch.zeros(3 + 3 * model.channels, dtype=torch.float64)
-        sums = self._engine.mean(sum(parts, zero).to(self._engine.device)).cpu() * self._engine.world
+        sums = self._processes.mean(sum(parts, zero).to(self._processes.device)).cpu() * self._processes.world
         positions = len(self.shards) * self.shards.shape[1] * self.shards.shape[2]
         mean, square, variance = (sums[3:] / positions).reshape(3, -1)
         result = {
@@ -44,14 +44,14 @@ class HeldOut:
             "latent_std": (square - mean.square()).clamp(min=0).sqrt().tolist(),
             "posterior_std": variance.sqrt().tolist(),
         }
-        if self._engine.is_main:
+        if self._processes.is_main:
             earlier = read_json(self.path) if self.path.exists() else []
             write_json(self.path, [*(line for line in earlier if line["step"] < step), result])
         return result
 
     def _sums(self, model: SemVAE, rows: Tensor) -> Tensor:
         """Sums over the images ``rows``, (3 + 3 k,) float64: square error, cosine, KL; mean, its square, variance."""
-        features = self.shards.read(rows).to(self._engine.device).float()
+        features = self.shards.read(rows).to(self._processes.device).float()
         posterior = model.posterior(features)
         reconstruction = model.decode(posterior.mean)
         scalars = (

@@ -16,11 +16,11 @@ from lwd.errors import UserError
 from lwd.files import atomic_path
 from lwd.run import RunConfig, write_run_files
 from lwd.runtime.hub import save_model
+from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, normal, seeded
 from lwd.stages.semvae.heldout import HeldOut
 from lwd.stages.semvae.losses import semvae_loss
 from lwd.training.ema import EMA
-from lwd.training.loop import Engine
 from lwd.training.meter import Work
 from lwd.training.optim import adamw, warm_cosine
 from lwd.training.task import AveragedTask
@@ -88,7 +88,7 @@ class SemVAEObjective(nn.Module):
 
 
 class SemVAETask(AveragedTask):
-    """The VAE, its average and its optimiser, as the engine sees them; measures the average on held-out images."""
+    """The VAE, its average and its optimiser, as the processes sees them; measures the average on held-out images."""
 
     def __init__(self, objective: SemVAEObjective, settings: SemVAESettings, heldout: HeldOut) -> None:
         self.module = objective
@@ -117,18 +117,18 @@ def run(config: SemVAEConfig) -> Path:
     fit.
     """
     settings, folder = config.semvae, config.output / "semvae"
-    engine = Engine(config.compute)
+    processes = Processes(config.compute)
     train = FeatureShards(config.data_path / "train", config.data.flip)
     heldout = FeatureShards(config.data_path / "heldout")
     if train.shape[0] != heldout.shape[0]:
         raise UserError(f"{heldout.path}: features of {heldout.shape[0]} channels, those to train on {train.shape[0]}")
-    batches = FeatureBatches(train, settings.batch, config.seed, engine.rank, engine.world)
+    batches = FeatureBatches(train, settings.batch, config.seed, processes.rank, processes.world)
     try:
         with seeded(Stream.INITIALISE, config.seed):
-            model = SemVAE(train.shape[0], settings.channels, settings.depth, settings.heads).to(engine.device)
+            model = SemVAE(train.shape[0], settings.channels, settings.depth, settings.heads).to(processes.device)
     except ValueError as error:
         raise UserError(f"semvae: {error}; choose other semvae.heads") from error
-    measured = HeldOut(heldout, folder / "heldout.json", settings.batch, engine)
+    measured = HeldOut(heldout, folder / "heldout.json", settings.batch, processes)
     task = SemVAETask(SemVAEObjective(model, settings, config.seed), settings, measured)
 
     def on_start() -> None:
@@ -136,7 +136,7 @@ def run(config: SemVAEConfig) -> Path:
             measured.path.unlink(missing_ok=True)
         write_run_files(config, folder)
 
-    engine.fit(
+    processes.fit(
         task,
         batches,
         steps=settings.steps,
@@ -146,10 +146,10 @@ def run(config: SemVAEConfig) -> Path:
         on_start=on_start,
         work=Work(settings.batch),
     )
-    if engine.is_main:
+    if processes.is_main:
         with atomic_path(folder / "model") as temporary:
             save_model(task.ema.model, temporary)
-    engine.barrier()
+    processes.barrier()
     return folder / "model"
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from lwd.data.shards import LatentShards
 from lwd.flow import Reduction, flow_loss, interpolate
 from lwd.models import LightningDiT
+from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, normal, uniform
 from lwd.schedules import Schedule
-from lwd.training.loop import Engine
 
 _TIME, _NOISE = 0, 1
 """What stands in the place of the step in `Stream.HELDOUT`'s counter: the draws are the same at every step."""
@@ -25,10 +25,16 @@ class HeldOut:
     """
 
     def __init__(
-        self, shards: LatentShards, schedule: Schedule, reduction: Reduction, batch: int, seed: int, engine: Engine
+        self,
+        shards: LatentShards,
+        schedule: Schedule,
+        reduction: Reduction,
+        batch: int,
+        seed: int,
+        processes: Processes,
     ) -> None:
         self.shards, self.schedule = shards, schedule
-        self._reduction, self._batch, self._seed, self._engine = reduction, batch, seed, engine
+        self._reduction, self._batch, self._seed, self._processes = reduction, batch, seed, processes
 
     @torch.no_grad()
     def measure(self, model: LightningDiT) -> dict[str, Tensor]:
@@ -37,26 +43,26 @@ class HeldOut:
         ``heldout_corrected``: E[sum_g c_g t_g' l_g] (Eq. 33), ``heldout_unweighted``: E[sum_g c_g l_g], with the
         factors c_g of the reduction (`lwd.flow.group_factors`).
         """
-        rows = torch.arange(self._engine.rank, len(self.shards), self._engine.world)
-        sums = torch.zeros(2, dtype=torch.float64, device=self._engine.device)
-        rounds = math.ceil(len(self.shards) / (self._engine.world * self._batch))
+        rows = torch.arange(self._processes.rank, len(self.shards), self._processes.world)
+        sums = torch.zeros(2, dtype=torch.float64, device=self._processes.device)
+        rounds = math.ceil(len(self.shards) / (self._processes.world * self._batch))
         for start in range(0, rounds * self._batch, self._batch):
             part = rows[start : start + self._batch]
             # A process without an image left repeats the first: a sharded model runs on all processes or on none.
             measured = self._sums(model, part if len(part) else torch.zeros(1, dtype=torch.int64))
             sums += measured if len(part) else 0
-        corrected, unweighted = self._engine.mean(sums) * self._engine.world / len(self.shards)
+        corrected, unweighted = self._processes.mean(sums) * self._processes.world / len(self.shards)
         return {"heldout_corrected": corrected, "heldout_unweighted": unweighted}
 
     def _sums(self, model: LightningDiT, rows: Tensor) -> Tensor:
         """Both losses summed over the images ``rows``, (2,) float64."""
-        device, layout = self._engine.device, model.layout
+        device, layout = self._processes.device, model.layout
         batch, index = self.shards.read(rows), rows.to(device)
         x1, labels = batch.x1.to(device), batch.labels.to(device)
         x0 = normal(Stream.HELDOUT, self._seed, _NOISE, index, tuple(x1.shape[1:]))
         times, rates = self.schedule(uniform(Stream.HELDOUT, self._seed, _TIME, index))
         z, u = interpolate(x0, x1, times, layout)
-        with torch.autocast(device.type, self._engine.dtype, enabled=self._engine.dtype != torch.float32):
+        with torch.autocast(device.type, self._processes.dtype, enabled=self._processes.dtype != torch.float32):
             v = model(z, times, labels)
         losses = [flow_loss(v, u, omega, layout, self._reduction)[0] for omega in (rates, torch.ones_like(rates))]
         return torch.stack(losses).double() * len(rows)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from lwd.errors import UserError
 from lwd.models import LightningDiT
+from lwd.runtime.processes import Processes
 from lwd.schedules import Schedule
-from lwd.training.loop import Engine
 from lwd.training.previews import Pictures, reason
 
 
@@ -35,11 +35,11 @@ class Drawing:
     preview: Preview
     schedule: Schedule
     pictures: Pictures
-    engine: Engine
+    processes: Processes
 
     def check(self) -> None:
         """Raise UserError where no picture could ever be drawn."""
-        if not self.engine.is_main:
+        if not self.processes.is_main:
             return
         try:
             self.preview.check()
@@ -57,9 +57,9 @@ class Drawing:
         What goes wrong is a warning, except in the sampling of a network that is spread over processes: one that gave
         up alone would leave the others waiting for its part.
         """
-        spread = self.engine.compute.shard and self.engine.world > 1
+        spread = self.processes.compute.shard and self.processes.world > 1
         samples = [self.preview.sample(average, self.schedule)] if spread else []
-        if self.engine.is_main:
+        if self.processes.is_main:
             with self.pictures.attempt(step):
                 latents = samples[0] if spread else self.preview.sample(average, self.schedule)
                 self.preview.draw(latents, self.pictures.file(step))

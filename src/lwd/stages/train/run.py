@@ -26,13 +26,13 @@ from lwd.models import LightningDiT, model_files, training_flops
 from lwd.run import RunConfig, write_run_files
 from lwd.runtime.checkpoint import Content
 from lwd.runtime.hub import CONFIG
+from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, seeded
 from lwd.schedules import Schedule
 from lwd.stages.train.heldout import HeldOut
 from lwd.stages.train.preview import Drawing, Preview
 from lwd.training.ema import EMA
 from lwd.training.logging import Metric
-from lwd.training.loop import Engine
 from lwd.training.meter import Work, by_local_time
 from lwd.training.optim import adamw
 from lwd.training.power_ema import SNAPSHOTS, PosthocEMA, SigmaRel, SnapshotType
@@ -137,7 +137,7 @@ class DenoiserObjective(nn.Module):
 
 
 class TrainTask(AveragedTask):
-    """The denoiser, its averages and its optimiser, as the engine sees them."""
+    """The denoiser, its averages and its optimiser, as the processes sees them."""
 
     module: DenoiserObjective
 
@@ -203,23 +203,23 @@ def run(config: TrainConfig, preview: Preview | None = None) -> Path:
     folder = config.output / "train" / settings.name
     if settings.preview_every and preview is None:
         raise UserError("train.preview_every: nothing was given to draw with; use `lwd train`, or hand in a preview")
-    engine = Engine(config.compute)
-    schedule = choose_schedule(config).to(engine.device)
+    processes = Processes(config.compute)
+    schedule = choose_schedule(config).to(processes.device)
     shards = config.shards("train", features=settings.repa_weight > 0)
     config.check_labels(shards)
     if settings.repa_weight > 0 and shards.feature_dim is None:
         raise UserError(f"{shards.path}: no REPA features in these shards; encode them, or set train.repa_weight=0")
     with seeded(Stream.INITIALISE, config.seed):
-        model = engine.place(config.model.build(layout, shards.input_size, shards.feature_dim))
+        model = processes.place(config.model.build(layout, shards.input_size, shards.feature_dim))
     heldout = None
     if settings.heldout_every:
         held = config.shards("heldout", features=False)
         config.check_labels(held)
-        heldout = HeldOut(held, schedule, settings.reduction, settings.batch, config.seed, engine)
+        heldout = HeldOut(held, schedule, settings.reduction, settings.batch, config.seed, processes)
 
     pictures, drawing = Pictures(folder), None
     if preview is not None and settings.preview_every:
-        drawing = Drawing(preview, schedule, pictures, engine)
+        drawing = Drawing(preview, schedule, pictures, processes)
         drawing.check()
 
     def on_start() -> None:
@@ -227,11 +227,11 @@ def run(config: TrainConfig, preview: Preview | None = None) -> Path:
         write_run_files(config, folder)
 
     objective = DenoiserObjective(model, schedule, settings, config.seed)
-    task = TrainTask(objective, settings, heldout, engine.shard, drawing)
+    task = TrainTask(objective, settings, heldout, processes.shard, drawing)
     recipe = config.recipe(train=settings.recipe(), schedule=schedule.hash())
-    return engine.fit(
+    return processes.fit(
         task,
-        StepBatches(shards, settings.batch, config.seed, engine.rank, engine.world),
+        StepBatches(shards, settings.batch, config.seed, processes.rank, processes.world),
         steps=settings.steps,
         folder=folder,
         recipe=recipe,

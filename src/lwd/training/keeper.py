@@ -1,0 +1,159 @@
+"""What a training loop keeps in a run's folder: its lock, its checkpoints, its log; or nothing, without a folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lwd.errors import Preempted, UserError
+from lwd.files import discard
+from lwd.runtime.checkpoint import (
+    Content,
+    Files,
+    checkpoint_path,
+    find_checkpoints,
+    load_checkpoint,
+    load_tensors,
+)
+from lwd.runtime.lock import alone_in
+from lwd.runtime.preemption import Preemption
+from lwd.runtime.processes import Processes
+from lwd.training.guard import Guard
+from lwd.training.logging import Line
+from lwd.training.power_ema import SNAPSHOTS, drop_snapshots
+from lwd.training.task import Task
+from lwd.training.trackers import Trackers
+from lwd.training.writer import CheckpointWriter
+
+GUARD = "guard.safetensors"
+
+
+@dataclass(frozen=True)
+class Guarded:
+    """A task and its guard, as one thing to save and load."""
+
+    task: Task
+    guard: Guard
+
+    def files(self) -> dict[str, Content]:
+        """What a checkpoint must hold."""
+        return {**self.task.files(), GUARD: self.guard.state()}
+
+    def load(self, folder: Path) -> None:
+        """What `files` holds."""
+        self.task.load(folder)
+        if (folder / GUARD).is_file():  # checkpoints of before there was a guard have none
+            self.guard.load(load_tensors(folder / GUARD))
+
+
+class Keeper:
+    """Nothing is kept: a run without a folder."""
+
+    log_file: Path | None = None
+
+    def resume(self, steps: int) -> int:
+        """The number of steps that are done already."""
+        return 0
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """The block in which nobody else may work in the folder."""
+        yield
+
+    @contextmanager
+    def keeping(self, first: int) -> Iterator[Callable[[list[Line]], None]]:
+        """The block in which steps are done; gives what lines of the log go to, beside the file."""
+        yield lambda lines: None
+
+    def asked_to_stop(self, step: int, last: bool) -> bool:
+        """Whether the run was asked to stop after ``step`` steps."""
+        return False
+
+    def save(self, step: int, due: bool) -> None:
+        """After ``step`` steps: what the task wants kept for good, and where it is ``due`` a checkpoint."""
+
+    def end(self, step: int) -> None:
+        """Leave, having saved, since the run was asked to stop; raises Preempted."""
+
+
+class FolderKeeper(Keeper):
+    """Keeps checkpoints of ``guarded`` in ``folder``, each with ``recipe``."""
+
+    def __init__(self, guarded: Guarded, folder: Path, recipe: Mapping[str, Any], processes: Processes) -> None:
+        self._guarded, self._folder, self._recipe, self._processes = guarded, folder, recipe, processes
+        self.log_file = folder / "trace.jsonl"
+        several = processes.mean if processes.world > 1 else None
+        self._preemption = Preemption(several, processes.device)
+        self._writer = CheckpointWriter(folder, recipe)
+
+    def resume(self, steps: int) -> int:
+        """Fill the task from the newest checkpoint, remove what is no part of its run; returns the steps done."""
+        folder, processes = self._folder, self._processes
+        for leftover in (*folder.glob(".step-*.tmp"), *folder.glob(".step-*.old")) if processes.is_main else ():
+            shutil.rmtree(leftover)  # of a run that was killed while it wrote
+        found, first = find_checkpoints(folder), 0
+        if not processes.compute.resume:
+            processes.barrier()
+            for path in found.values() if processes.is_main else ():
+                discard(path)
+        elif found:
+            if max(found) > steps:
+                raise UserError(
+                    f"{folder}: holds a checkpoint of step {max(found)}, past {steps}; choose another output"
+                )
+            newest = found[max(found)]
+            processes.say(f"resuming from {newest}")
+            first = load_checkpoint(newest, self._guarded, self._recipe)
+        if processes.is_main:
+            drop_snapshots(folder / SNAPSHOTS, first)
+        return first
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Hold the folder's lock; raises UserError where another run has it."""
+        with alone_in(self._folder) if self._processes.is_main else nullcontext():
+            yield
+
+    @contextmanager
+    def keeping(self, first: int) -> Iterator[Callable[[list[Line]], None]]:
+        """Signals leave a note, checkpoints are written behind the loop's back, trackers get the log."""
+        trackers = Trackers(
+            self._processes.compute.trackers, self._folder, self._recipe, first, self._processes.is_main
+        )
+        with closing(trackers), self._preemption, self._writer:
+            yield trackers.log
+
+    def asked_to_stop(self, step: int, last: bool) -> bool:
+        """Whether a signal came, on any process."""
+        return self._preemption.requested(step, last=last)
+
+    def save(self, step: int, due: bool) -> None:
+        """Copy what is to be kept and write it in a thread, on the main process; the others take part in gathering."""
+        kept = self._guarded.task.snapshot(step)
+        if not (kept or due):
+            return
+        snapshot = Files(kept) if kept else None
+        files = Files(self._guarded.files()) if due else None
+        if self._processes.is_main:
+            self._writer.put(step, files, lambda: self._prune(step) if due else None, snapshot)
+        else:
+            for piece in (snapshot, files):
+                if piece is not None:
+                    piece.join()
+
+    def end(self, step: int) -> None:
+        """Wait for the checkpoint, then leave."""
+        self._writer.wait()
+        self._processes.barrier()  # an end of the others would end the process that writes
+        raise Preempted(f"{self._folder}: asked to stop, saved after step {step}; run it again to go on")
+
+    def _prune(self, step: int) -> None:
+        """Keep the last ``keep_checkpoints`` periodic ones (0: all) and those that the task wants for good."""
+        keep, wanted = self._processes.compute.keep_checkpoints, self._guarded.task.checkpoint_steps
+        periodic = [s for s in find_checkpoints(self._folder) if s not in wanted and s <= step]
+        for old in periodic[:-keep] if keep else []:
+            discard(checkpoint_path(self._folder, old))

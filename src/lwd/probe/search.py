@@ -1,101 +1,116 @@
-"""Which lambdas to probe next: pure functions of which of those tried were stable, so that a search can be replayed.
-
-Stability is taken to be monotone in lambda, and a lambda to be stable only where no stronger one has collapsed.
-"""
+"""The one-dimensional search for lambda: the weakest value whose probes do not collapse (Section 3.5, Figure 2)."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
+from typing import Any
 
-DIGITS = 3
-"""Significant digits of a lambda that the search makes up."""
-WIDEN = 4.0
-"""By how much the range grows at a time, where both of its ends say the same."""
+from torch import nn
 
+from lwd.errors import UserError
+from lwd.groups import Layout
+from lwd.probe.bisection import Bisection, Search, weakest_stable
+from lwd.probe.learn import learn
+from lwd.probe.outcome import Outcome, SweepRow, row, stable
+from lwd.probe.settings import LearnSettings
+from lwd.probe.stopping import EarlyStop
+from lwd.schedules import Schedule
+from lwd.schedules.collapse import Criterion
 
-class Search(Protocol):
-    """A way to find the weakest stable lambda."""
-
-    def next(self, stable: Mapping[float, bool], count: int) -> list[float]:
-        """Up to about ``count`` lambdas to probe side by side, given which were stable so far; empty: done."""
-
-
-def weakest_stable(stable: Mapping[float, bool]) -> float | None:
-    """The weakest lambda above every collapsed one; None where the strongest has collapsed."""
-    collapsed = max((weight for weight, is_stable in stable.items() if not is_stable), default=-math.inf)
-    return min((weight for weight, is_stable in stable.items() if is_stable and weight > collapsed), default=None)
+WINDOWS = 10
+"""Into how many windows, at the end of which it is looked at, a probe's steps are divided by default."""
 
 
 @dataclass(frozen=True)
-class Listed:
-    """Every lambda of a list, at once."""
+class Trial:
+    """One probe to be run; ``full``: not ended early."""
 
-    weights: tuple[float, ...]
-
-    def next(self, stable: Mapping[float, bool], count: int) -> list[float]:
-        """What was not tried yet, whatever ``count`` is."""
-        return [weight for weight in self.weights if weight not in stable]
+    kinetic_weight: float
+    seed: int
+    full: bool = False
 
 
-@dataclass(frozen=True)
-class Bisection:
-    """Bisection on a fixed grid, even in log lambda, whose neighbours differ by at most the ratio ``resolution``.
+Found = dict[tuple[float, int], Outcome]
+"""By lambda and seed."""
+RunTrials = Callable[[Sequence[Trial]], Iterable[Outcome]]
 
-    The grid has ``low`` and ``high`` on it and goes on beyond them. Where both are stable, or both have collapsed, the
-    range is first widened towards the other side, fourfold at a time and at most ``expansions`` times. The grid does
-    not depend on ``count``; so, where stability is monotone, neither does the lambda that is found.
+
+def find(
+    strategy: Search, run: RunTrials, seeds: Sequence[int], at_once: int = 1, say: Callable[[str], None] = print
+) -> Found:
+    """Probe until the search is done and the chosen lambda's probes have their full length.
+
+    ``run`` does some trials side by side, of which there are ``at_once`` or so; a trial that is asked for again in
+    ``full`` goes on from where it ended.
     """
+    found: Found = {}
+    while True:
+        known = stable(found.values())
+        if weights := strategy.next(known, max(1, at_once // len(seeds))):
+            trials = [Trial(weight, seed) for weight in weights for seed in seeds]
+        else:
+            chosen = weakest_stable(known)
+            cut = [seed for seed in seeds if chosen is not None and found[chosen, seed].stopped]
+            if chosen is None or not cut:
+                return found
+            say(f"sweep: lambda {chosen:g} goes on to its full length")
+            trials = [Trial(chosen, seed, full=True) for seed in cut]
+        new = {(t.kinetic_weight, t.seed): outcome for t, outcome in zip(trials, run(trials), strict=True)}
+        if weights:
+            for weight, is_stable in stable(new.values()).items():
+                say(f"sweep: lambda {weight:g} {'is stable' if is_stable else 'collapsed'}")
+        found |= new
 
-    low: float
-    high: float
-    resolution: float = 1.25
-    expansions: int = 3
 
-    @property
-    def cells(self) -> int:
-        """Between ``low`` and ``high``."""
-        return max(1, math.ceil(math.log(self.high / self.low) / math.log(self.resolution) - 1e-9))
+def search(
+    build_model: Callable[[], nn.Module],
+    data: Any,
+    layout: Layout,
+    leader: str,
+    *,
+    strategy: Search | None = None,
+    criterion: Criterion | None = None,
+    seeds: Sequence[int] = (0,),
+    stop: EarlyStop | None = None,
+    folder: Path | str | None = None,
+    say: Callable[[str], None] = print,
+    **more: Any,
+) -> tuple[Schedule, list[SweepRow]]:
+    """The schedule of the weakest lambda that does not collapse, and a row for each probe.
 
-    def weight(self, place: int) -> float:
-        """The lambda at a place of the grid: 0 is ``low``, ``cells`` is ``high``."""
-        exact = self.low * (self.high / self.low) ** (place / self.cells)
-        return float(f"{exact:.{DIGITS}g}")
+    Each probe trains a network of ``build_model()``, initialised there; the rest is as in `learn`, to which ``more``
+    goes. ``strategy``: which lambdas are tried, `Bisection` between 0.01 and 0.1 by default; ``criterion``: what counts
+    as collapsed; a lambda is stable if the probes of all ``seeds`` are. ``stop``: when probes end early, by default
+    looked at ten times; those of the chosen lambda run to their full length all the same. Raises UserError where the
+    strongest lambda collapses.
+    """
+    strategy, criterion = strategy or Bisection(0.01, 0.1), criterion or Criterion()
+    steps = more.get("steps", LearnSettings.model_fields["steps"].default)
+    stop = stop or EarlyStop(max(1, steps // WINDOWS), criterion=criterion)
 
-    def next(self, stable: Mapping[float, bool], count: int) -> list[float]:
-        """First the ends (and with more than two processes what lies between), then beyond one end, or in between."""
-        tried = {place: stable[self.weight(place)] for place in self._places() if self.weight(place) in stable}
-        if 0 not in tried or self.cells not in tried:
-            ends = {0, self.cells, *_between(0, self.cells, count - 2)} - set(tried)
-            return [self.weight(place) for place in sorted(ends)]
-        collapsed = max((place for place, is_stable in tried.items() if not is_stable), default=None)
-        steady = min(
-            (place for place, is_stable in tried.items() if is_stable and (collapsed is None or place > collapsed)),
-            default=None,
+    def run(trials: Sequence[Trial]) -> Iterable[Outcome]:
+        for trial in trials:
+            name = f"lambda-{trial.kinetic_weight:g}-seed{trial.seed}"
+            schedule = learn(
+                build_model(),
+                data,
+                layout,
+                leader,
+                seed=trial.seed,
+                folder=None if folder is None else Path(folder) / name,
+                stop=None if trial.full else stop,
+                kinetic_weight=trial.kinetic_weight,
+                **more,
+            )
+            yield Outcome.of(trial.kinetic_weight, trial.seed, schedule, name, criterion)
+
+    found = find(strategy, run, seeds, say=say)
+    rows = [row(outcome) for _, outcome in sorted(found.items())]
+    chosen = weakest_stable(stable(found.values()))
+    if chosen is None:
+        raise UserError(
+            f"search: every lambda up to {max(r.kinetic_weight for r in rows):g} collapsed; try larger ones"
         )
-        if collapsed is not None and steady is not None:
-            return [self.weight(place) for place in _between(collapsed, steady, count)]
-        beyond = self._below() if collapsed is None else self._above()
-        return [self.weight(place) for place in beyond if place not in tried][:count]
-
-    def _widening(self) -> list[int]:
-        stride = max(1, round(math.log(WIDEN) * self.cells / math.log(self.high / self.low)))
-        return [stride * time for time in range(1, self.expansions + 1)]
-
-    def _below(self) -> list[int]:
-        return [-distance for distance in self._widening()]
-
-    def _above(self) -> list[int]:
-        return [self.cells + distance for distance in self._widening()]
-
-    def _places(self) -> range:
-        """Every place that a search may come to."""
-        return range(min([0, *self._below()]), max([self.cells, *self._above()]) + 1)
-
-
-def _between(first: int, last: int, count: int) -> list[int]:
-    """Up to ``count`` whole numbers strictly between, evenly spread."""
-    spread = {first + round(i * (last - first) / (count + 1)) for i in range(1, count + 1)}
-    return sorted(spread - {first, last})
+    return found[chosen, seeds[0]].schedule, rows

@@ -1,33 +1,38 @@
-"""Ending a probe before its last step, where its log shows what will come of it.
+"""Ending a probe before its last step, where rho shows what will come of it.
 
-The log is looked at after fixed steps only, and what it says of the first n steps never changes: a probe that is killed
-and goes on, or that later went on to its full length, stops at the same step for the same reason.
+It is looked at after fixed steps only, and all that a look needs is in the probe's checkpoint: one that is killed and
+goes on stops at the same step for the same reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from lwd.errors import UserError
-from lwd.runtime.checkpoint import find_checkpoints
-from lwd.runtime.processes import Processes
-from lwd.runtime.progress import Advance, forwarding, progress_bar
-from lwd.schedules import PolynomialCurve
+from lwd.schedules import Schedule
 from lwd.schedules.collapse import Criterion
-from lwd.training.logging import read_log
-from lwd.training.loop import StepData
-from lwd.training.task import Task
+from lwd.schedules.distance import curve_distance
 
-TAU = torch.linspace(0, 1, 1001, dtype=torch.float64)
+Vectors = dict[str, Tensor]
+"""By learned group, the parameters of its curve (P,)."""
 
-Rho = Mapping[str, Tensor]
-"""By learned group, rho after every step: (steps, M + 1)."""
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """When a probe ends early; it is looked at after every ``window`` steps.
+
+    Collapsed: the criterion held for the curve of every one of the last ``window`` steps. Settled: the averaged curve
+    (over the steps after burn-in, at least two windows of them) moved by at most ``settled_within``, in the supremum
+    over tau, since one window ago.
+    """
+
+    window: int
+    settled_within: float = 0.005
+    criterion: Criterion = field(default_factory=Criterion)
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Stopped:
     reason: Literal["collapsed", "settled"]
     steps: int
     burn_in: int
-    rho: dict[str, Tensor]
+    vectors: Vectors
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -45,119 +50,66 @@ class Stopped:
         return {"stopped": self.reason, "steps": self.steps, "burn_in": self.burn_in}
 
 
-@dataclass(frozen=True)
-class EarlyStop:
-    """When a probe of so many ``steps`` ends early; it is looked at after every ``window`` steps.
+class Watcher:
+    """Follows one probe of ``schedule`` under a rule: rho of the last window, the averages at the last two looks."""
 
-    Collapsed: the criterion held for the curve of every one of the last ``window`` steps. Settled: the averaged curve
-    (over the steps after ``burn_in``, at least two windows of them) moved by at most ``settled_within``, in the
-    supremum over tau, since one window ago.
-    """
+    def __init__(self, rule: EarlyStop, schedule: Schedule, burn_in: int) -> None:
+        self._rule, self._burn_in = rule, burn_in
+        self._like = schedule
+        vectors = schedule.parameter_vectors()
+        self._recent = {name: rho.new_full((rule.window, len(rho)), torch.nan) for name, rho in vectors.items()}
+        self._looks: dict[int, Vectors] = {}
 
-    steps: int
-    burn_in: int
-    window: int
-    settled_within: float
-    criterion: Criterion
+    def add(self, step: int, vectors: Mapping[str, Tensor]) -> None:
+        """rho after ``step`` steps."""
+        for name, rho in vectors.items():
+            self._recent[name][(step - 1) % self._rule.window] = rho
 
-    @property
-    def looks(self) -> list[int]:
-        """After how many steps the probe is looked at; the last is its end."""
-        return [*range(self.window, self.steps, self.window), self.steps]
-
-    def first(self, rho: Rho) -> Stopped | None:
-        """Where the log of a probe, so far or to its end, first said stop; None where it has not."""
-        done = min(len(values) for values in rho.values())
-        looks = [look for look in self.looks if look <= done and look < self.steps]
-        return next((found for look in looks if (found := self.after(look, rho)) is not None), None)
-
-    def after(self, look: int, rho: Rho) -> Stopped | None:
-        """What the first ``look`` steps say."""
-        if any(self._collapsed(values[look - self.window : look]) for values in rho.values()):
-            return self._stopped("collapsed", look, look - self.window, rho)
-        if look >= self.burn_in + 2 * self.window and all(self._settled(look, values) for values in rho.values()):
-            return self._stopped("settled", look, self.burn_in, rho)
+    def look(self, step: int, averages: Vectors) -> Stopped | None:
+        """What the first ``step`` steps say, at the end of a window; ``averages`` of rho over those after burn-in."""
+        if step % self._rule.window:
+            return None
+        recent = {name: rows.double().cpu() for name, rows in self._recent.items()}
+        if any(self._collapsed(name, rows) for name, rows in recent.items()):
+            mean = {name: rows.mean(0).float() for name, rows in recent.items()}
+            return Stopped("collapsed", step, step - self._rule.window, mean)
+        if step <= self._burn_in:
+            return None
+        now = {name: average.cpu() for name, average in averages.items()}
+        self._looks = {at: then for at, then in self._looks.items() if at == step - self._rule.window} | {step: now}
+        if step >= self._burn_in + 2 * self._rule.window and self._settled(step, now):
+            return Stopped("settled", step, self._burn_in, now)
         return None
 
-    def _collapsed(self, values: Tensor) -> bool:
-        return all(self.criterion.holds(PolynomialCurve.from_rho(row.float())) for row in values.flip(0))
+    def _collapsed(self, name: str, rows: Tensor) -> bool:
+        if not bool(rows.isfinite().all()):  # a probe that went on without a rule has no such window yet
+            return False
+        curve = self._like[name]
+        return all(self._rule.criterion.holds(curve.with_parameters(row.float())) for row in rows.flip(0))
 
-    def _settled(self, look: int, values: Tensor) -> bool:
-        now, before = (values[self.burn_in : end].mean(0) for end in (look, look - self.window))
-        return curve_distance(PolynomialCurve.from_rho(now), PolynomialCurve.from_rho(before)) <= self.settled_within
+    def _settled(self, step: int, now: Vectors) -> bool:
+        before = self._looks.get(step - self._rule.window)
+        if before is None:
+            return False
+        curves = {name: self._like[name] for name in now}
+        moved = [
+            curve_distance(curves[name].with_parameters(now[name]), curves[name].with_parameters(before[name]))
+            for name in now
+        ]
+        return max(moved) <= self._rule.settled_within
 
-    def _stopped(self, reason: Literal["collapsed", "settled"], look: int, burn_in: int, rho: Rho) -> Stopped:
-        averaged = {name: values[burn_in:look].mean(0).float() for name, values in rho.items()}
-        return Stopped(reason, look, burn_in, averaged)
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint must hold."""
+        looks = {f"look/{step}/{name}": rho for step, averages in self._looks.items() for name, rho in averages.items()}
+        return {f"recent/{name}": rows for name, rows in self._recent.items()} | looks
 
-
-@torch.no_grad()
-def curve_distance(one: PolynomialCurve, other: PolynomialCurve) -> float:
-    """The supremum over tau of the distance between two curves, on 1 001 points (error below (M + 1) / 2000)."""
-    return float((one(TAU)[0] - other(TAU)[0]).abs().max())
-
-
-def fit_until_stopped(
-    processes: Processes,
-    rule: EarlyStop | None,
-    task: Task,
-    batches: StepData[Any],
-    *,
-    steps: int,
-    folder: Path,
-    **more: Any,
-) -> Stopped | None:
-    """`Engine.fit`, in parts that end where ``rule`` looks; returns why it ended early, None where it did not.
-
-    A part begins where the one before was saved, so that the parts are bit for bit one run. A probe that has been run
-    further than where the rule stops it is not run again.
-    """
-    if rule is None:
-        processes.fit(task, batches, steps=steps, folder=folder, **more)
-        return None
-    done = max(find_checkpoints(folder), default=0) if processes.compute.resume else 0
-    ends = [look for look in rule.looks if look >= done] or [steps]
-    with progress_bar(more["title"], steps, show=processes.is_main and processes.compute.progress) as bar:
-        count = _Count(bar)
-        for end in ends:
-            with forwarding(count.part()):
-                processes.fit(task, batches, steps=end, folder=folder, **more)
-            processes.compute = processes.compute.model_copy(
-                update={"resume": True}
-            )  # the next part goes on from this one
-            stopped = rule.first(_read_rho(folder / "trace.jsonl", end))
-            if stopped is not None:
-                bar(steps - max(end, stopped.steps))
-                return stopped
-    return None
-
-
-class _Count:
-    """Passes on what the bars of the parts count, each of which begins with the steps before it, only once."""
-
-    def __init__(self, advance: Advance) -> None:
-        self._advance, self._passed_on = advance, 0
-
-    def part(self) -> Advance:
-        """For the next part."""
-        reached = 0
-
-        def count(steps: int) -> None:
-            nonlocal reached
-            reached += steps
-            self._advance(max(0, reached - self._passed_on))
-            self._passed_on = max(reached, self._passed_on)
-
-        return count
-
-
-def _read_rho(path: Path, steps: int) -> Rho:
-    """rho of the first ``steps`` steps from a probe's log, in float64; raises UserError where lines are missing."""
-    lines = read_log(path)[:steps]
-    if [line["step"] for line in lines] != list(range(steps)):
-        raise UserError(
-            f"{path}: not every step up to {steps} has its line, so early stopping cannot be decided; remove "
-            f"{path.parent} to run this probe again, or set sweep.early_stop=false"
-        )
-    names = [key.removeprefix("rho_") for key in lines[0] if key.startswith("rho_")]
-    return {name: torch.tensor([line[f"rho_{name}"] for line in lines], dtype=torch.float64) for name in names}
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """What `state` returned; of a probe under another rule, what still means the same."""
+        for name, rows in self._recent.items():
+            saved = state.get(f"recent/{name}")
+            if saved is not None and saved.shape == rows.shape:
+                rows.copy_(saved)
+        for key, rho in state.items():
+            if key.startswith("look/"):
+                _, step, name = key.split("/")
+                self._looks.setdefault(int(step), {})[name] = rho

@@ -1,7 +1,7 @@
 """A network on this process's device, compiled, checkpointed and divided as configured.
 
-What a network is asked for beyond being a module is optional: ``blocks``, which are compiled, recomputed and divided one
-by one, ``compile_blocks`` and ``checkpoint_blocks``, as `lwd.models.LightningDiT` has them.
+What a network is asked for beyond being a module is optional: ``blocks``, which are compiled, recomputed and divided
+one by one, ``compile_blocks`` and ``checkpoint_blocks``, as `lwd.models.LightningDiT` has them.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class Processes:
         return reduced
 
     def gather_on_main(self, tensor: Tensor) -> list[Tensor] | None:
-        """Every process's ``tensor``, of one shape and type, in the order of the processes; None on all but the main."""
+        """Every process's ``tensor``, of one shape and type, in the processes' order; None on all but the main one."""
         if self.world == 1:
             return [tensor]
         parts = [torch.empty_like(tensor) for _ in range(self.world)] if self.is_main else None

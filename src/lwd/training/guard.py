@@ -66,9 +66,9 @@ class Guard:
                 self._optimizer.grad_scale = scale  # type: ignore[attr-defined]
             self._optimizer.step()
         elif not bool(skipped):
-            for parameter in self._parameters if scale is not None else ():
-                if parameter.grad is not None:
-                    parameter.grad.div_(scale)
+            if scale is not None:
+                for gradient in [p.grad for p in self._parameters if p.grad is not None]:
+                    gradient.div_(scale)
             self._optimizer.step()
 
     def longest_run(self) -> int:
@@ -90,7 +90,7 @@ class Guard:
 def check_skipped(
     guard: Guard, limit: int, folder: Path | None, images: Callable[[int], Tensor | None], first: int, is_main: bool
 ) -> None:
-    """Raise UserError where ``limit`` steps in a row were skipped, leaving a list of them and their images in ``folder``.
+    """Raise UserError where ``limit`` steps in a row were skipped, leaving in ``folder`` a list of them and their images.
 
     ``images(step)`` says which images made a step, ``first`` with which step this process began.
     """

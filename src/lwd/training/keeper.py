@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,7 @@ class Keeper:
         yield
 
     @contextmanager
-    def keeping(self, first: int) -> Iterator[Callable[[list[Line]], None]]:
+    def keeping(self, first: int) -> Iterator[Callable[[Sequence[Line]], None]]:
         """The block in which steps are done; gives what lines of the log go to, beside the file."""
         yield lambda lines: None
 
@@ -119,7 +119,7 @@ class FolderKeeper(Keeper):
             yield
 
     @contextmanager
-    def keeping(self, first: int) -> Iterator[Callable[[list[Line]], None]]:
+    def keeping(self, first: int) -> Iterator[Callable[[Sequence[Line]], None]]:
         """Signals leave a note, checkpoints are written behind the loop's back, trackers get the log."""
         trackers = Trackers(
             self._processes.compute.trackers, self._folder, self._recipe, first, self._processes.is_main

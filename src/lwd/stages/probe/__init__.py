@@ -1,17 +1,7 @@
 """Stage I on a data set: `lwd probe`, one lambda, and `lwd sweep`, several."""
 
-from lwd.probe.loop import ProbeConfig, ProbeSettings, run
+from lwd.stages.probe.run import ProbeConfig, ProbeSettings, run
 from lwd.stages.probe.sweep import SweepConfig, SweepSettings, sweep
-from lwd.stages.probe.table import Cost, SweepRow, on_screen
+from lwd.stages.probe.table import Cost, on_screen
 
-__all__ = [
-    "Cost",
-    "ProbeConfig",
-    "ProbeSettings",
-    "SweepConfig",
-    "SweepRow",
-    "SweepSettings",
-    "on_screen",
-    "run",
-    "sweep",
-]
+__all__ = ["Cost", "ProbeConfig", "ProbeSettings", "SweepConfig", "SweepSettings", "on_screen", "run", "sweep"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,15 +23,17 @@ from lwd.config import Config
 from lwd.errors import UserError
 from lwd.files import write_json
 from lwd.models import training_flops
-from lwd.probe.loop import Preview, ProbeConfig, run
-from lwd.probe.search import Bisection, Listed, Search, weakest_stable
+from lwd.probe.bisection import Bisection, Listed, Search, weakest_stable
+from lwd.probe.outcome import Outcome, SweepRow, row, stable
+from lwd.probe.search import WINDOWS, Found, Trial, find
 from lwd.probe.stopping import EarlyStop
 from lwd.run import write_run_files
 from lwd.runtime.jobs import run_jobs, workers
 from lwd.runtime.processes import Processes
 from lwd.schedules import Schedule
 from lwd.schedules.collapse import Criterion
-from lwd.stages.probe.table import Cost, Outcome, SweepRow, as_json, row
+from lwd.stages.probe.run import ProbeConfig, run
+from lwd.stages.probe.table import Cost, as_json
 
 
 class SweepSettings(Config):
@@ -110,44 +112,38 @@ class SweepConfig(ProbeConfig):
     def early_stop(self) -> EarlyStop | None:
         """When a probe of the sweep ends early."""
         s, probe = self.sweep, self.probe
-        window = s.window or max(1, probe.steps // 10)
-        return EarlyStop(probe.steps, probe.burn_in, window, s.settled_within, s.criterion) if s.early_stop else None
+        window = s.window or max(1, probe.steps // WINDOWS)
+        return EarlyStop(window, s.settled_within, s.criterion) if s.early_stop else None
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One probe; ``full``: not ended early."""
+    """One probe of the sweep."""
 
     config: SweepConfig
-    kinetic_weight: float
-    seed: int
-    preview: Preview | None
-    full: bool = False
+    trial: Trial
 
     @property
     def folder(self) -> Path:
         """Named after lambda, and the seed where that is not the experiment's."""
-        seed = "" if self.seed == self.config.seed else f"-seed{self.seed}"
-        return self.config.output / "sweep" / f"lambda-{self.kinetic_weight:g}{seed}"
+        seed = "" if self.trial.seed == self.config.seed else f"-seed{self.trial.seed}"
+        return self.config.output / "sweep" / f"lambda-{self.trial.kinetic_weight:g}{seed}"
 
 
-def sweep(
-    config: SweepConfig, main_flops: int | None = None, preview: Preview | None = None
-) -> tuple[list[SweepRow], Schedule]:
+def sweep(config: SweepConfig, main_flops: int | None = None) -> tuple[list[SweepRow], Schedule]:
     """Probes of one lambda after another; returns a row for each and the schedule of the weakest stable lambda.
 
     Stable: no probe of any seed has collapsed, nor any of a stronger lambda. The chosen lambda's probes run to their
     full length, and must be stable there, too. ``main_flops``: what the main run takes, for the share in the table.
-    ``preview``, as of `run`, must be picklable.
 
-    Writes OUTPUT/sweep/lambda-*/ , OUTPUT/sweep/table.json and the chosen OUTPUT/schedule.json. Finished probes are
-    found again. Raises UserError where the strongest lambda collapses; says so where none does.
+    Writes OUTPUT/sweep/lambda-*/ , OUTPUT/sweep/table.json, curves.png and the chosen OUTPUT/schedule.json. Finished
+    probes are found again. Raises UserError where the strongest lambda collapses; says so where none does.
     """
     processes = Processes(config.compute)
     if len(config.groups) == 1:
         raise UserError("sweep: the schedule has no learned group; groups needs at least two")
-    found = _find(config, processes, preview)
-    chosen = weakest_stable(_stable(found.values()))
+    found = _find(config, processes)
+    chosen = weakest_stable(stable(found.values()))
     rows = [row(outcome) for _, outcome in sorted(found.items())]
     cost = Cost(sum(r.steps for r in rows), len(rows) * config.probe.steps, _step_flops(config), main_flops)
     if processes.is_main:
@@ -168,51 +164,25 @@ def sweep(
     return rows, schedule
 
 
-Found = dict[tuple[float, int], Outcome]
-"""By lambda and seed."""
+def _find(config: SweepConfig, processes: Processes) -> Found:
+    """Every probe of the sweep, several side by side where there is one process."""
+    side_by_side = workers(config.sweep.processes) if processes.world == 1 else 1
 
+    def run_trials(trials: Sequence[Trial]) -> Iterable[Outcome]:
+        jobs = [_Job(config, trial) for trial in trials]
+        return run_jobs(_probe, jobs, "sweep", config.probe.steps, side_by_side, processes.shows)
 
-def _find(config: SweepConfig, processes: Processes, preview: Preview | None) -> Found:
-    """Probe until the search is done and the chosen lambda's probes have their full length."""
-    settings, seeds = config.sweep, config.sweep_seeds
-    side_by_side = workers(settings.processes) if processes.world == 1 else 1
-    show = processes.is_main and config.compute.progress
-
-    def probe(jobs: list[_Job]) -> Found:
-        done = run_jobs(_probe, jobs, "sweep", config.probe.steps, side_by_side, show)
-        return {(job.kinetic_weight, job.seed): outcome for job, outcome in zip(jobs, done, strict=True)}
-
-    found: Found = {}
-    while True:
-        stable = _stable(found.values())
-        if weights := settings.search.next(stable, max(1, side_by_side // len(seeds))):
-            new = probe([_Job(config, weight, seed, preview) for weight in weights for seed in seeds])
-            for weight, is_stable in _stable(new.values()).items():
-                processes.say(f"sweep: lambda {weight:g} {'is stable' if is_stable else 'collapsed'}")
-        else:
-            chosen = weakest_stable(stable)
-            cut = [seed for seed in seeds if chosen is not None and found[chosen, seed].stopped]
-            if chosen is None or not cut:
-                return found
-            processes.say(f"sweep: lambda {chosen:g} goes on to its full length")
-            goes_on = config.model_copy(update={"compute": config.compute.model_copy(update={"resume": True})})
-            new = probe([_Job(goes_on, chosen, seed, preview, full=True) for seed in cut])
-        found |= new
+    return find(config.sweep.search, run_trials, config.sweep_seeds, side_by_side, processes.say)
 
 
 def _probe(job: _Job) -> Outcome:
-    probe = job.config.probe.model_copy(update={"kinetic_weight": job.kinetic_weight})
-    one = job.config.model_copy(update={"probe": probe, "seed": job.seed})
-    schedule = run(one, job.folder, None if job.full else job.config.early_stop(), job.preview)
-    return Outcome.of(job.kinetic_weight, job.seed, schedule, job.folder.name, job.config.sweep.criterion)
-
-
-def _stable(outcomes: Iterable[Outcome]) -> dict[float, bool]:
-    """By lambda, whether the probes of all seeds are."""
-    stable: dict[float, bool] = {}
-    for outcome in outcomes:
-        stable[outcome.kinetic_weight] = stable.get(outcome.kinetic_weight, True) and not outcome.collapse.collapsed
-    return stable
+    config, trial = job.config, job.trial
+    probe = config.probe.model_copy(update={"kinetic_weight": trial.kinetic_weight})
+    changes: dict[str, Any] = {"probe": probe, "seed": trial.seed}
+    if trial.full:  # it goes on
+        changes["compute"] = config.compute.model_copy(update={"resume": True})
+    schedule = run(config.model_copy(update=changes), job.folder, None if trial.full else config.early_stop())
+    return Outcome.of(trial.kinetic_weight, trial.seed, schedule, job.folder.name, config.sweep.criterion)
 
 
 def _step_flops(config: SweepConfig) -> int:

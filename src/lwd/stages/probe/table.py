@@ -2,58 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from typing import Any
 
-import torch
-
-from lwd.probe.loop import CURVE_POINTS
-from lwd.probe.stopping import curve_distance
-from lwd.schedules import PolynomialCurve, Schedule
-from lwd.schedules.collapse import Collapse, Criterion, assess
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One probe: what it learned, whether that has collapsed, and why it ended early (None: it did not)."""
-
-    kinetic_weight: float
-    seed: int
-    schedule: Schedule
-    folder: str
-    collapse: Collapse
-    stopped: str | None
-
-    @classmethod
-    def of(cls, kinetic_weight: float, seed: int, schedule: Schedule, folder: str, criterion: Criterion) -> Outcome:
-        """From what the probe returned; one that was ended for it has collapsed."""
-        stopped = schedule.provenance.get("stopped")
-        collapse = assess(schedule, criterion)
-        assert collapse is not None, "the sweep asks for two groups, one of which leads"
-        if stopped == "collapsed":
-            collapse = Collapse(collapse.distance, collapse.mass, collapsed=True)
-        return cls(kinetic_weight, seed, schedule, folder, collapse, stopped)
-
-
-@dataclass(frozen=True)
-class SweepRow:
-    """One probe of the sweep: how near it came to collapse, and t(.25), t(.5), t(.75) by learned group.
-
-    ``mass``: of the mixture on a_M; ``steps``: really run; ``stopped``: why before the end; ``folder``: beside the
-    table.
-    """
-
-    kinetic_weight: float
-    seed: int
-    distance_from_collapse: float
-    mass: float
-    collapsed: bool
-    steps: int
-    stopped: str | None
-    folder: str
-    curve: dict[str, list[float]]
+from lwd.probe.outcome import Outcome, disagreement, row
+from lwd.schedules.collapse import Criterion
+from lwd.schedules.distance import POINTS
 
 
 @dataclass(frozen=True)
@@ -81,30 +36,6 @@ class Cost:
         return f"{self.steps:,} of {self.planned:,} steps, {self.flops:.2g} operations{share}"
 
 
-def row(outcome: Outcome) -> SweepRow:
-    """An outcome as a line of the table."""
-    points = torch.tensor(CURVE_POINTS)
-    curve = {name: one(points)[0].detach().tolist() for name, one in _learned(outcome.schedule).items()}
-    found, steps = outcome.collapse, int(outcome.schedule.provenance["steps"])
-    return SweepRow(
-        outcome.kinetic_weight,
-        outcome.seed,
-        found.distance,
-        found.mass,
-        found.collapsed,
-        steps,
-        outcome.stopped,
-        outcome.folder,
-        curve,
-    )
-
-
-def disagreement(schedules: Sequence[Schedule]) -> float | None:
-    """The largest distance between two schedules' curves of one group (supremum over tau); None for a single one."""
-    pairs = combinations([_learned(schedule) for schedule in schedules], 2)
-    return max((curve_distance(one[name], other[name]) for one, other in pairs for name in one), default=None)
-
-
 def as_json(outcomes: Iterable[Outcome], criterion: Criterion, chosen: float | None, cost: Cost) -> dict[str, Any]:
     """The content of table.json."""
     ordered = sorted(outcomes, key=lambda one: (one.kinetic_weight, one.seed))
@@ -122,7 +53,7 @@ def as_json(outcomes: Iterable[Outcome], criterion: Criterion, chosen: float | N
         ],
         "collapsed_below": criterion.distance,
         "mass_above": criterion.mass,
-        "points": list(CURVE_POINTS),
+        "points": list(POINTS),
         "chosen": chosen,
         "cost": {**asdict(cost), "flops": cost.flops, "share": cost.share},
     }
@@ -144,8 +75,3 @@ def on_screen(table: dict[str, Any]) -> str:
     cost = {key: table["cost"][key] for key in ("steps", "planned", "step_flops", "main_flops")}
     lines.append(f"cost: {Cost(**cost)}")
     return "\n".join(lines)
-
-
-def _learned(schedule: Schedule) -> dict[str, PolynomialCurve]:
-    curves = {name: schedule[name] for name in schedule.names}
-    return {name: curve for name, curve in curves.items() if isinstance(curve, PolynomialCurve)}

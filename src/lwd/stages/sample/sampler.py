@@ -13,6 +13,7 @@ from torch import Tensor
 from lwd.errors import UserError
 from lwd.models import LightningDiT
 from lwd.models.pretrained import load_checkpoint_model
+from lwd.runtime.placement import place
 from lwd.runtime.processes import Processes
 from lwd.sample.field import make_flow
 from lwd.sample.generate import Samples, generate
@@ -75,7 +76,7 @@ def open_sampler(config: SampleConfig, checkpoint: Path, processes: Processes) -
     guidance = load_guidance(settings.guidance, schedule, processes)
     if guidance is not None:
         guidance.wrap(model, config.layout)  # refuses what does not fit before anything is computed or written
-    return Sampler(processes.place(model), schedule, settings, guidance, processes.autocast)
+    return Sampler(place(model, processes), schedule, settings, guidance, processes.autocast)
 
 
 def load_guidance(settings: GuidanceSettings, schedule: Schedule, processes: Processes) -> Guidance | None:
@@ -90,7 +91,7 @@ def load_guidance(settings: GuidanceSettings, schedule: Schedule, processes: Pro
     weak, weak_schedule = load_checkpoint_model(settings.weak)
     if weak_schedule.hash() != schedule.hash():
         raise UserError(f"{settings.weak}: the weak model was trained under another schedule than the main one")
-    auto = AutoGuidance(processes.place(weak), scale, interval)
+    auto = AutoGuidance(place(weak, processes), scale, interval)
     if settings.kind == "auto":
         return auto
     return CombinedGuidance(auto, ClassifierFreeGuidance(to_scale(settings.free_scale), interval=interval))

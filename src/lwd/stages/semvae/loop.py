@@ -20,6 +20,7 @@ from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, normal, seeded
 from lwd.stages.semvae.heldout import HeldOut
 from lwd.stages.semvae.losses import semvae_loss
+from lwd.training.loop import fit
 from lwd.training.ema import EMA
 from lwd.training.meter import Work
 from lwd.training.optim import adamw, warm_cosine
@@ -136,7 +137,8 @@ def run(config: SemVAEConfig) -> Path:
             measured.path.unlink(missing_ok=True)
         write_run_files(config, folder)
 
-    processes.fit(
+    fit(
+        processes,
         task,
         batches,
         steps=settings.steps,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +25,9 @@ from lwd.flow import (
 )
 from lwd.models import LightningDiT, model_files, training_flops
 from lwd.run import RunConfig, write_run_files
-from lwd.runtime.checkpoint import Content
+from lwd.runtime.checkpoint import Content, checkpoint_path
 from lwd.runtime.hub import CONFIG
+from lwd.runtime.placement import divide, place
 from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, seeded
 from lwd.schedules import Schedule
@@ -33,6 +35,7 @@ from lwd.stages.train.heldout import HeldOut
 from lwd.stages.train.preview import Drawing, Preview
 from lwd.training.ema import EMA
 from lwd.training.logging import Metric
+from lwd.training.loop import fit
 from lwd.training.meter import Work, by_local_time
 from lwd.training.optim import adamw
 from lwd.training.power_ema import SNAPSHOTS, PosthocEMA, SigmaRel, SnapshotType
@@ -210,7 +213,7 @@ def run(config: TrainConfig, preview: Preview | None = None) -> Path:
     if settings.repa_weight > 0 and shards.feature_dim is None:
         raise UserError(f"{shards.path}: no REPA features in these shards; encode them, or set train.repa_weight=0")
     with seeded(Stream.INITIALISE, config.seed):
-        model = processes.place(config.model.build(layout, shards.input_size, shards.feature_dim))
+        model = place(config.model.build(layout, shards.input_size, shards.feature_dim), processes)
     heldout = None
     if settings.heldout_every:
         held = config.shards("heldout", features=False)
@@ -227,9 +230,10 @@ def run(config: TrainConfig, preview: Preview | None = None) -> Path:
         write_run_files(config, folder)
 
     objective = DenoiserObjective(model, schedule, settings, config.seed)
-    task = TrainTask(objective, settings, heldout, processes.shard, drawing)
+    task = TrainTask(objective, settings, heldout, partial(divide, processes), drawing)
     recipe = config.recipe(train=settings.recipe(), schedule=schedule.hash())
-    return processes.fit(
+    fit(
+        processes,
         task,
         StepBatches(shards, settings.batch, config.seed, processes.rank, processes.world),
         steps=settings.steps,
@@ -239,6 +243,7 @@ def run(config: TrainConfig, preview: Preview | None = None) -> Path:
         on_start=on_start,
         work=Work(settings.batch, training_flops(model, project=shards.feature_dim is not None)),
     )
+    return checkpoint_path(folder, settings.steps)
 
 
 def choose_schedule(config: TrainConfig) -> Schedule:

@@ -1,0 +1,86 @@
+"""What came of one probe of a search, and its line in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+
+from lwd.schedules import Schedule
+from lwd.schedules.collapse import Collapse, Criterion, assess
+from lwd.schedules.distance import POINTS, curve_distance
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One probe: what it learned, whether that has collapsed, and why it ended early (None: it did not)."""
+
+    kinetic_weight: float
+    seed: int
+    schedule: Schedule
+    folder: str
+    collapse: Collapse
+    stopped: str | None
+
+    @classmethod
+    def of(cls, kinetic_weight: float, seed: int, schedule: Schedule, folder: str, criterion: Criterion) -> Outcome:
+        """From what the probe returned; one that was ended for it has collapsed."""
+        stopped = schedule.provenance.get("stopped")
+        collapse = assess(schedule, criterion)
+        assert collapse is not None, "a probe has a learned group"
+        if stopped == "collapsed":
+            collapse = Collapse(collapse.distance, collapse.mass, collapsed=True)
+        return cls(kinetic_weight, seed, schedule, folder, collapse, stopped)
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One probe of the search: how near it came to collapse, and t(.25), t(.5), t(.75) by learned group.
+
+    ``mass``: of the mixture on a_M; ``steps``: really run; ``stopped``: why before the end; ``folder``: beside the
+    table.
+    """
+
+    kinetic_weight: float
+    seed: int
+    distance_from_collapse: float
+    mass: float
+    collapsed: bool
+    steps: int
+    stopped: str | None
+    folder: str
+    curve: dict[str, list[float]]
+
+
+def row(outcome: Outcome) -> SweepRow:
+    """An outcome as a line of the table."""
+    points, schedule = torch.tensor(POINTS), outcome.schedule
+    curve = {name: schedule[name](points)[0].detach().tolist() for name in schedule.learned}
+    found, steps = outcome.collapse, int(schedule.provenance["steps"])
+    return SweepRow(
+        outcome.kinetic_weight,
+        outcome.seed,
+        found.distance,
+        found.mass,
+        found.collapsed,
+        steps,
+        outcome.stopped,
+        outcome.folder,
+        curve,
+    )
+
+
+def stable(outcomes: Iterable[Outcome]) -> dict[float, bool]:
+    """By lambda, whether the probes of all seeds are."""
+    found: dict[float, bool] = {}
+    for outcome in outcomes:
+        found[outcome.kinetic_weight] = found.get(outcome.kinetic_weight, True) and not outcome.collapse.collapsed
+    return found
+
+
+def disagreement(schedules: Sequence[Schedule]) -> float | None:
+    """The largest distance between two schedules' curves of one group (supremum over tau); None for a single one."""
+    pairs = combinations(schedules, 2)
+    return max((curve_distance(a[name], b[name]) for a, b in pairs for name in a.learned), default=None)

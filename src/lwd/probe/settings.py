@@ -1,0 +1,52 @@
+"""What decides how a schedule is learned; the defaults are the paper's ImageNet values (Table 4)."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from lwd.config import Config
+from lwd.flow import Jacobian, Reduction
+
+
+class LearnSettings(Config):
+    """Algorithm 1, stage I."""
+
+    steps: PositiveInt = 10_000
+    burn_in: NonNegativeInt = 5_000
+    lr: PositiveFloat = 1e-4
+    rho_lr: PositiveFloat = 1e-2
+    kinetic_weight: NonNegativeFloat = 0.04
+    """lambda of Eq. 38."""
+    jacobian: Jacobian = "stop"
+    reduction: Reduction = "mean_flat"
+    family: str = "polynomial"
+    """The kind of the learned curves: polynomial (the paper's), or another that is registered."""
+    degree: PositiveInt = 4
+    """M of the polynomial (Eq. 40)."""
+    curve: dict[str, Any] = Field(default_factory=dict)
+    """Settings of another family, such as {bins: 8}."""
+    label_dropout: float = Field(default=0.1, ge=0, le=1)
+    preview_every: NonNegativeInt = 0
+    """Steps between two pictures of the curve, previews/step-*.png in the probe's folder, one at the end; 0: none."""
+
+    @model_validator(mode="after")
+    def _burn_in_ends(self) -> Self:
+        if not 0 <= self.burn_in < self.steps:
+            raise ValueError(
+                f"burn_in {self.burn_in} must lie in [0, steps = {self.steps}): nothing is averaged otherwise"
+            )
+        return self
+
+    @property
+    def curve_settings(self) -> dict[str, Any]:
+        """What `Schedule.learnable` takes beside the family."""
+        return {"degree": self.degree, **self.curve} if self.family == "polynomial" else self.curve
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the result."""
+        ignored = {"preview_every"}
+        if self.family == "polynomial" and not self.curve:  # as in checkpoints of before there were others
+            ignored |= {"family", "curve"}
+        return self.model_dump(mode="json", exclude=ignored)

@@ -21,7 +21,7 @@ from lwd.groups import Layout
 
 @dataclass(frozen=True)
 class GaussianData:
-    """x1 ~ N(mean, cov) over a layout on a grid of any number of axes, () for a flat layout; N = channels * positions."""
+    """x1 ~ N(mean, cov) over a layout on a grid of any rank, () if the layout is flat; N = channels * positions."""
 
     layout: Layout
     grid: tuple[int, ...]

@@ -13,6 +13,7 @@ from lwd.config import Config, parse
 from lwd.errors import UserError
 from lwd.flow import schedule_objective
 from lwd.groups import Group, Layout
+from lwd.runtime.run import RunConfig
 
 LAYOUT = Layout([Group("tex", 3, 1.0), Group("sem", 2, 2.0), Group("depth", 1, 0.5, key="d")])
 FLAT = Layout(
@@ -285,3 +286,13 @@ def test_groups_of_one_shape_have_the_losses_of_the_stack(grid):
         torch.testing.assert_close(flattened.kinetic, stacked.kinetic, rtol=1e-6, atol=0)
         gradient, expected = torch.autograd.grad(flattened.total, other)[0], torch.autograd.grad(stacked.total, one)[0]
         torch.testing.assert_close(gradient, expected.flatten(1), rtol=1e-5, atol=1e-7)
+
+
+def test_a_recipe_says_nothing_of_shapes_that_are_not_there():
+    """So that it equals the recipe of a run from before there were any."""
+    groups = RunConfig(groups=LAYOUT.groups, leader="sem").recipe()["groups"]
+    assert groups[2] == {"name": "depth", "channels": 1, "weight": 0.5, "key": "d"}
+    assert groups[0] == {"name": "tex", "channels": 3, "weight": 1.0, "key": None}
+    groups = RunConfig(groups=FLAT.groups, leader="token").recipe()["groups"]
+    assert [group["shape"] for group in groups] == [[2, 3], [], [4], [2, 1, 2]]
+    assert Layout(json.loads(json.dumps(groups))) == FLAT

@@ -13,7 +13,7 @@ from lwd.config import Config, parse
 from lwd.errors import UserError
 from lwd.flow import schedule_objective
 from lwd.groups import Group, Layout
-from lwd.runtime.run import RunConfig
+from lwd.run import RunConfig
 
 LAYOUT = Layout([Group("tex", 3, 1.0), Group("sem", 2, 2.0), Group("depth", 1, 0.5, key="d")])
 FLAT = Layout(

@@ -1,6 +1,6 @@
 """Gaussian data with correlated groups, for which the paper's ideal quantities have closed forms.
 
-Latents are flattened in (C, H, W) order to N entries. With local times t, A = diag(t), B = diag(1 - t), data
+Latents are flattened in (C, ...) order to N entries. With local times t, A = diag(t), B = diag(1 - t), data
 x1 ~ N(mu, Sigma) and noise x0 ~ N(0, I), z = A x1 + B x0 and the target u = x1 - x0 are jointly Gaussian:
 
     E z = A mu,  Cov z = A Sigma A + B^2 = S,  E u = mu,  Cov u = Sigma + I,  Cov(u, z) = Sigma A - B = G,
@@ -10,6 +10,7 @@ so v*(z) = E[u | z] = mu + G S^-1 (z - A mu). Everything is float64 and differen
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -20,18 +21,18 @@ from lwd.groups import Layout
 
 @dataclass(frozen=True)
 class GaussianData:
-    """x1 ~ N(mean, cov) over a layout on a grid of (height, width); N = channels * height * width."""
+    """x1 ~ N(mean, cov) over a layout on a grid of any rank, () if the layout is flat; N = channels * positions."""
 
     layout: Layout
-    grid: tuple[int, int]
+    grid: tuple[int, ...]
     mean: Tensor
     cov: Tensor
 
     @classmethod
-    def random(cls, layout: Layout, grid: tuple[int, int] = (1, 1), seed: int = 0) -> GaussianData:
+    def random(cls, layout: Layout, grid: tuple[int, ...] = (1, 1), seed: int = 0) -> GaussianData:
         """Random mean, and a covariance with strong correlations within and across groups, eigenvalues at least 0.1."""
         generator = torch.Generator().manual_seed(seed)
-        n = layout.channels * grid[0] * grid[1]
+        n = layout.channels * math.prod(grid)
         factor = torch.randn(n, n, generator=generator, dtype=torch.float64)
         mean = torch.randn(n, generator=generator, dtype=torch.float64)
         return cls(layout, grid, mean, factor @ factor.T / n + 0.1 * torch.eye(n, dtype=torch.float64))
@@ -43,11 +44,11 @@ class GaussianData:
     @property
     def owners(self) -> Tensor:
         """The group index of each of the N entries."""
-        area = self.grid[0] * self.grid[1]
-        return torch.tensor([g for g, size in enumerate(self.layout.sizes) for _ in range(size * area)])
+        positions = math.prod(self.grid)
+        return torch.tensor([g for g, size in enumerate(self.layout.sizes) for _ in range(size * positions)])
 
     def latent(self, flat: Tensor) -> Tensor:
-        """(B, N) -> (B, C, H, W)."""
+        """(B, N) -> (B, C, ...)."""
         return flat.reshape(len(flat), self.layout.channels, *self.grid)
 
     def per_entry(self, times: Tensor) -> Tensor:
@@ -59,7 +60,7 @@ class GaussianData:
         return torch.stack([values[..., self.owners == g].mean(-1) for g in range(len(self.layout.groups))], dim=-1)
 
     def sample(self, count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """Independent noise x0 and data x1, each (count, C, H, W)."""
+        """Independent noise x0 and data x1, each (count, C, ...)."""
         generator = torch.Generator().manual_seed(seed)
         x0 = torch.randn(count, self.entries, generator=generator, dtype=torch.float64)
         normal = torch.randn(count, self.entries, generator=generator, dtype=torch.float64)
@@ -93,12 +94,12 @@ class GaussianData:
         return slope, self.mean - (slope @ mean[..., None])[..., 0]
 
     def ideal_velocity(self, z: Tensor, times: Tensor) -> Tensor:
-        """v*(z, times) (B, C, H, W) for z (B, C, H, W) and times (B, G)."""
+        """v*(z, times) (B, C, ...) for z (B, C, ...) and times (B, G)."""
         slope, offset = self.ideal_map(times)
         return self.latent((slope @ z.flatten(1)[..., None])[..., 0] + offset)
 
     def score(self, z: Tensor, times: Tensor) -> Tensor:
-        """grad log p(z) = -S^-1 (z - A mu), (B, C, H, W)."""
+        """grad log p(z) = -S^-1 (z - A mu), (B, C, ...)."""
         mean, cov = self.moments(times)
         return self.latent(-torch.linalg.solve(cov, (z.flatten(1) - mean)[..., None])[..., 0])
 

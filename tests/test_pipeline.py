@@ -155,7 +155,7 @@ def test_sampling_goes_on_from_what_a_callback_returns(pipe, networks):
     times, rates = (x.float() for x in learned()(torch.full((2,), 0.5, dtype=torch.float64)))
     with torch.no_grad():
         v = networks[0](replaced, times, labels)
-    expected = replaced + LAYOUT.expand(rates) * v / 2
+    expected = replaced + LAYOUT.expand(rates, v) * v / 2
     call = {"num_inference_steps": 2, "solver": "euler", "seeds": seeds}
     latents = latents_of(pipe, labels, callback_on_step_end=replace, **call)
     torch.testing.assert_close(latents, expected, rtol=1e-4, atol=1e-5)

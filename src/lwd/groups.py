@@ -1,11 +1,14 @@
-"""Named representation groups on the channel axis (paper, Section 3.1 and Eq. 3).
+"""Named representation groups of a composite latent (paper, Section 3.1 and Eq. 3).
 
-A composite latent ``z`` of shape (B, C, H, W) stacks its groups along C; a `Layout` is the ordered
-list of them and the only place that knows which channels belong to whom.
+A `Layout` is the ordered list of the groups, and the only place that knows which entries belong to whom. Groups that
+share one grid are stacked along the channel axis: ``z`` is (B, C, ...), with any number of trailing axes, none too.
+Groups that each have a `Group.shape` are flattened and laid end to end: ``z`` is (B, D), and `Layout.split` gives each
+group in its own shape.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -16,16 +19,19 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Group:
-    """One representation: ``channels`` consecutive channels of the composite latent.
+    """One representation: ``channels`` consecutive channels of the composite latent, or a tensor of its own shape.
 
     ``weight`` is the paper's w_g (Eq. 33). ``key`` names the tensor in latent shards; where it is None,
-    `lwd.data` uses its default for the name.
+    `lwd.data` uses its default for the name. ``shape`` is the group's own grid, without batch and channels: (16, 16) an
+    image, (256,) a sequence, () one token; None where all groups share the latent's grid. Raises ValueError for a
+    name that is no identifier and for numbers out of range.
     """
 
     name: str
     channels: int
     weight: float = 1.0
     key: str | None = None
+    shape: tuple[int, ...] | None = None
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -36,12 +42,26 @@ class Group:
             raise ValueError(f"group {self.name!r} has {self.channels} channels; it needs at least 1")
         if not self.weight > 0:
             raise ValueError(f"group {self.name!r} has weight {self.weight}; Eq. 33 needs a positive one")
+        if self.shape is not None:
+            object.__setattr__(self, "shape", tuple(self.shape))  # JSON and YAML give lists
+            if not all(isinstance(n, int) and n >= 1 for n in self.shape):
+                raise ValueError(f"group {self.name!r} has shape {self.shape}; it needs whole numbers of at least 1")
+
+    @property
+    def size(self) -> int:
+        """Entries of the group along axis 1 of the composite latent: channels, times positions if it has a shape."""
+        return self.channels * math.prod(self.shape or ())
+
+    def __str__(self) -> str:
+        """Name, channels and, if it has one, shape: ``tex:32``, ``image:4@(16x16)``, ``token:768@()``."""
+        grid = "" if self.shape is None else f"@({'x'.join(map(str, self.shape))})"
+        return f"{self.name}:{self.channels}{grid}"
 
 
 class Layout:
     """The ordered groups of a composite latent.
 
-    Raises ValueError where there is no group or a name occurs twice.
+    Raises ValueError where there is no group, a name occurs twice, or some groups have a shape and others none.
     """
 
     def __init__(self, groups: Iterable[Group | Mapping[str, Any]]) -> None:
@@ -50,6 +70,9 @@ class Layout:
             raise ValueError("a layout needs at least one group")
         if len(set(self.names)) != len(self.groups):
             raise ValueError(f"group names must differ, got {list(self.names)}")
+        if len({g.shape is None for g in self.groups}) > 1:
+            missing = [g.name for g in self.groups if g.shape is None]
+            raise ValueError(f"groups {missing} have no shape and the others do; give every group one, or none")
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -57,13 +80,18 @@ class Layout:
         return tuple(g.name for g in self.groups)
 
     @property
+    def flat(self) -> bool:
+        """Whether every group has its own shape, so that latents are (B, D)."""
+        return self.groups[0].shape is not None
+
+    @property
     def sizes(self) -> list[int]:
-        """Channels of each group, in order."""
-        return [g.channels for g in self.groups]
+        """Entries of each group along axis 1, in order: channels, times positions in a flat layout."""
+        return [g.size for g in self.groups]
 
     @property
     def channels(self) -> int:
-        """Channels of the composite latent."""
+        """Length of the composite latent's axis 1: its channels C, or all its entries D in a flat layout."""
         return sum(self.sizes)
 
     @property
@@ -72,36 +100,54 @@ class Layout:
         return [g.weight for g in self.groups]
 
     def split(self, z: Tensor) -> dict[str, Tensor]:
-        """(B, C, ...) -> one view (B, C_g, ...) per name."""
-        self._check_channels(z)
-        return dict(zip(self.names, torch.split(z, self.sizes, dim=1), strict=True))
+        """(B, C, ...) -> one view (B, C_g, ...) per name; flat: (B, D) -> one view (B, C_g, *shape) per name."""
+        self._check(z)
+        parts = torch.split(z, self.sizes, dim=1)
+        if self.flat:
+            parts = tuple(p.view(len(p), *self._own_shape(g)) for g, p in zip(self.groups, parts, strict=True))
+        return dict(zip(self.names, parts, strict=True))
 
     def join(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """One (B, C_g, ...) per name, in any order -> (B, C, ...)."""
+        """`split` backwards, the names in any order."""
         if set(parts) != set(self.names):
             raise ValueError(f"layout has groups {list(self.names)}, got {sorted(parts)}")
-        z = torch.cat([parts[name] for name in self.names], dim=1)
-        self._check_channels(z)
+        ordered = [parts[name] for name in self.names]
+        if self.flat:
+            for group, part in zip(self.groups, ordered, strict=True):
+                if part.shape[1:] != self._own_shape(group):
+                    raise ValueError(f"group {group} got a tensor of shape {tuple(part.shape)}")
+            ordered = [part.flatten(1) for part in ordered]
+        z = torch.cat(ordered, dim=1)
+        self._check(z)
         return z
 
-    def expand(self, values: Tensor) -> Tensor:
-        """One value per group (B, G) -> the value of each channel's group (B, C, 1, 1), without a copy to the host."""
+    def expand(self, values: Tensor, like: Tensor) -> Tensor:
+        """One value per group (B, G) -> the value of each entry's group, (B, C, 1, ...) of ``like``'s rank and dtype.
+
+        The result broadcasts against ``like`` (B, C, ...), of which nothing else is used; no copy to the host.
+        """
         if values.shape[-1] != len(self.groups):
             raise ValueError(f"layout has {len(self.groups)} groups, got values of shape {tuple(values.shape)}")
         columns = [values[:, g : g + 1].expand(-1, size) for g, size in enumerate(self.sizes)]
-        return torch.cat(columns, dim=1)[:, :, None, None]
+        return torch.cat(columns, dim=1).to(like.dtype)[(..., *[None] * (like.ndim - 2))]
 
     def group_means(self, z: Tensor) -> Tensor:
-        """Mean over each group's own entries, sample by sample: (B, C, H, W) -> (B, G) (the norm of Eq. 22)."""
+        """Mean over each group's own entries, sample by sample: (B, C, ...) -> (B, G) (the norm of Eq. 22)."""
         return torch.stack([part.flatten(1).mean(1) for part in self.split(z).values()], dim=1)
 
     def to_list(self) -> list[dict[str, Any]]:
         """Plain data for JSON and YAML; `Layout(list)` reads it back."""
-        return [{k: v for k, v in vars(g).items() if v is not None} for g in self.groups]
+        plain = [{k: v for k, v in vars(g).items() if v is not None} for g in self.groups]
+        return [{k: list(v) if isinstance(v, tuple) else v for k, v in group.items()} for group in plain]
 
-    def _check_channels(self, z: Tensor) -> None:
-        if z.shape[1] != self.channels:
-            raise ValueError(f"layout {self} has {self.channels} channels, got a tensor of shape {tuple(z.shape)}")
+    @staticmethod
+    def _own_shape(group: Group) -> tuple[int, ...]:
+        return (group.channels, *(group.shape or ()))
+
+    def _check(self, z: Tensor) -> None:
+        if z.shape[1] != self.channels or (self.flat and z.ndim != 2):
+            what = f"is flat, (B, {self.channels})" if self.flat else f"has {self.channels} channels"
+            raise ValueError(f"layout {self} {what}, got a tensor of shape {tuple(z.shape)}")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Layout) and self.groups == other.groups
@@ -110,4 +156,4 @@ class Layout:
         return hash(self.groups)
 
     def __repr__(self) -> str:
-        return "[" + ", ".join(f"{g.name}:{g.channels}" for g in self.groups) + "]"
+        return "[" + ", ".join(map(str, self.groups)) + "]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from lwd.config import Config, dump
 from lwd.data.encoded import MANIFEST, read_manifest
@@ -42,6 +42,11 @@ class RunConfig(Config):
     def _groups_make_a_layout(cls, groups: tuple[Group, ...]) -> tuple[Group, ...]:
         Layout(groups)
         return groups
+
+    @field_serializer("groups")
+    def _groups_without_a_missing_shape(self, groups: tuple[Group, ...]) -> list[dict[str, Any]]:
+        # Recipes written before there were shapes must compare equal to today's.
+        return [{k: v for k, v in vars(g).items() if k != "shape" or v is not None} for g in groups]
 
     @model_validator(mode="after")
     def _leader_leads(self) -> Self:

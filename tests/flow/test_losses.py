@@ -9,12 +9,10 @@ import torch
 from gaussian import GaussianData
 from lwd.flow import (
     component_losses,
-    cosine_direction_loss,
     flow_loss,
     group_factors,
     interpolate,
     kinetic_energy,
-    repa_loss,
     schedule_objective,
 )
 from lwd.groups import Group, Layout
@@ -24,11 +22,23 @@ ONE = Layout([Group("z", 3, 2.0)])
 TWO = Layout([Group("tex", 3, 1.0), Group("sem", 2, 2.0)])
 THREE = Layout([Group("a", 1, 0.5), Group("b", 3, 1.0), Group("c", 2, 4.0)])
 PAPER = Layout([Group("tex", 32, 1.0), Group("sem", 16, 2.0)])
-layouts = pytest.mark.parametrize("layout", [ONE, TWO, THREE], ids=["one", "two", "three"])
+FLAT = Layout(
+    [Group("image", 2, 1.0, shape=(2, 3)), Group("token", 5, 0.5, shape=()), Group("text", 1, 4.0, shape=(4,))]
+)
+LATENTS = {
+    "one": (ONE, (2, 3)),
+    "two": (TWO, (2, 3)),
+    "three": (THREE, (2, 3)),
+    "vector": (TWO, ()),
+    "sequence": (TWO, (6,)),
+    "video": (TWO, (2, 1, 3)),
+    "three grids": (FLAT, ()),
+}
+latents = pytest.mark.parametrize(("layout", "grid"), LATENTS.values(), ids=LATENTS)
 
 
 def batch(layout, size=4, grid=(2, 3), seed=0):
-    """v, u (B, C, H, W) and positive weights (B, G)."""
+    """v, u (B, C, ...) and positive weights (B, G)."""
     generator = torch.Generator().manual_seed(seed)
     v = torch.randn(size, layout.channels, *grid, generator=generator)
     u = torch.randn(size, layout.channels, *grid, generator=generator)
@@ -36,20 +46,21 @@ def batch(layout, size=4, grid=(2, 3), seed=0):
 
 
 def slices(layout):
-    """(group index, its channels) in order."""
+    """(group index, its part of axis 1) in order."""
     start = 0
     for g, group in enumerate(layout.groups):
-        yield g, slice(start, start + group.channels)
-        start += group.channels
+        size = group.channels * math.prod(group.shape or ())
+        yield g, slice(start, start + size)
+        start += size
 
 
 # values
 
 
-@layouts
-def test_component_losses_average_each_groups_own_entries(layout):
+@latents
+def test_component_losses_average_each_groups_own_entries(layout, grid):
     """Eq. 22-23: |v_g - u_g|^2 / d_g, d_g counting channels and positions."""
-    v, u, _ = batch(layout)
+    v, u, _ = batch(layout, grid=grid)
     losses = component_losses(v, u, layout)
     assert losses.shape == (4, len(layout.groups))
     for b in range(4):
@@ -58,9 +69,9 @@ def test_component_losses_average_each_groups_own_entries(layout):
             assert losses[b, g].item() == pytest.approx(((a - c) ** 2).sum() / a.size, rel=1e-6)  # float32
 
 
-@layouts
-def test_group_mean_is_eq_24(layout):
-    v, u, omega = batch(layout)
+@latents
+def test_group_mean_is_eq_24(layout, grid):
+    v, u, omega = batch(layout, grid=grid)
     total, by_group = flow_loss(v, u, omega, layout, "group_mean")
     expected = 0.0
     for g, channels in slices(layout):
@@ -73,14 +84,14 @@ def test_group_mean_is_eq_24(layout):
     assert total.item() == pytest.approx(expected, rel=1e-6)
 
 
-@layouts
-def test_mean_flat_is_one_mean_over_all_weighted_squared_errors(layout):
+@latents
+def test_mean_flat_is_one_mean_over_all_weighted_squared_errors(layout, grid):
     """Appendix B: every entry's squared error times its group's w_g and omega_g, then one mean over everything."""
-    v, u, omega = batch(layout)
+    v, u, omega = batch(layout, grid=grid)
     total, by_group = flow_loss(v, u, omega, layout, "mean_flat")
     weighted = (v - u).double().square()
     for g, channels in slices(layout):
-        weighted[:, channels] *= layout.weights[g] * omega[:, g].double().view(-1, 1, 1, 1)
+        weighted[:, channels] *= layout.weights[g] * omega[:, g].double().view(-1, *[1] * (v.ndim - 1))
     assert total.item() == pytest.approx(weighted.mean().item(), rel=1e-6)  # float32
     assert by_group == flow_loss(v, u, omega, layout, "group_mean")[1]
 
@@ -102,10 +113,10 @@ def test_the_papers_weights_balance_the_groups_under_mean_flat():
     assert flat.item() == pytest.approx(2 / 3 * grouped.item(), rel=1e-6)  # float32
 
 
-@layouts
-def test_kinetic_energy_is_eq_37(layout):
+@latents
+def test_kinetic_energy_is_eq_37(layout, grid):
     """E[sum_g t_g'^2 |v_g|^2], group means, no group weights."""
-    v, _, rates = batch(layout)
+    v, _, rates = batch(layout, grid=grid)
     expected = 0.0
     for b in range(4):
         for g, channels in slices(layout):
@@ -113,11 +124,11 @@ def test_kinetic_energy_is_eq_37(layout):
     assert kinetic_energy(v, rates, layout).item() == pytest.approx(expected, rel=1e-6)  # float32
 
 
-@layouts
+@latents
 @pytest.mark.parametrize("reduction", ["mean_flat", "group_mean"])
 @pytest.mark.parametrize("jacobian", ["stop", "exact"])
-def test_the_schedule_objective_is_eq_38(layout, reduction, jacobian):
-    v, u, rates = batch(layout)
+def test_the_schedule_objective_is_eq_38(layout, grid, reduction, jacobian):
+    v, u, rates = batch(layout, grid=grid)
     terms = schedule_objective(v, u, rates, layout, 0.3, jacobian, reduction)
     flow, by_group = flow_loss(v, u, rates, layout, reduction)
     assert terms.flow == flow
@@ -142,31 +153,25 @@ def test_bfloat16_velocities_give_float32_losses():
         value = getattr(terms, name)
         assert value.dtype == torch.float32
         assert value.item() == pytest.approx(getattr(exact, name).item(), rel=1e-6)
-    features = torch.randn(4, 5, 2, 3).bfloat16()
-    tokens = torch.randn(4, 6, 5).bfloat16()
-    for value, expected in (
-        (component_losses(v, u, TWO), component_losses(v.float(), u.float(), TWO)),
-        (cosine_direction_loss(v, u), cosine_direction_loss(v.float(), u.float())),
-        (repa_loss(tokens, features), repa_loss(tokens.float(), features.float())),
-    ):
-        assert value.dtype == torch.float32
-        torch.testing.assert_close(value, expected, rtol=1e-6, atol=0)
+    losses = component_losses(v, u, TWO)
+    assert losses.dtype == torch.float32
+    torch.testing.assert_close(losses, component_losses(v.float(), u.float(), TWO), rtol=1e-6, atol=0)
 
 
 # gradients in theta
 
 
+@latents
 @pytest.mark.parametrize("jacobian", ["stop", "exact"])
-def test_the_denoiser_receives_both_terms_gradients(jacobian):
-    v, u, rates = batch(TWO)
+def test_the_denoiser_receives_both_terms_gradients(jacobian, layout, grid):
+    v, u, rates = batch(layout, grid=grid)
     v.requires_grad_()
-    (gradient,) = torch.autograd.grad(schedule_objective(v, u, rates, TWO, 0.3, jacobian).total, v)
-    entries = 4 * 5 * 6
+    (gradient,) = torch.autograd.grad(schedule_objective(v, u, rates, layout, 0.3, jacobian).total, v)
     expected = torch.zeros_like(v)
-    for g, channels in slices(TWO):
-        rate, size = rates[:, g].view(-1, 1, 1, 1), TWO.sizes[g]
-        flow = 2 * TWO.weights[g] * rate * (v - u)[:, channels] / entries
-        kinetic = 2 * rate.square() * v[:, channels] / (4 * size * 6)
+    for g, channels in slices(layout):
+        rate = rates[:, g].view(-1, *[1] * (v.ndim - 1))
+        flow = 2 * layout.weights[g] * rate * (v - u)[:, channels] / v.numel()
+        kinetic = 2 * rate.square() * v[:, channels] / v[:, channels].numel()
         expected[:, channels] = flow + 0.3 * kinetic
     torch.testing.assert_close(gradient, expected.detach(), rtol=1e-5, atol=1e-7)  # float32
 
@@ -183,12 +188,17 @@ RHOS = {
     "two": [[0.4, -1.0, 0.7, -0.2, 1.1]],
     "three": [[0.4, -1.0, 0.7, -0.2, 1.1], [-2.0, 1.0, 0.5, 0.3, -1.0]],
 }
+RHOS |= {"video": RHOS["two"], "three grids": RHOS["three"]}
+TEX_SEM = [Group("tex", 2, 1.0), Group("sem", 1, 2.0)]
+SHAPED = [Group("image", 1, shape=(2, 1)), Group("token", 2, 0.5, shape=()), Group("text", 1, 3.0, shape=(2,))]
 DATA = {
-    name: GaussianData.random(Layout(groups), seed=4)
-    for name, groups in {
-        "one": [Group("z", 2, 1.5)],
-        "two": [Group("tex", 2, 1.0), Group("sem", 1, 2.0)],
-        "three": [Group("a", 1, 1.0), Group("b", 2, 0.5), Group("c", 1, 3.0)],
+    name: GaussianData.random(Layout(groups), grid, seed=4)
+    for name, (groups, grid) in {
+        "one": ([Group("z", 2, 1.5)], (1, 1)),
+        "two": (TEX_SEM, (1, 1)),
+        "three": ([Group("a", 1, 1.0), Group("b", 2, 0.5), Group("c", 1, 3.0)], (1, 1)),
+        "video": (TEX_SEM, (1, 2, 1)),
+        "three grids": (SHAPED, ()),
     }.items()
 }
 
@@ -245,7 +255,7 @@ def gradient_by_code(name, denoiser, rho, kinetic_weight, jacobian, reduction, p
     data, schedule = DATA[name], scheduled(name, rho)
     x0, x1 = data.cubature()
     times, rates = schedule(TAU.repeat_interleave(len(x0)))
-    x0, x1 = x0.repeat(NODES, 1, 1, 1), x1.repeat(NODES, 1, 1, 1)
+    x0, x1 = torch.cat([x0] * NODES), torch.cat([x1] * NODES)
     z, u = interpolate(x0, x1, times, data.layout)
     terms = schedule_objective(denoiser(z, times), u, rates, data.layout, kinetic_weight, jacobian, reduction)
     value = getattr(terms, part)
@@ -257,7 +267,8 @@ def closed_form(name, denoiser, rho, kinetic_weight, reduction, frozen_rho=None)
     layout = DATA[name].layout
     times, rates = scheduled(name, rho)(TAU)
     omega = rates if frozen_rho is None else scheduled(name, frozen_rho)(TAU)[1]
-    share = [g.channels / layout.channels if reduction == "mean_flat" else 1.0 for g in layout.groups]
+    owners = DATA[name].owners
+    share = [(owners == g).double().mean() if reduction == "mean_flat" else 1.0 for g, _ in enumerate(layout.names)]
     factors = torch.tensor(layout.weights, dtype=torch.float64) * torch.tensor(share, dtype=torch.float64)
     flow = (factors * omega * denoiser.losses(times)).sum(1).mean()
     return (flow + kinetic_weight * (rates.square() * denoiser.energies(times)).sum(1).mean()).item()
@@ -274,7 +285,7 @@ def difference(function, rho, h=1e-4):
     return gradient
 
 
-@pytest.mark.parametrize("name", ["one", "two", "three"])
+@pytest.mark.parametrize("name", DATA)
 @pytest.mark.parametrize("kind", [Linear, Ideal])
 @pytest.mark.parametrize(("reduction", "kinetic_weight"), [("mean_flat", 0.0), ("group_mean", 0.3)])
 def test_rho_gradients_are_those_of_the_closed_form(name, kind, reduction, kinetic_weight):
@@ -335,57 +346,3 @@ def test_the_kinetic_gradient_is_not_stopped():
     exact = schedule_objective(v, u, rates, TWO, 0.0, "exact", "group_mean")
     (gradient,) = torch.autograd.grad(exact.total, rates)
     torch.testing.assert_close(gradient, component_losses(v, u, TWO) * torch.tensor([1.0, 2.0]) / 2)
-
-
-# auxiliary losses
-
-
-@layouts
-def test_the_direction_loss_is_one_minus_cosine_along_the_composite_channels(layout):
-    v, u, _ = batch(layout)
-    values = []
-    for b in range(4):
-        for y in range(2):
-            for x in range(3):
-                a, c = v[b, :, y, x].double().tolist(), u[b, :, y, x].double().tolist()
-                dot = sum(p * q for p, q in zip(a, c, strict=True))
-                values.append(1 - dot / math.hypot(*a) / math.hypot(*c))
-    assert cosine_direction_loss(v, u).item() == pytest.approx(sum(values) / len(values), abs=1e-6)  # float32
-
-
-def test_the_direction_loss_ignores_length_and_spans_zero_to_two():
-    v, _, _ = batch(TWO)
-    assert cosine_direction_loss(3 * v, v).item() == pytest.approx(0, abs=1e-6)
-    assert cosine_direction_loss(-0.5 * v, v).item() == pytest.approx(2, abs=1e-6)
-
-
-def test_the_direction_loss_at_zero_does_not_swamp_adam():
-    """A network whose last layer starts at zero predicts 0; a gradient of 1e8 there would freeze that layer."""
-    v = torch.zeros(2, 5, 2, 3, requires_grad=True)
-    _, u, _ = batch(TWO, size=2)
-    loss = cosine_direction_loss(v, u)
-    assert loss.item() == 1
-    (gradient,) = torch.autograd.grad(loss, v)
-    per_position = gradient.norm(dim=1) * 2 * 2 * 3
-    assert (per_position < 100).all()  # 10 at a floor of 0.1 under |v|
-    assert (per_position > 0).all()  # but it does say where to go
-
-
-def test_repa_is_one_minus_cosine_token_by_token_in_row_major_order():
-    generator = torch.Generator().manual_seed(0)
-    projected = torch.randn(2, 6, 5, generator=generator)
-    features = torch.randn(2, 5, 2, 3, generator=generator)
-    values = []
-    for b in range(2):
-        for y in range(2):
-            for x in range(3):
-                a, c = projected[b, 3 * y + x].double().tolist(), features[b, :, y, x].double().tolist()
-                dot = sum(p * q for p, q in zip(a, c, strict=True))
-                values.append(1 - dot / math.hypot(*a) / math.hypot(*c))
-    assert repa_loss(projected, features).item() == pytest.approx(sum(values) / len(values), abs=1e-6)  # float32
-
-
-@pytest.mark.parametrize("shape", [(2, 6, 4), (2, 5, 5), (2, 7, 5), (1, 6, 5)])
-def test_repa_refuses_other_shapes(shape):
-    with pytest.raises(ValueError, match="REPA features"):
-        repa_loss(torch.zeros(shape), torch.zeros(2, 5, 2, 3))

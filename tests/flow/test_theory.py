@@ -20,6 +20,14 @@ from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
 ONE = GaussianData.random(Layout([Group("z", 3)]), seed=1)
 TWO = GaussianData.random(Layout([Group("tex", 2, 1.0), Group("sem", 1, 2.0)]), (2, 1), seed=2)
 THREE = GaussianData.random(Layout([Group("a", 2, 1.0), Group("b", 1, 0.5), Group("c", 1, 3.0)]), seed=3)
+VECTOR = GaussianData.random(TWO.layout, (), seed=4)
+SEQUENCE = GaussianData.random(TWO.layout, (2,), seed=5)
+VIDEO = GaussianData.random(TWO.layout, (1, 2, 1), seed=6)
+FLAT = GaussianData.random(
+    Layout([Group("image", 1, shape=(2, 1)), Group("token", 2, 0.5, shape=()), Group("text", 1, 3.0, shape=(2,))]),
+    (),
+    seed=7,
+)
 
 LATE = [-3.0, 0.5, -1.0, 2.0, 1.0]
 MIDDLE = [1.0, 2.0, 0.0, -2.0, -3.0]
@@ -46,6 +54,10 @@ CASES = {
     "three groups, learned": (THREE, schedule(THREE, LATE, MIDDLE)),
     "three groups, offset": (THREE, Schedule.offset(THREE.layout.names, leader="b", delta=0.3)),
     "three groups, nearly extremal": (THREE, schedule(THREE, COLLAPSED, MIDDLE)),
+    "vectors": (VECTOR, schedule(VECTOR, LATE)),
+    "sequences": (SEQUENCE, schedule(SEQUENCE, LATE)),
+    "videos": (VIDEO, schedule(VIDEO, LATE)),
+    "three grids": (FLAT, schedule(FLAT, LATE, MIDDLE)),
 }
 cases = pytest.mark.parametrize(("data", "schedule"), [pytest.param(*case, id=name) for name, case in CASES.items()])
 
@@ -179,8 +191,9 @@ def test_the_score_identity_also_holds_where_a_group_is_pure_noise_or_clean():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_conversions_keep_the_networks_dtype(dtype):
-    z, times = torch.randn(2, 3, 2, 1, dtype=dtype), torch.tensor([[0.3, 0.5], [0.7, 0.2]])
+@pytest.mark.parametrize("grid", [(), (2,), (2, 1), (1, 2, 1), (1, 2, 1, 1)], ids=len)
+def test_the_conversions_keep_the_networks_dtype(dtype, grid):
+    z, times = torch.randn(2, 3, *grid, dtype=dtype), torch.tensor([[0.3, 0.5], [0.7, 0.2]])
     assert interpolate(z, z, times, TWO.layout)[0].dtype == dtype
     assert global_velocity(z, times, TWO.layout).dtype == dtype
     assert velocity_to_score(z, z, times, TWO.layout).dtype == dtype
@@ -209,7 +222,7 @@ def fitted(data, schedule, taus, omega, reduction):
     x0, x1 = data.cubature()
     tau = torch.tensor(taus, dtype=torch.float64).repeat_interleave(len(x0))
     times, rates = schedule(tau)
-    x0, x1 = x0.repeat(len(taus), 1, 1, 1), x1.repeat(len(taus), 1, 1, 1)
+    x0, x1 = torch.cat([x0] * len(taus)), torch.cat([x1] * len(taus))
     z, u = interpolate(x0, x1, times, data.layout)
     inputs = torch.cat([z.flatten(1), torch.ones(len(z), 1, dtype=torch.float64)], 1).unflatten(0, (len(taus), -1))
     n = data.entries
@@ -234,7 +247,7 @@ WEIGHTS = {
 
 @pytest.mark.parametrize("reduction", ["mean_flat", "group_mean"])
 @pytest.mark.parametrize("weight", WEIGHTS)
-@pytest.mark.parametrize("name", ["synchronous", "learned", "three groups, learned"])
+@pytest.mark.parametrize("name", ["synchronous", "learned", "three groups, learned", "vectors", "three grids"])
 def test_the_flow_loss_is_minimised_by_the_ideal_local_flow(name, weight, reduction):
     """Theorem 3.2: whatever the schedule and the positive weights, at the local times that are visited."""
     data, schedule = CASES[name]
@@ -334,7 +347,8 @@ def test_flow_loss_with_rates_as_weights_is_the_local_time_form(rho, reduction):
     times, rates = learned(tau)
     l_tex, l_sem = LOSSES["smooth"], LOSSES["early"]
     components = torch.stack([l_tex(times[:, 0], tau), l_sem(tau, times[:, 0])], 1)
-    v = layout.expand(components.sqrt()) * torch.tensor([1.0, -1.0]).view(1, 1, 1, 2)
+    signs = torch.tensor([1.0, -1.0], dtype=torch.float64).view(1, 1, 1, 2)
+    v = layout.expand(components.sqrt(), signs) * signs
     total, by_group = flow_loss(v, torch.zeros_like(v), rates, layout, reduction)
     nodes, weights = gauss()
     tex = local_time_form(learned["tex"], l_tex)

@@ -171,7 +171,7 @@ def test_ideal_velocity_gives_the_data_s_law(schedule, solver):
 
 def test_the_network_is_asked_with_local_times_and_its_answer_weighed_with_rates():
     """v_g = t_g^2 per group: the end is noise plus the integral of t^2 dt = 1/3, whatever the curve."""
-    model = Plain(lambda z, t, y: LAYOUT.expand(t.square()).expand_as(z))
+    model = Plain(lambda z, t, y: LAYOUT.expand(t.square(), z).expand_as(z))
     seeds = torch.arange(3)
     for schedule in (*SCHEDULES.values(), Schedule.offset(LAYOUT.names, delta=0.2)):
         samples = generate(model, schedule, LAYOUT, torch.zeros(3, dtype=torch.int64), seeds, 4, rtol=1e-6)

@@ -16,7 +16,7 @@ def plain(gain):
     """A "network": a fixed function of everything it is given."""
 
     def model(z, times, labels):
-        return torch.sin(gain * z + LAYOUT.expand(times)) * (1 + labels[:, None, None, None])
+        return torch.sin(gain * z + LAYOUT.expand(times, z)) * (1 + labels[:, None, None, None])
 
     return model
 

@@ -1,8 +1,8 @@
 """Asynchronous flow matching: interpolants, velocities, losses, time distributions."""
 
-from lwd.flow.bins import TIME_BINS, losses_by_time
 from lwd.flow.interpolant import interpolate
 from lwd.flow.losses import (
+    TIME_BINS,
     Jacobian,
     Reduction,
     Terms,
@@ -11,6 +11,8 @@ from lwd.flow.losses import (
     flow_loss,
     group_factors,
     kinetic_energy,
+    loss,
+    losses_by_time,
     repa_loss,
     schedule_objective,
 )
@@ -32,6 +34,7 @@ __all__ = [
     "interpolate",
     "kinetic_energy",
     "logit_normal",
+    "loss",
     "losses_by_time",
     "repa_loss",
     "schedule_objective",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lwd.flow.interpolant import interpolate
 from lwd.groups import Layout
 
 Reduction = Literal["mean_flat", "group_mean"]
@@ -29,7 +31,7 @@ class Terms:
 
 
 def component_losses(v: Tensor, u: Tensor, layout: Layout) -> Tensor:
-    """l_g = |v_g - u_g|^2 / d_g for each sample (Eq. 22-23): v, u (B, C, H, W) -> (B, G), in float32."""
+    """l_g = |v_g - u_g|^2 / d_g for each sample (Eq. 22-23): v, u (B, C, ...) -> (B, G), in float32."""
     return layout.group_means((v.float() - u.float()).square())
 
 
@@ -40,16 +42,20 @@ def group_factors(layout: Layout, reduction: Reduction) -> list[float]:
     its group means (Eq. 37), it scales the flow terms against lambda: with the paper's 32 + 16 channels and weights
     1, 2 both factors are 2/3, so lambda = 0.04 under ``mean_flat`` equals lambda = 0.06 under ``group_mean`` with
     weights 1, 1.
+
+    d counts entries. On one grid d_g / d is the group's share of the channels. In a flat layout a group with more
+    positions counts for more: beside an image of 4 x 32 x 32, a token of 768 has 0.16 of the entries, and a weight of
+    16/3 makes them equal.
     """
     if reduction == "group_mean":
         return layout.weights
-    return [g.weight * g.channels / layout.channels for g in layout.groups]
+    return [g.weight * g.size / layout.channels for g in layout.groups]
 
 
 def flow_loss(
     v: Tensor, u: Tensor, omega: Tensor, layout: Layout, reduction: Reduction = "mean_flat"
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Eq. 24: v, u (B, C, H, W) and time weights omega (B, G) -> the loss, and E[omega_g l_g] by group.
+    """Eq. 24: v, u (B, C, ...) and time weights omega (B, G) -> the loss, and E[omega_g l_g] by group.
 
     omega = t_g' is the corrected loss (Eq. 33-35, Lemma 3.3); omega = 1 is SFD's.
     """
@@ -59,8 +65,39 @@ def flow_loss(
     return total, dict(zip(layout.names, by_group.unbind(), strict=True))
 
 
+def loss(
+    velocity: Callable[[Tensor, Tensor], Tensor],
+    x1: Tensor,
+    schedule: Callable[[Tensor], tuple[Tensor, Tensor]],
+    layout: Layout,
+    reduction: Reduction = "mean_flat",
+    corrected: bool = True,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Eq. 35 on one batch of data, for a training loop of one's own: x1 (B, C, ...) -> scalar.
+
+    ``velocity`` maps z (B, C, ...) and local times (B, G) to local velocities (B, C, ...), ``schedule`` maps tau (B,)
+    to times and rates (B, G). Draws tau ~ U(0, 1), then the noise, from ``generator`` (on x1's device; None: PyTorch's
+    own). The schedule is held: it gets no gradient. ``corrected=False`` leaves t_g' out (omega = 1). Raises ValueError
+    where the schedule names other groups than the layout, or the velocity is not of z's shape.
+    """
+    names = tuple(getattr(schedule, "names", layout.names))
+    if names != layout.names:
+        raise ValueError(f"the schedule has groups {list(names)}, the layout has {list(layout.names)}")
+    dtype = torch.promote_types(x1.dtype, torch.float32)
+    tau = torch.rand(len(x1), generator=generator, dtype=dtype, device=x1.device)
+    x0 = torch.randn(x1.shape, generator=generator, dtype=x1.dtype, device=x1.device)
+    with torch.no_grad():
+        times, rates = schedule(tau)
+    z, u = interpolate(x0, x1, times, layout)
+    v = velocity(z, times)
+    if v.shape != z.shape:
+        raise ValueError(f"the velocity is {tuple(v.shape)}, the latents are {tuple(z.shape)}; they must agree")
+    return flow_loss(v, u, rates if corrected else torch.ones_like(rates), layout, reduction)[0]
+
+
 def kinetic_energy(v: Tensor, rates: Tensor, layout: Layout) -> Tensor:
-    """E[sum_g t_g'^2 |v_g|_g^2] (Eq. 37), gradients flowing into the rates: v (B, C, H, W), rates (B, G) -> scalar."""
+    """E[sum_g t_g'^2 |v_g|_g^2] (Eq. 37), gradients flowing into the rates: v (B, C, ...), rates (B, G) -> scalar."""
     return (rates.square() * layout.group_means(v.float().square())).sum(dim=1).mean()
 
 
@@ -73,7 +110,7 @@ def schedule_objective(
     jacobian: Jacobian = "stop",
     reduction: Reduction = "mean_flat",
 ) -> Terms:
-    """L_rho = L_flow + lambda R_kin (Eq. 38): predicted and target local velocities (B, C, H, W), rates (B, G).
+    """L_rho = L_flow + lambda R_kin (Eq. 38): predicted and target local velocities (B, C, ...), rates (B, G).
 
     ``jacobian="stop"`` holds t' constant in the flow loss (Eq. 33, the paper's), which makes the update of rho a
     semi-gradient; ``"exact"`` lets gradients through it, which makes it the gradient of Eq. 36.
@@ -89,20 +126,47 @@ COSINE_NORM_FLOOR = 0.1
 network whose output starts at zero 1e8 times too large, which Adam's second moment does not soon forget."""
 
 
-def cosine_direction_loss(v: Tensor, u: Tensor) -> Tensor:
-    """LightningDiT's direction term: mean of 1 - cos(v, u) over positions, along the composite channels."""
+def cosine_direction_loss(v: Tensor, u: Tensor, layout: Layout) -> Tensor:
+    """LightningDiT's direction term: mean of 1 - cos(v, u) over positions, along the composite channels.
+
+    v, u (B, C, ...) -> scalar. A flat layout has no composite channels: each group's term is taken along its own
+    channels and averaged over its own positions, and counts by its share of the entries, d_g / d. On groups of one
+    shape this is the composite cosine wherever v and u are as large per channel in one group as in another.
+    """
+    if layout.flat:
+        parts = zip(layout.split(v).values(), layout.split(u).values(), layout.sizes, strict=True)
+        return torch.stack([size / layout.channels * _direction(a, b) for a, b, size in parts]).sum()
+    return _direction(v, u)
+
+
+def _direction(v: Tensor, u: Tensor) -> Tensor:
     return (1 - F.cosine_similarity(v.float(), u.float(), dim=1, eps=COSINE_NORM_FLOOR)).mean()
 
 
 def repa_loss(projected: Tensor, features: Tensor) -> Tensor:
     """REPA: mean over tokens of 1 - cos(projected hidden state, clean encoder feature).
 
-    projected (B, L, D) in row-major token order, features (B, D, h, w) with h w = L.
+    projected (B, L, D) in row-major token order, features (B, D, ...) with L positions (one where no axis trails).
     """
-    target = features.flatten(2).transpose(1, 2)
+    target = features[..., None].flatten(2).transpose(1, 2)
     if target.shape != projected.shape:
         raise ValueError(
             f"REPA features give {tuple(target.shape)} (batch, tokens, channels), the model projects to "
             f"{tuple(projected.shape)}; model.feature_dim and the feature grid must match the shards"
         )
     return (1 - F.cosine_similarity(projected.float(), target.float(), dim=-1)).mean()
+
+
+TIME_BINS = 5
+"""Equal bins of [0, 1]: [0, .2), [.2, .4), ..., [.8, 1]."""
+
+
+@torch.no_grad()
+def losses_by_time(losses: Tensor, times: Tensor, bins: int = TIME_BINS) -> tuple[Tensor, Tensor]:
+    """Losses l_g (B, G) at local times t_g (B, G) in [0, 1] -> their sums and numbers in each bin of t_g, (G, bins).
+
+    The last bin holds 1, too. Compares and sums, rather than scatters, so that a GPU adds in the same order each time.
+    """
+    edges = torch.linspace(0, 1, bins + 1, device=times.device)[1:-1]
+    member = torch.bucketize(times, edges, right=True)[..., None] == torch.arange(bins, device=times.device)
+    return torch.where(member, losses[..., None], 0).sum(dim=0), member.sum(dim=0, dtype=torch.float32)

@@ -8,17 +8,17 @@ from lwd.groups import Layout
 
 
 def global_velocity(v: Tensor, rates: Tensor, layout: Layout) -> Tensor:
-    """dz_g/dtau = t_g'(tau) v_g (Eq. 13): local v (B, C, H, W), rates (B, G) -> (B, C, H, W)."""
-    return layout.expand(rates).to(v.dtype) * v
+    """dz_g/dtau = t_g'(tau) v_g (Eq. 13): local v (B, C, ...), rates (B, G) -> (B, C, ...)."""
+    return layout.expand(rates, v) * v
 
 
 def velocity_to_score(v: Tensor, z: Tensor, times: Tensor, layout: Layout) -> Tensor:
-    """score_g = (t_g v_g - z_g) / (1 - t_g) (Eq. 14-15), for times (B, G) in [0, 1); all else (B, C, H, W)."""
-    t = layout.expand(times).to(v.dtype)
+    """score_g = (t_g v_g - z_g) / (1 - t_g) (Eq. 14-15), for times (B, G) in [0, 1); all else (B, C, ...)."""
+    t = layout.expand(times, v)
     return (t * v - z) / (1 - t)
 
 
 def score_to_velocity(score: Tensor, z: Tensor, times: Tensor, layout: Layout) -> Tensor:
-    """v_g = z_g / t_g + (1 - t_g) / t_g score_g (Eq. 14-15), for times (B, G) in (0, 1]; all else (B, C, H, W)."""
-    t = layout.expand(times).to(score.dtype)
+    """v_g = z_g / t_g + (1 - t_g) / t_g score_g (Eq. 14-15), for times (B, G) in (0, 1]; all else (B, C, ...)."""
+    t = layout.expand(times, score)
     return (z + (1 - t) * score) / t

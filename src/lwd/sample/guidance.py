@@ -193,7 +193,7 @@ class Guided:
         v = main
         for w, rows, reference in parts:
             whole = reference if rows is None else main.index_copy(0, rows, reference)
-            v = v + self.layout.expand(w - 1).to(main.dtype) * (main - whole)
+            v = v + self.layout.expand(w - 1, main) * (main - whole)
         return v
 
 

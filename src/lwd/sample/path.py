@@ -38,7 +38,7 @@ def trace(flow: Flow, how: Integration, taus: Sequence[float]) -> Trajectory:
     for tau, state in zip(taus, states, strict=True):
         where = torch.full((len(flow),), tau, dtype=torch.float64, device=flow.device)
         v, times, _ = flow.local(state, where, flow.labels_on_device)
-        predictions.append(state + (1 - flow.layout.expand(times)) * v)
+        predictions.append(state + (1 - flow.layout.expand(times, state)) * v)
         all_times.append(times[0])
     return Trajectory(
         torch.tensor(taus), *(x.cpu() for x in (torch.stack(all_times), states, torch.stack(predictions)))

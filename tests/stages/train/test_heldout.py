@@ -51,7 +51,7 @@ def test_both_weightings_against_a_loop(experiment, model):
         tau = uniform(Stream.HELDOUT, 0, 0, place)
         x0 = normal(Stream.HELDOUT, 0, 1, place, tuple(batch.x1.shape[1:]))
         times, rates = held.schedule(tau)
-        t = layout.expand(times)
+        t = layout.expand(times, x0)
         with torch.no_grad():
             v = model((1 - t) * x0 + t * batch.x1, times, batch.labels)
         losses = layout.group_means((v - (batch.x1 - x0)).double().square())[0]

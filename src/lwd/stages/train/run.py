@@ -131,7 +131,7 @@ class DenoiserObjective(nn.Module):
         metrics: dict[str, Metric] = {"flow": loss, **{f"flow_{name}": value for name, value in by_group.items()}}
         metrics |= by_local_time(v, u, times, self.model.layout)
         if s.cosine_weight:
-            metrics["cosine"] = cosine = cosine_direction_loss(v, u)
+            metrics["cosine"] = cosine = cosine_direction_loss(v, u, self.model.layout)
             loss = loss + s.cosine_weight * cosine
         if features is not None:
             metrics["repa"] = repa = repa_loss(projected, features)

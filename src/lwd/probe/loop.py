@@ -198,7 +198,7 @@ def run(
     with seeded(Stream.INITIALISE, config.seed):
         model = engine.place(config.model.build(layout, shards.input_size))
     engine.shard(model)
-    schedule = Schedule.learnable(layout.names, config.leader, settings.degree).to(engine.device)
+    schedule = Schedule.learnable(layout.names, config.leader, degree=settings.degree).to(engine.device)
 
     def draw_preview(step: int, present: Schedule, averaged: Schedule | None, earlier: Sequence[Schedule]) -> None:
         if preview is not None and engine.is_main:

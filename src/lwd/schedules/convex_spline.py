@@ -43,6 +43,10 @@ class ConvexSplineCurve(Curve):
         ramps = (self.bins - wide(self.before) - 0.5) / self.bins
         return torch.cat([torch.ones_like(ramps[:1]), ramps])
 
+    def _knots(self) -> Tensor:
+        """k / K (bins + 1,)."""
+        return torch.arange(self.bins + 1, device=self.rho.device).to(wide(self.rho).dtype) / self.bins
+
     def mixture(self) -> Tensor:
         """p (bins + 1,): the share of each h_j in t; the collapsed curve has p_K = 1."""
         return torch.softmax(log_softplus(wide(self.rho)) + self._areas().log(), dim=0)
@@ -63,7 +67,7 @@ class ConvexSplineCurve(Curve):
         """tau with t(tau) = t, by the quadratic formula in its bin; differentiable in t and rho."""
         target = wide(t)
         with torch.no_grad():
-            knots = torch.arange(self.bins + 1, dtype=target.dtype, device=target.device) / self.bins
+            knots = self._knots()
             values, slopes = self(knots)
             k = torch.searchsorted(values[1:-1].contiguous(), target.contiguous(), right=True)
             rise, slope, bend = (target - values[k]).clamp(min=0.0), slopes[k], self.bins * (slopes[k + 1] - slopes[k])
@@ -77,6 +81,12 @@ class ConvexSplineCurve(Curve):
         right = self.bins - wide(self.before)  # bins from the ramp's left knot to tau = 1
         ramps = (1 / 6 + right * (right - 1) / 2) / (self.bins * (right - 0.5))
         return float(self.mixture().detach() @ torch.cat([torch.full_like(ramps[:1], 0.5), ramps]))
+
+    @torch.no_grad()
+    def formula(self) -> str:
+        """The rates at the knots."""
+        rates = self(self._knots())[1].tolist()
+        return f"rates {', '.join(f'{rate:.2f}' for rate in rates)}"
 
     def extremal(self) -> ConvexSplineCurve:
         """h_K: 0 up to the last knot but one, then quadratic up to 1; all weight on the last slope."""

@@ -25,6 +25,10 @@ class IdentityCurve(Curve):
         """t, any shape -> t."""
         return t
 
+    def formula(self) -> str:
+        """τ."""
+        return "τ"
+
 
 class OffsetCurve(Curve):
     """Half of SFD's schedule: with s = (1 + delta) tau the leader has t = min(s, 1), a follower t = max(s - delta, 0).
@@ -60,6 +64,11 @@ class OffsetCurve(Curve):
         """1 - 1 / (2 (1 + delta)) for the leader, 1 / (2 (1 + delta)) for a follower."""
         moving = 0.5 / (1.0 + self.delta)
         return 1.0 - moving if self.leads else moving
+
+    def formula(self) -> str:
+        """As max(1.3 τ - 0.3, 0)."""
+        speed = 1.0 + self.delta
+        return f"min({speed:g}\u202fτ, 1)" if self.leads else f"max({speed:g}\u202fτ - {self.delta:g}, 0)"
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:

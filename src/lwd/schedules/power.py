@@ -39,6 +39,11 @@ class PowerCurve(Curve):
         s, (rest, share, a) = wide(tau), self._shares()
         return narrow_pair(rest * s + share * s**a, rest + share * a * s ** (a - 1), tau)
 
+    def formula(self) -> str:
+        """As 0.993 τ + 0.007 τ^5.00."""
+        rest, share, a = (x.item() for x in self._shares())
+        return f"{rest:.3f}\u202fτ + {share:.3f}\u202fτ^{a:.2f}"
+
     def area(self) -> float:
         """(1 - p) / 2 + p / (a + 1)."""
         rest, share, a = (x.item() for x in self._shares())

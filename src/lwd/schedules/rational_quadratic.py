@@ -51,6 +51,12 @@ class RationalQuadraticCurve(Curve):
         """Global times, local times and rates of the knots, each (K + 1,)."""
         return self._knots(self.widths), self._knots(self.heights), MIN_RATE + F.softplus(wide(self.rates))
 
+    @torch.no_grad()
+    def formula(self) -> str:
+        """The knots that it goes through."""
+        tau, t, _ = (knots.tolist() for knots in self._spline())
+        return f"through {', '.join(f'({x:.2f}, {y:.2f})' for x, y in zip(tau, t, strict=True))}"
+
     def forward(self, tau: Tensor) -> tuple[Tensor, Tensor]:
         """tau, any shape -> (t, t'); differentiable in tau and the parameters."""
         s, (x, y, d) = wide(tau), self._spline()

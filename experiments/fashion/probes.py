@@ -14,7 +14,7 @@ from lwd.errors import UserError
 from lwd.files import read_json
 from lwd.runtime.jobs import run_jobs
 from lwd.runtime.progress import say
-from lwd.schedules import PolynomialCurve, Schedule
+from lwd.schedules import Schedule
 from lwd.schedules.collapse import assess
 from lwd.stages import probe, train
 from lwd.stages.experiment import Experiment
@@ -115,12 +115,9 @@ def run_extra(extra: Extra) -> None:
 
 def collapsed(config: Experiment) -> Schedule:
     """The extremal schedule: t = tau^(M+1) in every group but the leader."""
-    schedule = Schedule.learnable(config.layout.names, config.leader, config.probe.degree)
-    for name in config.layout.names:
-        if isinstance(curve := schedule[name], PolynomialCurve):
-            with torch.no_grad():
-                curve.rho.fill_(NOWHERE)[-1] = ALL
-    return schedule.requires_grad_(False)
+    schedule = Schedule.learnable(config.layout.names, config.leader, degree=config.probe.degree)
+    rho = torch.tensor([NOWHERE] * config.probe.degree + [ALL])
+    return schedule.with_parameters(dict.fromkeys(schedule.learned, rho))
 
 
 def probe_rows(study: StudyConfig) -> list[dict[str, Any]]:
@@ -142,7 +139,6 @@ def _row(study: StudyConfig, cell: str, name: str, schedule: Schedule, chosen: f
     found = assess(schedule, study.sweep.criterion)
     assert found is not None, "the study has a learned group"
     facts = schedule.provenance
-    learned = {g: schedule[g] for g in schedule.names if isinstance(schedule[g], PolynomialCurve)}
     return {
         "cell": cell,
         "encoder": study.study.cells[cell].encoder,
@@ -154,6 +150,6 @@ def _row(study: StudyConfig, cell: str, name: str, schedule: Schedule, chosen: f
         "collapsed": found.collapsed or facts.get("stopped") == "collapsed",
         "distance_from_collapse": found.distance,
         "mass": found.mass,
-        "rho": {g: curve.identity()["rho"] for g, curve in learned.items()},
+        "rho": {g: rho.tolist() for g, rho in schedule.parameter_vectors().items()},
         "schedule": schedule.hash(),
     }

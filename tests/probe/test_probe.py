@@ -90,7 +90,7 @@ def test_the_probe_lands_where_the_closed_form_dynamics_do(
     settings = ProbeSettings(
         steps=STEPS, burn_in=BURN_IN, batch=BATCH, rho_lr=RHO_LR, kinetic_weight=kinetic_weight, jacobian=jacobian
     )
-    schedule = Schedule.learnable(LAYOUT.names, "semantic", settings.degree)
+    schedule = Schedule.learnable(LAYOUT.names, "semantic", degree=settings.degree)
     task = ProbeTask(ProbeObjective(IdealDenoiser(gaussian), schedule, settings, seed=0), settings)
     processes = Processes(ComputeConfig(device="cpu", progress=False))
     processes.fit(task, StepBatches(shards, BATCH, seed=0), steps=STEPS, folder=tmp_path, recipe={}, title="probe")
@@ -134,7 +134,7 @@ def test_the_search_finds_the_threshold_of_the_closed_form_and_real_probes_agree
     rule = EarlyStop(settings.steps, settings.burn_in, window=10, settled_within=0.0, criterion=Criterion())
     for weight, expected in ((found / 3, "collapsed"), (found * 2, None)):
         one = settings.model_copy(update={"kinetic_weight": weight})
-        schedule = Schedule.learnable(LAYOUT.names, "semantic", one.degree)
+        schedule = Schedule.learnable(LAYOUT.names, "semantic", degree=one.degree)
         task = ProbeTask(ProbeObjective(IdealDenoiser(gaussian), schedule, one, seed=0), one)
         processes, folder = Processes(ComputeConfig(device="cpu", progress=False)), tmp_path / f"{weight:g}"
         steps = StepBatches(shards, BATCH, seed=0)

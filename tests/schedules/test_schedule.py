@@ -211,7 +211,13 @@ def test_no_groups(tmp_path, groups):
 
 @pytest.mark.parametrize("curve", [{"kind": "spline"}, {"kind": ["identity"]}, {}, None, 3, "identity"])
 def test_an_unknown_curve(tmp_path, curve):
-    refused(write(tmp_path / "s.json", groups={"tex": curve}), "groups.tex", "known: polynomial, identity, offset")
+    refused(
+        write(tmp_path / "s.json", groups={"tex": curve}),
+        "groups.tex",
+        "unknown curve kind",
+        "; known: convex-spline, identity, offset",
+        "import the module",
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 RHO = "\N{GREEK SMALL LETTER RHO}"
-_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: float) -> str:
@@ -33,8 +32,3 @@ def percent(value: float) -> str:
 def listed(parts: Sequence[str]) -> str:
     """a, b and c."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
-
-
-def tau_to_the(exponent: int) -> str:
-    """τ, τ², τ³, ..."""
-    return "τ" if exponent == 1 else "τ" + str(exponent).translate(_SUPERSCRIPTS)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -24,6 +25,10 @@ class IdentityCurve(Curve):
         """t, any shape -> t."""
         return t
 
+    def formula(self) -> str:
+        """τ."""
+        return "τ"
+
 
 class OffsetCurve(Curve):
     """Half of SFD's schedule: with s = (1 + delta) tau the leader has t = min(s, 1), a follower t = max(s - delta, 0).
@@ -32,6 +37,7 @@ class OffsetCurve(Curve):
     """
 
     kind = "offset"
+    settings = ("delta", "leads")
 
     def __init__(self, delta: float = 0.3, leads: bool = False) -> None:
         super().__init__()
@@ -54,6 +60,19 @@ class OffsetCurve(Curve):
         start = 0.0 if self.leads else self.delta
         return ((wide(t) + start) / (1.0 + self.delta)).to(t.dtype)
 
-    def identity(self) -> dict[str, Any]:
-        """Kind, delta and role."""
-        return {"kind": self.kind, "delta": self.delta, "leads": self.leads}
+    def area(self) -> float:
+        """1 - 1 / (2 (1 + delta)) for the leader, 1 / (2 (1 + delta)) for a follower."""
+        moving = 0.5 / (1.0 + self.delta)
+        return 1.0 - moving if self.leads else moving
+
+    def formula(self) -> str:
+        """As max(1.3 τ - 0.3, 0)."""
+        speed = 1.0 + self.delta
+        return f"min({speed:g}\u202fτ, 1)" if self.leads else f"max({speed:g}\u202fτ - {self.delta:g}, 0)"
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """`identity` backwards; raises KeyError, TypeError or ValueError for what is no offset."""
+        if not isinstance(data["leads"], bool):
+            raise TypeError(f"'leads' must be true or false, got {data['leads']!r}")
+        return cls(float(data["delta"]), data["leads"])

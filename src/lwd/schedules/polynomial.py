@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lwd.schedules.curve import Curve, narrow_pair, wide
+from lwd.schedules.inverse import newton_step
+from lwd.schedules.softplus import log_softplus
 
 _NEWTON_ITERATIONS = 64
-_SOFTPLUS_IS_EXP_BELOW = -15.0
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class PolynomialCurve(Curve):
@@ -26,6 +28,7 @@ class PolynomialCurve(Curve):
     """
 
     kind = "polynomial"
+    settings = ("degree",)
 
     powers: Tensor
 
@@ -41,11 +44,7 @@ class PolynomialCurve(Curve):
 
     def mixture(self) -> Tensor:
         """p (degree + 1,): the weight of each monomial tau^(m+1) in t; the collapsed curve has p_M = 1."""
-        rho = wide(self.rho)
-        log_a = torch.where(
-            rho < _SOFTPLUS_IS_EXP_BELOW, rho, torch.log(F.softplus(rho.clamp(min=_SOFTPLUS_IS_EXP_BELOW)))
-        )
-        return torch.softmax(log_a - wide(self.powers).log(), dim=0)
+        return torch.softmax(log_softplus(wide(self.rho)) - wide(self.powers).log(), dim=0)
 
     def coefficients(self) -> Tensor:
         """a_m / Z (degree + 1,): the normalised coefficients of t' (Eq. 40)."""
@@ -71,24 +70,51 @@ class PolynomialCurve(Curve):
             for _ in range(_NEWTON_ITERATIONS):
                 value, rate = self(tau)
                 tau = (tau - (value - target) / rate.clamp(min=torch.finfo(rate.dtype).tiny)).clamp(0.0, 1.0)
-        value, rate = self(tau)
-        smooth = rate > 0
-        step = torch.where(smooth, (value - target) / torch.where(smooth, rate.detach(), 1.0), 0.0)
-        root = tau - step
+        root = tau - newton_step(self, tau, target)
         return (root + (root.clamp(0.0, 1.0) - root).detach()).to(t.dtype)  # a clamp that lets the gradient through
 
-    def identity(self) -> dict[str, Any]:
-        """Kind, degree and rho."""
-        return {"kind": self.kind, "degree": self.degree, "rho": self.rho.detach().tolist()}
+    def area(self) -> float:
+        """sum_m p_m / (m + 2)."""
+        return float(sum(p / (m + 2) for m, p in enumerate(self.mixture().detach().tolist())))
+
+    def extremal(self) -> PolynomialCurve:
+        """tau^(M+1): all weight on the last coefficient."""
+        return PolynomialCurve.from_rho(torch.tensor([-1e3] * self.degree + [1e3]))
+
+    def formula(self) -> str:
+        """Eq. 41, as 0.300 τ + 0.700 τ², without terms of no weight at all; the extremal curve is τ²."""
+        shares = [(share, _tau_to_the(m + 1)) for m, share in enumerate(self.mixture().tolist()) if share > 0]
+        return shares[0][1] if len(shares) == 1 else " + ".join(f"{p:.3f}\u202f{power}" for p, power in shares)
 
     def to_dict(self) -> dict[str, Any]:
         """`identity`, and the normalised coefficients for people."""
         return self.identity() | {"coefficients": self.coefficients().detach().tolist()}
 
     @classmethod
-    def from_rho(cls, rho: Tensor) -> PolynomialCurve:
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """`to_dict` backwards; raises KeyError, TypeError or ValueError for what does not hold together."""
+        rho = [float(r) for r in data["rho"]]
+        if not all(math.isfinite(r) for r in rho):
+            raise ValueError("rho must be finite")
+        if len(rho) != int(data["degree"]) + 1:
+            raise ValueError(f"degree {data['degree']} has {int(data['degree']) + 1} entries of rho, got {len(rho)}")
+        curve = cls.from_rho(torch.tensor(rho))
+        stated = torch.tensor([float(c) for c in data["coefficients"]], dtype=torch.float64)
+        if stated.shape != curve.rho.shape or not torch.allclose(
+            stated, curve.coefficients().double(), rtol=1e-4, atol=1e-6
+        ):
+            raise ValueError("'coefficients' are not those of 'rho'; edit both or regenerate the file")
+        return curve
+
+    @classmethod
+    def from_rho(cls, rho: Tensor) -> Self:
         """A curve with the given rho (degree + 1,)."""
         curve = cls(degree=len(rho) - 1)
         with torch.no_grad():
             curve.rho.copy_(rho)
         return curve
+
+
+def _tau_to_the(exponent: int) -> str:
+    """τ, τ², τ³, ..."""
+    return "τ" if exponent == 1 else "τ" + str(exponent).translate(_SUPERSCRIPTS)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from lwd.files import read_json, to_json, write_text
 from lwd.groups import Layout
 from lwd.schedules.curve import Curve
 from lwd.schedules.fixed import IdentityCurve, OffsetCurve
-from lwd.schedules.polynomial import PolynomialCurve
+from lwd.schedules.registry import curve_class
 
 FORMAT = "lwd.schedule/1"
 
@@ -66,12 +66,40 @@ class Schedule(nn.Module):
         return cls({name: OffsetCurve(delta, leads=name == leader) for name in names})
 
     @classmethod
-    def learnable(cls, names: Iterable[str], leader: str, degree: int = 4) -> Schedule:
-        """The probe's schedule: ``leader`` at t = tau (Eq. 17), a `PolynomialCurve` for every other group."""
+    def learnable(cls, names: Iterable[str], leader: str, family: str = "polynomial", **settings: Any) -> Schedule:
+        """The probe's schedule: ``leader`` at t = tau (Eq. 17), a curve of the kind ``family`` for every other group.
+
+        ``settings`` are the family's, as ``degree`` of the polynomial. Raises ValueError for an unknown leader and
+        UserError for a family that is unknown, has nothing to learn or does not take the settings.
+        """
         names = tuple(names)
         if leader not in names:
             raise ValueError(f"leader {leader!r} is not one of the groups {list(names)}")
-        return cls({name: IdentityCurve() if name == leader else PolynomialCurve(degree) for name in names})
+        curve_type = curve_class(family, "family")
+        unknown = settings.keys() - set(curve_type.settings)
+        if unknown:
+            known = ", ".join(curve_type.settings) or "none"
+            raise UserError(f"family {family}: no setting {', '.join(sorted(unknown))}; it has {known}")
+        curves = {name: IdentityCurve() if name == leader else curve_type(**settings) for name in names}
+        if not all(curve.learnable for name, curve in curves.items() if name != leader):
+            raise UserError(f"family {family}: a curve with nothing to learn; choose another")
+        return cls(curves)
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """The groups whose curve has parameters, frozen or not."""
+        return tuple(name for name in self.names if self[name].learnable)
+
+    def parameter_vectors(self) -> dict[str, Tensor]:
+        """By learned group, its curve's parameters (P,), a copy: rho for polynomials."""
+        return {name: self[name].parameter_vector() for name in self.learned}
+
+    def with_parameters(self, vectors: Mapping[str, Tensor]) -> Schedule:
+        """A frozen copy with the curves of the groups in ``vectors`` there, as at the mean over a probe's steps."""
+        curves = {
+            n: self[n].with_parameters(vectors[n]) if n in vectors else copy.deepcopy(self[n]) for n in self.names
+        }
+        return Schedule(curves, self.provenance).requires_grad_(False)
 
     def check(self, layout: Layout, where: str) -> None:
         """Raise UserError unless the schedule's groups are the layout's, in the same order and, if known, sizes."""
@@ -91,7 +119,10 @@ class Schedule(nn.Module):
             raise UserError(f"{where}: schedule was learned for {learned_for}, the layout is {layout}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The content of schedule.json."""
+        """The content of schedule.json; raises ValueError for a curve whose class states no kind of its own."""
+        for curve in map(self.__getitem__, self.names):
+            if "kind" not in vars(type(curve)):
+                raise ValueError(f"{type(curve).__name__} cannot be saved: give the class a 'kind' of its own")
         groups = {name: self[name].to_dict() for name in self.names}
         return {"format": FORMAT, "groups": groups, "hash": self.hash(), "provenance": self.provenance}
 
@@ -133,39 +164,10 @@ class Schedule(nn.Module):
         return schedule
 
 
-def _curve_from_dict(data: Mapping[str, Any], where: str) -> Curve:
-    kind = data.get("kind") if isinstance(data, Mapping) else None
-    if not isinstance(kind, str) or kind not in _READERS:
-        raise UserError(f"{where}: unknown curve kind {kind!r}; known: {', '.join(_READERS)}")
+def _curve_from_dict(data: Any, where: str) -> Curve:
+    cls = curve_class(data.get("kind") if isinstance(data, Mapping) else None, where)
     try:
-        return _READERS[kind](data)
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{where}: malformed {kind} curve ({error})") from error
-
-
-def _read_polynomial(data: Mapping[str, Any]) -> Curve:
-    rho = [float(r) for r in data["rho"]]
-    if not all(math.isfinite(r) for r in rho):
-        raise ValueError("rho must be finite")
-    if len(rho) != int(data["degree"]) + 1:
-        raise ValueError(f"degree {data['degree']} has {int(data['degree']) + 1} entries of rho, got {len(rho)}")
-    curve = PolynomialCurve.from_rho(torch.tensor(rho))
-    stated = torch.tensor([float(c) for c in data["coefficients"]], dtype=torch.float64)
-    if stated.shape != curve.rho.shape or not torch.allclose(
-        stated, curve.coefficients().double(), rtol=1e-4, atol=1e-6
-    ):
-        raise ValueError("'coefficients' are not those of 'rho'; edit both or regenerate the file")
-    return curve
-
-
-def _read_offset(data: Mapping[str, Any]) -> Curve:
-    if not isinstance(data["leads"], bool):
-        raise TypeError(f"'leads' must be true or false, got {data['leads']!r}")
-    return OffsetCurve(float(data["delta"]), data["leads"])
-
-
-_READERS: dict[str, Callable[[Mapping[str, Any]], Curve]] = {
-    PolynomialCurve.kind: _read_polynomial,
-    IdentityCurve.kind: lambda data: IdentityCurve(),
-    OffsetCurve.kind: _read_offset,
-}
+        return cls.from_dict(data)
+    except (KeyError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{where}: malformed {cls.kind} curve ({reason})") from error

@@ -41,7 +41,7 @@ class Stub:
         self.calls.append((weight, seed, early is None))
         threshold = self.threshold if early is None else self.early
         collapsed = weight < threshold + self.spread * seed
-        made = Schedule.learnable(config.layout.names, config.leader, 4)
+        made = Schedule.learnable(config.layout.names, config.leader, degree=4)
         for name in made.names:
             curve = made[name]
             if isinstance(curve, PolynomialCurve):

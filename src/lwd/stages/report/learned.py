@@ -10,9 +10,10 @@ from markupsafe import Markup
 
 from lwd.plots import figures as plots
 from lwd.plots.figures import DASHED, DOTTED, SOLID, Dash, Line
-from lwd.plots.text import listed, number, tau_to_the
+from lwd.plots.text import listed, number
 from lwd.run import RunConfig
-from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
+from lwd.schedules import IdentityCurve, Schedule
+from lwd.schedules.collapse import extremal
 from lwd.stages.report.variants import Variants
 
 TAU = torch.linspace(0, 1, 201, dtype=torch.float64)
@@ -46,17 +47,6 @@ def read_schedule(config: RunConfig) -> tuple[Schedule, Path] | None:
     return None
 
 
-def polynomials(schedule: Schedule) -> dict[str, PolynomialCurve]:
-    """The learned curves by group."""
-    curves = {name: schedule[name] for name in schedule.names}
-    return {name: curve for name, curve in curves.items() if isinstance(curve, PolynomialCurve)}
-
-
-def extremal(degree: int) -> PolynomialCurve:
-    """tau^(degree + 1), where a collapsing probe ends: all weight on the last coefficient."""
-    return PolynomialCurve.from_rho(torch.tensor([-1e3] * degree + [1e3]))
-
-
 @dataclass(frozen=True)
 class Drawn:
     """One curve of the figures: ``group``'s in ``schedule``."""
@@ -88,10 +78,10 @@ class Drawn:
 def learned_section(config: RunConfig, variants: Variants) -> LearnedSection | None:
     """None where no schedule was learned yet."""
     found = read_schedule(config)
-    learned = polynomials(found[0]) if found else {}
-    if not found or not learned:
+    if not found or not found[0].learned:
         return None
     schedule, leader = found[0], config.leader
+    learned = schedule.learned
     colour = variants.colour_of_kind("learned")
     ours = [
         Drawn(f"learned, {name}", schedule, name, colour, _DASHES[i % len(_DASHES)], 2.6)
@@ -99,13 +89,13 @@ def learned_section(config: RunConfig, variants: Variants) -> LearnedSection | N
     ]
     fixed = _fixed(schedule, leader, variants)
     over_tau, over_leader = zip(*(one.lines(leader) for one in [*ours, *fixed]), strict=True)
-    followers = f"local time of {listed(list(learned))}"
+    followers = f"local time of {listed(learned)}"
     return LearnedSection(
         leader,
         list(learned),
         plots.unit_square(over_tau, "global time τ", followers),
         plots.unit_square(over_leader, f"local time of {leader}", followers),
-        [(name, _formula(curve)) for name, curve in learned.items()],
+        [(name, schedule[name].formula()) for name in learned],
         READ_AT,
         [(one.label, one.reached(leader)) for one in [*ours, *fixed]],
         _provenance(schedule),
@@ -115,10 +105,9 @@ def learned_section(config: RunConfig, variants: Variants) -> LearnedSection | N
 
 def _fixed(schedule: Schedule, leader: str, variants: Variants) -> list[Drawn]:
     """What the learned curves are held against; with several learned groups, those of the first, which are the same."""
-    learned = polynomials(schedule)
-    group = next(iter(learned))
-    degree = max(curve.degree for curve in learned.values())
-    collapsed = Schedule({name: IdentityCurve() for name in schedule.names} | {group: extremal(degree)})
+    group = schedule.learned[0]
+    last = extremal(schedule[group])
+    collapsed = Schedule({name: IdentityCurve() for name in schedule.names} | {group: last})
     return [
         Drawn(
             "synchronous",
@@ -134,7 +123,7 @@ def _fixed(schedule: Schedule, leader: str, variants: Variants) -> list[Drawn]:
             variants.colour_of_kind("offset"),
             SOLID,
         ),
-        Drawn(f"extremal, {tau_to_the(degree + 1)}", collapsed, group, "muted", DOTTED),
+        Drawn(f"extremal, {last.formula()}", collapsed, group, "muted", DOTTED),
     ]
 
 
@@ -144,10 +133,6 @@ def _summary(ours: list[Drawn], fixed: list[Drawn], leader: str) -> str:
     at = [f"{one.group} at t = {one.reached(leader)[half]}" for one in ours]
     others = [f"{one.label}: {one.reached(leader)[half]}" for one in fixed]
     return f"Where {leader} is half clean, t = 0.5, the learned schedule has {listed(at)} ({'; '.join(others)})."
-
-
-def _formula(curve: PolynomialCurve) -> str:
-    return " + ".join(f"{float(p):.3f}\u202f{tau_to_the(m + 1)}" for m, p in enumerate(curve.mixture().detach()))
 
 
 def _provenance(schedule: Schedule) -> list[tuple[str, str]]:

@@ -11,32 +11,31 @@ from torch import Tensor
 
 from lwd.plots.drawing import save_png
 from lwd.plots.figures import DASHED, DOTTED, Line, draw_unit_square
-from lwd.plots.text import count, listed, tau_to_the
+from lwd.plots.text import count, listed
 from lwd.plots.theme import variant_colour
 from lwd.schedules import Schedule
-from lwd.stages.report.learned import TAU, extremal, polynomials
+from lwd.schedules.collapse import extremal
+from lwd.stages.report.learned import TAU
 
 _FIRST_COLOUR = 2
 
 
 @torch.no_grad()
 def save_probe_curves(path: Path, present: Schedule, averaged: Schedule | None, earlier: Sequence[Schedule]) -> None:
-    """A PNG, step-N.png, of the learned curves: averaged bold, present thin, earlier ones faint; tau and tau^(M+1)."""
+    """A PNG, step-N.png, of the learned curves: averaged bold, present thin, earlier faint; tau, the extremal one."""
     lines = []
-    for i, (name, curve) in enumerate(polynomials(present).items()):
+    for i, name in enumerate(present.learned):
         colour = variant_colour(_FIRST_COLOUR + i)
         for k, schedule in enumerate(earlier):
             label = f"{name}, earlier" if k == 0 else ""
             lines.append(_line(label, schedule[name](TAU)[0], "ramp0", width=0.9))
-        lines.append(_line(f"{name}, present", curve(TAU)[0], colour, width=1.2))
+        lines.append(_line(f"{name}, present", present[name](TAU)[0], colour, width=1.2))
         if averaged is not None:
             lines.append(_line(f"{name}, averaged", averaged[name](TAU)[0], colour, width=2.6))
-    degree = max((curve.degree for curve in polynomials(present).values()), default=1)
     lines.append(Line("synchronous", TAU.numpy(), TAU.numpy(), "muted", DASHED, 1.0))
-    lines.append(
-        Line(f"extremal, {tau_to_the(degree + 1)}", TAU.numpy(), extremal(degree)(TAU)[0].numpy(), "muted", DOTTED, 1.0)
-    )
-    followers = f"local time of {listed(list(polynomials(present)))}"
+    last = extremal(present[present.learned[0]])
+    lines.append(Line(f"extremal, {last.formula()}", TAU.numpy(), last(TAU)[0].numpy(), "muted", DOTTED, 1.0))
+    followers = f"local time of {listed(present.learned)}"
     title = f"after {count(int(path.stem.rpartition('-')[2]))} steps"
 
     def draw(axes: Axes) -> None:

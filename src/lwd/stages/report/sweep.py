@@ -16,7 +16,7 @@ from lwd.plots.text import count, counted, number, percent
 from lwd.plots.theme import ramp_colour
 from lwd.run import RunConfig
 from lwd.schedules import Schedule
-from lwd.stages.report.learned import TAU, polynomials
+from lwd.stages.report.learned import TAU
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,8 @@ def _lines(rows: list[SweepRow], folder: Path) -> dict[str, list[Line]]:
         if label in labelled:
             label, width = "", width / 2
         labelled.add(label)
-        for group, curve in polynomials(Schedule.load(path)).items():
-            times = curve(TAU)[0].detach().numpy()
+        schedule = Schedule.load(path)
+        for group in schedule.learned:
+            times = schedule[group](TAU)[0].detach().numpy()
             lines.setdefault(group, []).append(Line(label, TAU.numpy(), times, row.colour, dash, width))
     return lines

@@ -19,7 +19,7 @@ from lwd.plots.text import RHO, counted
 from lwd.plots.theme import ramp_colour
 from lwd.run import RunConfig
 from lwd.schedules import Schedule
-from lwd.stages.report.learned import READ_AT, polynomials, read_schedule
+from lwd.stages.report.learned import READ_AT, read_schedule
 from lwd.training.logging import read_log
 
 TRACE = "trace.jsonl"
@@ -70,7 +70,7 @@ def _section(schedule: Schedule, log: list[dict[str, Any]], points: Sequence[flo
     burn_in = int(schedule.provenance.get("burn_in", 0))
     window = max(1, len(log) // 50)
     figures = []
-    for name in polynomials(schedule):
+    for name in schedule.learned:
         rho = np.array([line[f"rho_{name}"] for line in log])
         curve = np.array([line[f"curve_{name}"] for line in log])
         rho_lines = _columns(steps, rho, [f"{RHO}{m}" for m in range(rho.shape[1])])

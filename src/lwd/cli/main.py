@@ -83,18 +83,17 @@ def _semvae(experiment: Experiment) -> str:
 
 def _probe(experiment: Experiment) -> str:
     from lwd.stages.probe import run
-    from lwd.stages.report import save_probe_curves
 
-    return f"learned {run(experiment, preview=save_probe_curves).to_dict()['groups']}, in {experiment.output / 'probe'}"
+    return f"learned {run(experiment).to_dict()['groups']}, in {experiment.output / 'probe'}"
 
 
 def _sweep(experiment: Experiment) -> str:
     from lwd.files import read_json
     from lwd.stages.probe import on_screen, sweep
-    from lwd.stages.report import save_probe_curves, save_sweep_curves
+    from lwd.stages.report import save_sweep_curves
     from lwd.stages.train import main_flops
 
-    _, schedule = sweep(experiment, main_flops(experiment), save_probe_curves)
+    _, schedule = sweep(experiment, main_flops(experiment))
     if os.environ.get("RANK", "0") == "0":
         save_sweep_curves(experiment)
     table = on_screen(read_json(experiment.output / "sweep" / "table.json"))

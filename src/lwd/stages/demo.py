@@ -37,7 +37,7 @@ def run(config: Path, overrides: Iterable[str] = ()) -> Path:
     say("[1/4] encode: real images to latents", show)
     encode(experiment)
     say("[2/4] sweep: learn a schedule for each lambda, keep the weakest that does not collapse", show)
-    probe.sweep(experiment, train.main_flops(experiment), report.save_probe_curves)
+    probe.sweep(experiment, train.main_flops(experiment))
     report.save_sweep_curves(experiment)
     say("[3/4] compare: train, sample and evaluate each schedule", show)
     jobs = [Job(experiment, v, s) for s in experiment.compare.seeds for v in experiment.compare.variants]

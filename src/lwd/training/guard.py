@@ -90,7 +90,7 @@ class Guard:
 def check_skipped(
     guard: Guard, limit: int, folder: Path | None, images: Callable[[int], Tensor | None], first: int, is_main: bool
 ) -> None:
-    """Raise UserError where ``limit`` steps in a row were skipped, leaving in ``folder`` a list of them and their images.
+    """Raise UserError where ``limit`` steps in a row were skipped; lists them and their images in ``folder``.
 
     ``images(step)`` says which images made a step, ``first`` with which step this process began.
     """

@@ -9,6 +9,7 @@ import torch
 from markupsafe import Markup
 
 from lwd.plots import figures as plots
+from lwd.plots.curves import TAU
 from lwd.plots.figures import DASHED, DOTTED, SOLID, Dash, Line
 from lwd.plots.text import listed, number
 from lwd.run import RunConfig
@@ -16,7 +17,6 @@ from lwd.schedules import IdentityCurve, Schedule
 from lwd.schedules.collapse import extremal
 from lwd.stages.report.variants import Variants
 
-TAU = torch.linspace(0, 1, 201, dtype=torch.float64)
 READ_AT = (0.25, 0.5, 0.75)
 """Leader times at which the page says where the followers are."""
 _DASHES: tuple[Dash, ...] = (SOLID, (0, (6, 1.5)), (0, (6, 1.5, 1.2, 1.5)))

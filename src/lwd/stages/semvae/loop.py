@@ -20,8 +20,8 @@ from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, normal, seeded
 from lwd.stages.semvae.heldout import HeldOut
 from lwd.stages.semvae.losses import semvae_loss
-from lwd.training.loop import fit
 from lwd.training.ema import EMA
+from lwd.training.loop import fit
 from lwd.training.meter import Work
 from lwd.training.optim import adamw, warm_cosine
 from lwd.training.task import AveragedTask

@@ -15,8 +15,9 @@ from lwd.plots.text import count, listed
 from lwd.plots.theme import variant_colour
 from lwd.schedules import Schedule
 from lwd.schedules.collapse import extremal
-from lwd.stages.report.learned import TAU
 
+TAU = torch.linspace(0, 1, 201, dtype=torch.float64)
+"""Where curves are drawn."""
 _FIRST_COLOUR = 2
 
 

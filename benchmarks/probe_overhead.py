@@ -28,10 +28,10 @@ from common import (
     step_parser,
     training_step,
 )
+from lwd.runtime.memory import keep_freed_memory
 
 from lwd.models import create, training_flops
-from lwd.probe.loop import ProbeSettings
-from lwd.runtime.memory import keep_freed_memory
+from lwd.stages.probe import ProbeSettings
 from lwd.stages.probe.sweep import SweepSettings
 from lwd.stages.train.run import TrainSettings
 

@@ -29,7 +29,7 @@ from design import STOP, StudyConfig, cell_config
 from lwd.data import LatentShards
 from lwd.files import read_json, write_json
 from lwd.flow import group_factors
-from lwd.probe.search import Bisection, weakest_stable
+from lwd.probe.bisection import Bisection, weakest_stable
 from lwd.runtime.jobs import run_jobs
 from lwd.schedules import PolynomialCurve
 from lwd.schedules.collapse import distance

@@ -13,8 +13,8 @@ import torch
 from scipy.stats import permutation_test, rankdata, ttest_rel
 
 from design import StudyConfig
-from lwd.probe.stopping import curve_distance
 from lwd.schedules import PolynomialCurve
+from lwd.schedules.distance import curve_distance
 
 Row = Mapping[str, Any]
 BySeed = dict[int, float]

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from lwd.errors import UserError
+from lwd.probe.task import ProbeTask
 from lwd.stages import probe, train
 from lwd.stages.experiment import Experiment
 from lwd.training.logging import read_log
@@ -63,15 +64,15 @@ def test_the_probe_resumes_bit_for_bit_through_burn_in(experiment: Experiment, t
     class StopError(Exception):
         pass
 
-    original = probe.loop.ProbeTask.after_step
+    original = ProbeTask.after_step
 
-    def stopping(self: probe.loop.ProbeTask, step: int) -> object:
+    def stopping(self: ProbeTask, step: int) -> object:
         if step == stop_at + 1:
             raise StopError
         return original(self, step)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
-        patch.setattr(probe.loop.ProbeTask, "after_step", stopping)
+        patch.setattr(ProbeTask, "after_step", stopping)
         probe.run(halves)
     assert not (tmp_path / "halves/probe/schedule.json").exists()
     again = probe.run(halves)

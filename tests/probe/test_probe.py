@@ -14,22 +14,20 @@ from lwd.data.shards import shard_key
 from lwd.data.stats import save_stats, stats_path
 from lwd.flow import group_factors
 from lwd.groups import Group, Layout
-from lwd.probe.loop import ProbeObjective, ProbeSettings, ProbeTask
-from lwd.probe.search import Bisection, weakest_stable
-from lwd.probe.stopping import EarlyStop, curve_distance, fit_until_stopped
+from lwd.probe import Bisection, EarlyStop, LearnSettings, learn
+from lwd.probe.bisection import weakest_stable
 from lwd.runtime.compute import ComputeConfig
-from lwd.schedules import PolynomialCurve, Schedule
+from lwd.schedules import PolynomialCurve
 from lwd.schedules.collapse import Criterion, distance, mass
-from lwd.runtime.processes import Processes
+from lwd.schedules.distance import curve_distance
 
 LAYOUT = Layout([Group("texture", 4, 1.0), Group("semantic", 2, 2.0)])
 STEPS, BURN_IN, BATCH, RHO_LR = 250, 125, 128, 0.05
+QUIET = ComputeConfig(device="cpu", progress=False)
 
 
 class IdealDenoiser(nn.Module):
     """A denoiser of ideal capacity: v* at every state and local time, as a fixed differentiable function of both."""
-
-    null_label = 1
 
     def __init__(self, data: GaussianData) -> None:
         super().__init__()
@@ -61,7 +59,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[GaussianData, Latent
     return exact, LatentShards(folder, LAYOUT, flip=False, features=False)
 
 
-def closed_form(data: GaussianData, settings: ProbeSettings) -> Tensor:
+def closed_form(data: GaussianData, settings: LearnSettings) -> Tensor:
     """rho averaged over Algorithm 1 with the expectation of every gradient: Adam on Eq. 38 in closed form."""
     curve = PolynomialCurve(settings.degree).double()
     optimizer = torch.optim.AdamW(curve.parameters(), lr=settings.rho_lr, weight_decay=0.0)
@@ -84,19 +82,17 @@ def closed_form(data: GaussianData, settings: ProbeSettings) -> Tensor:
 
 @pytest.mark.parametrize(("kinetic_weight", "jacobian"), [(0.02, "stop"), (0.3, "stop"), (0.02, "exact")])
 def test_the_probe_lands_where_the_closed_form_dynamics_do(
-    kinetic_weight: float, jacobian: str, data: tuple[GaussianData, LatentShards], tmp_path: Path
+    kinetic_weight: float, jacobian: str, data: tuple[GaussianData, LatentShards]
 ) -> None:
     gaussian, shards = data
-    settings = ProbeSettings(
-        steps=STEPS, burn_in=BURN_IN, batch=BATCH, rho_lr=RHO_LR, kinetic_weight=kinetic_weight, jacobian=jacobian
+    settings = LearnSettings(
+        steps=STEPS, burn_in=BURN_IN, rho_lr=RHO_LR, kinetic_weight=kinetic_weight, jacobian=jacobian
     )
-    schedule = Schedule.learnable(LAYOUT.names, "semantic", degree=settings.degree)
-    task = ProbeTask(ProbeObjective(IdealDenoiser(gaussian), schedule, settings, seed=0), settings)
-    processes = Processes(ComputeConfig(device="cpu", progress=False))
-    processes.fit(task, StepBatches(shards, BATCH, seed=0), steps=STEPS, folder=tmp_path, recipe={}, title="probe")
+    batches = StepBatches(shards, BATCH, seed=0)
+    learned = learn(IdealDenoiser(gaussian), batches, LAYOUT, "semantic", compute=QUIET, **settings.model_dump())
 
     tau = torch.linspace(0, 1, 101)
-    found, _ = PolynomialCurve.from_rho(task.averaged()["texture"])(tau)
+    found, _ = learned["texture"](tau)
     expected, _ = PolynomialCurve.from_rho(closed_form(gaussian, settings).float())(tau)
     start, _ = PolynomialCurve()(tau)
     # Measured deviations are below 0.01: Adam on noisy gradients of 256 samples, averaged over 200 steps.
@@ -114,7 +110,7 @@ def test_the_search_finds_the_threshold_of_the_closed_form_and_real_probes_agree
     the mixture while the curve is not near the extremal one, which is why the criterion asks for both.
     """
     gaussian, shards = data
-    settings = ProbeSettings(steps=100, burn_in=50, batch=BATCH, rho_lr=0.2)
+    settings = LearnSettings(steps=100, burn_in=50, rho_lr=0.2)
     curves: dict[float, PolynomialCurve] = {}
 
     def is_stable(weight: float) -> bool:
@@ -131,15 +127,13 @@ def test_the_search_finds_the_threshold_of_the_closed_form_and_real_probes_agree
     assert distance(curves[found]) > 0.1 and mass(curves[found]) > 0.5
     assert mass(curves[collapsed[0]]) > 0.9 and distance(curves[collapsed[0]]) < 0.05
 
-    rule = EarlyStop(settings.steps, settings.burn_in, window=10, settled_within=0.0, criterion=Criterion())
+    rule = EarlyStop(window=10, settled_within=0.0)
     for weight, expected in ((found / 3, "collapsed"), (found * 2, None)):
-        one = settings.model_copy(update={"kinetic_weight": weight})
-        schedule = Schedule.learnable(LAYOUT.names, "semantic", degree=one.degree)
-        task = ProbeTask(ProbeObjective(IdealDenoiser(gaussian), schedule, one, seed=0), one)
-        processes, folder = Processes(ComputeConfig(device="cpu", progress=False)), tmp_path / f"{weight:g}"
-        steps = StepBatches(shards, BATCH, seed=0)
-        stopped = fit_until_stopped(processes, rule, task, steps, steps=one.steps, folder=folder, recipe={}, title="probe")
-        assert (stopped.reason if stopped else None) == expected
-        if stopped is not None:
-            assert stopped.steps <= settings.burn_in, "it need not wait for the average to begin"
-            assert curve_distance(PolynomialCurve.from_rho(stopped.rho["texture"]), curves[collapsed[0]]) < 0.1
+        one = settings.model_copy(update={"kinetic_weight": weight}).model_dump()
+        network, batches, folder = IdealDenoiser(gaussian), StepBatches(shards, BATCH, seed=0), tmp_path / f"{weight:g}"
+        learned = learn(network, batches, LAYOUT, "semantic", stop=rule, folder=folder, compute=QUIET, **one)
+        stopped = learned.provenance
+        assert stopped.get("stopped") == expected
+        if expected is not None:
+            assert stopped["steps"] <= settings.burn_in, "it need not wait for the average to begin"
+            assert curve_distance(learned["texture"], curves[collapsed[0]]) < 0.1

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lwd.probe.search import Bisection, Listed, Search, weakest_stable
+from lwd.probe.bisection import Bisection, Listed, Search, weakest_stable
 
 GRID = Bisection(0.01, 0.1, 1.25)
 

@@ -7,7 +7,8 @@ from lwd.data.batches import StepBatch
 from lwd.data.shards import Batch
 from lwd.groups import Group, Layout
 from lwd.models import create
-from lwd.probe.loop import ProbeObjective, ProbeSettings
+from lwd.probe import Probe
+from lwd.probe.task import ProbeObjective
 from lwd.schedules import Schedule
 from lwd.stages.train.run import DenoiserObjective, TrainSettings
 from lwd.training.ema import EMA
@@ -26,10 +27,12 @@ def stage(probe, compiled=False):
     if compiled:
         model.compile_blocks()
     if probe:
-        objective, optimizer = (
-            ProbeObjective(model, schedule, ProbeSettings(), 0),
-            adamw((model, 1e-3), (schedule, 0.01)),
-        )
+        learning = Probe(LAYOUT, "sem").cuda()
+
+        def drop(labels, dropped):
+            return torch.where(dropped, model.null_label, labels)
+
+        objective, optimizer = ProbeObjective(model, learning, 0, 0.1, drop), adamw((model, 1e-3), (learning, 0.01))
     else:
         objective, optimizer = DenoiserObjective(model, schedule, TrainSettings(), 0), adamw((model, 1e-3))
     average = EMA(model, 0.99)
@@ -43,7 +46,7 @@ def stage(probe, compiled=False):
             loss, _ = objective(batch, number)
         loss.backward()
         guard.inspect()
-        optimizer.step()
+        guard.step()
         optimizer.zero_grad(set_to_none=True)
         average.update()
         return loss.detach()

@@ -18,13 +18,13 @@ from lwd.data.features import FeatureBatch, FeatureBatches, FeatureShards
 from lwd.encoders.semvae import SemVAE, load_semvae
 from lwd.errors import UserError
 from lwd.runtime.compute import ComputeConfig
+from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, normal
 from lwd.stages import semvae
 from lwd.stages.experiment import Experiment
 from lwd.stages.semvae.heldout import HeldOut
 from lwd.stages.semvae.loop import SemVAEObjective, SemVAETask
 from lwd.training.logging import read_log
-from lwd.runtime.processes import Processes
 from lwd.training.optim import warm_cosine
 from traces import per_step
 

@@ -15,14 +15,14 @@ from lwd.data import StepBatches
 from lwd.groups import Group, Layout
 from lwd.models import load_model, training_flops
 from lwd.runtime import progress
+from lwd.runtime.compute import ComputeConfig
+from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, seeded
 from lwd.stages import train
 from lwd.stages.train.run import DenoiserObjective, choose_schedule
 from lwd.training import meter
 from lwd.training.ema import EMA
 from lwd.training.logging import MetricLog, read_log
-from lwd.runtime.compute import ComputeConfig
-from lwd.runtime.processes import Processes
 from lwd.training.meter import Watch, Work, by_local_time, memory_bytes, summary
 from lwd.training.optim import adamw
 from lwd.training.task import Task

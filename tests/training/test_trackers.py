@@ -14,10 +14,10 @@ from PIL import Image
 from lwd.config import load
 from lwd.errors import UserError
 from lwd.previews import SamplePreview
-from lwd.stages import probe, train
-from lwd.stages.report import save_probe_curves
 from lwd.runtime.compute import ComputeConfig
 from lwd.runtime.processes import Processes
+from lwd.stages import probe, train
+from lwd.stages.report import save_probe_curves
 from lwd.training.trackers import Trackers
 
 LINES = [

@@ -15,14 +15,14 @@ import torch
 from lwd.config import parse
 from lwd.errors import Preempted, UserError
 from lwd.models import training_flops
-from lwd.probe.loop import run as real_run
+from lwd.probe.outcome import Outcome
 from lwd.probe.stopping import EarlyStop
 from lwd.runtime.checkpoint import find_checkpoints
 from lwd.schedules import PolynomialCurve, Schedule
 from lwd.schedules.collapse import Criterion
 from lwd.stages.experiment import Experiment
 from lwd.stages.probe import SweepSettings, on_screen, sweep
-from lwd.stages.probe.table import Outcome
+from lwd.stages.probe.run import run as real_run
 from lwd.stages.train import main_flops
 
 COLLAPSED, STABLE = [-9.0, -9, -9, -9, 3], [0.0, -3, -3, -3, 1]
@@ -36,7 +36,7 @@ class Stub:
         self.threshold, self.early, self.spread = threshold, threshold if early is None else early, spread
         self.calls: list[tuple[float, int, bool]] = []
 
-    def __call__(self, config: Experiment, folder: Path, early: EarlyStop | None, preview: None) -> Schedule:
+    def __call__(self, config: Experiment, folder: Path, early: EarlyStop | None) -> Schedule:
         weight, seed = config.probe.kinetic_weight, config.seed
         self.calls.append((weight, seed, early is None))
         threshold = self.threshold if early is None else self.early

@@ -18,12 +18,12 @@ import time
 import common
 import torch
 from common import CLASSES, LAYOUT, autocast, machine, median_seconds
+from lwd.runtime.memory import keep_freed_memory
 from torch import nn
 
 from lwd.encoders.vae import SDVAE
 from lwd.models import create
 from lwd.ode import Integration
-from lwd.runtime.memory import keep_freed_memory
 from lwd.sample import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, make_flow, run_flow
 from lwd.schedules import Schedule
 
@@ -100,7 +100,7 @@ def sample(
     """Seconds for all images, and each one's evaluations."""
     labels = torch.arange(arguments.images) * CLASSES // arguments.images
     schedule = Schedule.offset(LAYOUT.names)
-    flow = make_flow(model, schedule, LAYOUT, labels, torch.arange(arguments.images), arguments.grid, guidance)
+    flow = make_flow(model, schedule, LAYOUT, labels, torch.arange(arguments.images), model.shape, guidance)
     how = Integration(solver, atol=arguments.rtol / 10, rtol=arguments.rtol, steps=arguments.steps)
     nfe: list[int] = []
     common.synchronise()

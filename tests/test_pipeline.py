@@ -87,7 +87,7 @@ def latents_of(pipe, *args, **kwargs):
 def test_images_are_those_of_the_sampler_and_the_decoder(pipe, vae, networks):
     labels, seeds = torch.tensor([3, 3, 9, 9]), torch.tensor([5, 6, 2**62 + 1, -4])
     result = pipe([3, 9], num_images_per_class=2, seeds=seeds)
-    expected = generate(networks[0], learned(), LAYOUT, labels, seeds, GRID).latents  # dopri5
+    expected = generate(networks[0], learned(), LAYOUT, labels, seeds, networks[0].shape).latents  # dopri5
     assert torch.equal(latents_of(pipe, labels, seeds=seeds), expected)
     mean, std = (torch.tensor(pipe.scheduler.config[key]) for key in ("latents_mean", "latents_std"))
     tex = (expected * std.view(1, -1, 1, 1) + mean.view(1, -1, 1, 1))[:, :32]
@@ -109,7 +109,7 @@ def test_guidance_and_steps_reach_the_sampler(pipe, guided, networks, solver, sc
         (guided, AutoGuidance(networks[1], scale)),
     ):
         expected = generate(
-            networks[0], learned(), LAYOUT, labels, seeds, GRID, solver=solver, steps=3, guidance=guidance
+            networks[0], learned(), LAYOUT, labels, seeds, networks[0].shape, solver=solver, steps=3, guidance=guidance
         )
         assert torch.equal(latents_of(which, labels, **call), expected.latents)
 
@@ -233,7 +233,7 @@ def test_scale_one_asks_the_network_once_and_changes_no_bit(guided, pipe):
 def test_no_class_is_the_null_label(pipe, networks):
     seeds = torch.tensor([1, 2])
     expected = generate(
-        networks[0], learned(), LAYOUT, torch.tensor([CLASSES] * 2), seeds, GRID, solver="euler", steps=2
+        networks[0], learned(), LAYOUT, torch.tensor([CLASSES] * 2), seeds, networks[0].shape, solver="euler", steps=2
     )
     latents = latents_of(pipe, None, num_images_per_class=2, num_inference_steps=2, solver="euler", seeds=seeds)
     assert torch.equal(latents, expected.latents)
@@ -406,7 +406,7 @@ def test_from_checkpoint(encoded, vae, networks, tmp_path):
     pipe = quiet(LwdPipeline.from_checkpoint(main, data=encoded, vae=vae, weak=weak))
     labels, seeds = torch.tensor([1]), torch.tensor([2])
     guidance = AutoGuidance(networks[1], 2.0)
-    expected = generate(networks[0], learned(), LAYOUT, labels, seeds, GRID, guidance=guidance).latents
+    expected = generate(networks[0], learned(), LAYOUT, labels, seeds, networks[0].shape, guidance=guidance).latents
     assert torch.equal(latents_of(pipe, labels, seeds=seeds, guidance_scale=2.0), expected)
     mean = scheduler().mean
     assert torch.equal(pipe.scheduler.mean, mean) and torch.equal(pipe.scheduler.std, 2 * mean.abs())

@@ -45,7 +45,7 @@ class SamplePreview:
         count, classes = self.config.train.preview_images, model.num_classes
         places = torch.arange(count)
         labels = places * classes // count if count < classes else places % classes
-        arguments = (model, schedule, model.layout, labels, places, model.input_size)
+        arguments = (model, schedule, model.layout, labels, places, model.shape)
         return generate(*arguments, solver="heun", steps=SOLVER_STEPS).latents.cpu()
 
     def draw(self, latents: Tensor, file: Path) -> None:

@@ -60,6 +60,7 @@ class Plain(nn.Module):
         return self.function(z, times, labels)
 
 
+SHAPE = (LAYOUT.channels, 4, 4)
 LABELS, SEEDS = torch.tensor([3, 10, 0, 9, 5, 5, 1, 2]), torch.tensor([5, 4, 2**40, 0, 7, 8, 2**33, 1])
 
 # float32 rounds at 6e-8; a batched matrix product may add up in another order than a single row's, which two blocks,
@@ -69,28 +70,28 @@ SINGLE = {"rtol": 0, "atol": 1e-4}
 
 @over_schedules
 def test_a_sample_depends_on_its_own_label_and_seed_alone(network, schedule):
-    whole = generate(network, schedule, LAYOUT, LABELS, SEEDS, 4)
+    whole = generate(network, schedule, LAYOUT, LABELS, SEEDS, SHAPE)
     assert whole.latents.shape == (8, 6, 4, 4) and whole.nfe.shape == (8,)
     for indices in ([0], [6], [7, 1], [4, 2, 0, 6, 1, 3, 7, 5]):
-        part = generate(network, schedule, LAYOUT, LABELS[indices], SEEDS[indices], 4)
+        part = generate(network, schedule, LAYOUT, LABELS[indices], SEEDS[indices], SHAPE)
         torch.testing.assert_close(part.latents, whole.latents[indices], **SINGLE)
     assert torch.pdist(whole.latents.flatten(1)).min() > 0.1
-    noise = generate(Plain(lambda z, t, y: torch.zeros_like(z)), schedule, LAYOUT, LABELS, SEEDS, 4).latents
+    noise = generate(Plain(lambda z, t, y: torch.zeros_like(z)), schedule, LAYOUT, LABELS, SEEDS, SHAPE).latents
     assert (whole.latents - noise).flatten(1).norm(dim=1).min() > 1, "the network must have moved every sample"
 
 
 @over_schedules
 @pytest.mark.parametrize("batch", [1, 3])
 def test_batch_order_and_refill_do_not_matter(network, schedule, batch):
-    whole = generate(network, schedule, LAYOUT, LABELS, SEEDS, 4)
+    whole = generate(network, schedule, LAYOUT, LABELS, SEEDS, SHAPE)
     order = torch.tensor([4, 2, 0, 6, 1, 3, 7, 5])
-    part = generate(network, schedule, LAYOUT, LABELS[order], SEEDS[order], 4, batch=batch)
+    part = generate(network, schedule, LAYOUT, LABELS[order], SEEDS[order], SHAPE, batch=batch)
     torch.testing.assert_close(part.latents, whole.latents[order], **SINGLE)
     assert torch.equal(part.nfe, whole.nfe[order])
 
 
 def test_a_flow_yields_each_sample_once_as_it_ends(network):
-    args, seen = (network, LEARNED, LAYOUT, LABELS, SEEDS, 4), []
+    args, seen = (network, LEARNED, LAYOUT, LABELS, SEEDS, SHAPE), []
     whole, flow = generate(*args), make_flow(*args)
     for indices, latents, nfe in run_flow(flow, Integration(), batch=3):
         torch.testing.assert_close(latents, whole.latents[indices], **SINGLE)
@@ -99,11 +100,11 @@ def test_a_flow_yields_each_sample_once_as_it_ends(network):
     assert sorted(seen) == list(range(8))
 
 
-def start(seeds, size=4, layout=LAYOUT):
+def start(seeds, shape=SHAPE, layout=LAYOUT):
     """The noise of each seed: the end state where nothing moves."""
     still, seeds = Plain(lambda z, t, y: torch.zeros_like(z)), torch.tensor(seeds)
     schedule = Schedule.synchronous(layout.names)
-    return generate(still, schedule, layout, torch.zeros_like(seeds), seeds, size, solver="euler", steps=1).latents
+    return generate(still, schedule, layout, torch.zeros_like(seeds), seeds, shape, solver="euler", steps=1).latents
 
 
 def test_a_seed_gives_the_same_noise_whatever_the_batch():
@@ -117,10 +118,10 @@ def test_a_seed_gives_the_same_noise_whatever_the_batch():
 def test_the_same_call_gives_the_same_samples_and_leaves_torch_s_generator_alone(network):
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    one = generate(network, LEARNED, LAYOUT, LABELS, SEEDS, 4)
+    one = generate(network, LEARNED, LAYOUT, LABELS, SEEDS, SHAPE)
     assert torch.equal(torch.get_rng_state(), state)
     torch.manual_seed(2)
-    two = generate(network, LEARNED, LAYOUT, LABELS, SEEDS, 4)
+    two = generate(network, LEARNED, LAYOUT, LABELS, SEEDS, SHAPE)
     assert torch.equal(one.latents, two.latents) and torch.equal(one.nfe, two.nfe)
     assert not one.latents.requires_grad
 
@@ -129,13 +130,13 @@ def test_the_same_call_gives_the_same_samples_and_leaves_torch_s_generator_alone
 @pytest.mark.parametrize("solver", ["dopri5", "heun", "euler"])
 def test_nfe_is_the_number_of_calls_for_one_sample(network, schedule, solver):
     model = Counting(network)
-    samples = generate(model, schedule, LAYOUT, LABELS[:1], SEEDS[:1], 4, solver=solver, steps=12)
+    samples = generate(model, schedule, LAYOUT, LABELS[:1], SEEDS[:1], SHAPE, solver=solver, steps=12)
     assert samples.nfe.tolist() == [model.calls]
 
 
 def test_settings_reach_the_solver(network):
     def cost(**settings):
-        return int(generate(network, SCHEDULES["synchronous"], LAYOUT, LABELS[:1], SEEDS[:1], 4, **settings).nfe)
+        return int(generate(network, SCHEDULES["synchronous"], LAYOUT, LABELS[:1], SEEDS[:1], SHAPE, **settings).nfe)
 
     assert [cost(solver=s, steps=7) for s in ("euler", "heun")] == [7, 14]
     assert cost(solver="euler") == 50 and cost() == cost(solver="dopri5", atol=1e-6, rtol=1e-3)
@@ -145,9 +146,9 @@ def test_settings_reach_the_solver(network):
 def test_nfe_is_each_sample_s_own():
     """Label 0 stands still; label 1 oscillates and needs many more steps."""
     model = Plain(lambda z, t, y: torch.cos(60 * t[:, :1, None, None]) * y[:, None, None, None] * torch.ones_like(z))
-    samples = generate(model, SCHEDULES["synchronous"], LAYOUT, torch.tensor([0, 1, 0]), torch.arange(3), 4)
+    samples = generate(model, SCHEDULES["synchronous"], LAYOUT, torch.tensor([0, 1, 0]), torch.arange(3), SHAPE)
     assert samples.nfe[0] == samples.nfe[2] < samples.nfe[1] / 2
-    alone = generate(model, SCHEDULES["synchronous"], LAYOUT, torch.tensor([0]), torch.tensor([0]), 4)
+    alone = generate(model, SCHEDULES["synchronous"], LAYOUT, torch.tensor([0]), torch.tensor([0]), SHAPE)
     assert alone.nfe == samples.nfe[:1]
 
 
@@ -160,7 +161,9 @@ def test_ideal_velocity_gives_the_data_s_law(schedule, solver):
     model = Plain(lambda z, t, y: data.ideal_velocity(z.double(), t.double()).float())
     count = 4000
     labels = torch.zeros(count, dtype=torch.int64)
-    samples = generate(model, schedule, layout, labels, torch.arange(count), 2, solver=solver, steps=30)
+    samples = generate(
+        model, schedule, layout, labels, torch.arange(count), (layout.channels, 2, 2), solver=solver, steps=30
+    )
     x = samples.latents.double().flatten(1)
     spread = data.cov.diagonal().sqrt()
     # Standard errors of 4000 samples: 1 / sqrt(4000) = 0.0158 standard deviations in a mean, at most sqrt(2) as much
@@ -174,7 +177,7 @@ def test_the_network_is_asked_with_local_times_and_its_answer_weighed_with_rates
     model = Plain(lambda z, t, y: LAYOUT.expand(t.square(), z).expand_as(z))
     seeds = torch.arange(3)
     for schedule in (*SCHEDULES.values(), Schedule.offset(LAYOUT.names, delta=0.2)):
-        samples = generate(model, schedule, LAYOUT, torch.zeros(3, dtype=torch.int64), seeds, 4, rtol=1e-6)
+        samples = generate(model, schedule, LAYOUT, torch.zeros(3, dtype=torch.int64), seeds, SHAPE, rtol=1e-6)
         # rtol 1e-6 on numbers up to 5, over some ten steps, and float32 rounding of the same size.
         torch.testing.assert_close(samples.latents, start([0, 1, 2]) + 1 / 3, rtol=0, atol=1e-4)
 
@@ -182,7 +185,7 @@ def test_the_network_is_asked_with_local_times_and_its_answer_weighed_with_rates
 def test_labels_reach_the_network_in_order():
     model = Plain(lambda z, t, y: y[:, None, None, None].float().expand_as(z))
     labels = torch.tensor([4, 0, 2])
-    moved = generate(model, LEARNED, LAYOUT, labels, torch.arange(3), 4).latents - start([0, 1, 2])
+    moved = generate(model, LEARNED, LAYOUT, labels, torch.arange(3), SHAPE).latents - start([0, 1, 2])
     # The integral of the rate is 1; rounding of float32 numbers up to 9, and rtol 1e-3 of an almost polynomial path.
     torch.testing.assert_close(moved, labels[:, None, None, None].float().expand_as(moved), rtol=0, atol=1e-2)
 
@@ -197,7 +200,7 @@ def test_classifier_free_guidance_equals_autoguidance_with_the_null_class(networ
 
     scale = {"tex": 1.5, "sem": 3.0}
     cfg = ClassifierFreeGuidance(scale, network.null_label)
-    args = (network, LEARNED, LAYOUT, LABELS, SEEDS, 4)
+    args = (network, LEARNED, LAYOUT, LABELS, SEEDS, SHAPE)
     one = generate(*args, guidance=cfg, solver="heun", steps=8).latents
     two = generate(*args, guidance=AutoGuidance(Null(), scale), solver="heun", steps=8).latents
     torch.testing.assert_close(one, two, **SINGLE)
@@ -209,7 +212,7 @@ def test_classifier_free_guidance_equals_autoguidance_with_the_null_class(networ
 
 def test_scale_one_changes_nothing_and_costs_nothing(network):
     model = Counting(network)
-    args = (LEARNED, LAYOUT, LABELS[:1], SEEDS[:1], 4)
+    args = (LEARNED, LAYOUT, LABELS[:1], SEEDS[:1], SHAPE)
     plain = generate(model, *args)
     calls = model.calls
     guided = generate(model, *args, guidance=ClassifierFreeGuidance(1.0, network.null_label))
@@ -220,7 +223,7 @@ def test_scale_one_changes_nothing_and_costs_nothing(network):
 
 
 def test_trace_follows_the_same_path(network):
-    args = (network, LEARNED, LAYOUT, LABELS, SEEDS, 4)
+    args = (network, LEARNED, LAYOUT, LABELS, SEEDS, SHAPE)
     path = trace(make_flow(*args), Integration(), (0.0, 0.4, 1.0))
     assert path.states.shape == path.predictions.shape == (3, 8, 6, 4, 4) and path.times.shape == (3, 2)
     assert torch.equal(path.states[0], start(SEEDS.tolist()))
@@ -241,7 +244,7 @@ SETTINGS = [
 @over_schedules
 @pytest.mark.parametrize("how", SETTINGS, ids=[how.solver for how in SETTINGS])
 def test_trace_keeps_to_solver_and_grid(network, schedule, how):
-    args = (network, schedule, LAYOUT, LABELS[:2], SEEDS[:2], 4)
+    args = (network, schedule, LAYOUT, LABELS[:2], SEEDS[:2], SHAPE)
     path = trace(make_flow(*args), how, (0.31, 1.0))
     samples = generate(*args, how.solver, how.atol, how.rtol, steps=how.steps, grid=how.grid)
     assert torch.equal(path.states[1], samples.latents)
@@ -271,7 +274,7 @@ def test_a_schedule_of_another_layout(network, schedule, message):
         k: [{**g, "name": n} for g, n in zip(v, LAYOUT.names, strict=True)] for k, v in schedule.provenance.items()
     }
     with pytest.raises(UserError) as caught:
-        generate(network, schedule, LAYOUT, LABELS, SEEDS, 4)
+        generate(network, schedule, LAYOUT, LABELS, SEEDS, SHAPE)
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -281,17 +284,17 @@ def test_samples_that_are_not_finite(solver, bad):
     model = Plain(lambda z, t, y: torch.where((y == 1)[:, None, None, None], bad, z))
     labels = torch.tensor([0, 1, 0])
     with pytest.raises(UserError, match=r"sample 1 \(label 1, seed 41\): the latents are not finite"):
-        generate(model, LEARNED, LAYOUT, labels, torch.arange(40, 43), 4, solver=solver)
+        generate(model, LEARNED, LAYOUT, labels, torch.arange(40, 43), SHAPE, solver=solver)
 
 
 def test_labels_that_the_model_does_not_have(network):
     for bad in (11, -1):
         with pytest.raises(UserError, match=f"sample 2: label {bad}, but the model's are 0 to 10"):
-            generate(network, LEARNED, LAYOUT, torch.tensor([0, 10, bad]), torch.arange(3), 4)
+            generate(network, LEARNED, LAYOUT, torch.tensor([0, 10, bad]), torch.arange(3), SHAPE)
 
 
 def test_guidance_ramps_see_global_time(network):
-    args = (network, LEARNED, LAYOUT, LABELS, SEEDS, 4)
+    args = (network, LEARNED, LAYOUT, LABELS, SEEDS, SHAPE)
     options = {"solver": "heun", "steps": 8}
     flat, ramp, one = (
         generate(*args, guidance=ClassifierFreeGuidance(scale), **options).latents

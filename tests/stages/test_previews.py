@@ -57,7 +57,7 @@ def test_training_draws_and_is_the_same_as_without(experiment, tmp_path):
         shown = np.asarray(picture)[4::8, 4::8]
     model, schedule = load_model(drawn / "ema").eval(), Schedule.load(drawn / "schedule.json")
     labels = torch.tensor([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1, 2, 3, 4, 5])
-    z = generate(model, schedule, model.layout, labels, torch.arange(16), 4, solver="heun", steps=20).latents
+    z = generate(model, schedule, model.layout, labels, torch.arange(16), model.shape, solver="heun", steps=20).latents
     latents = experiment.shards("train", features=False).destandardise(z)
     expected = grid(load_decoder(experiment.data_path).decode(latents, model.layout), columns=4)[0].numpy()
     assert np.abs(shown.astype(int) - expected).max() <= 1  # the average was rounded to disk and back: a grey level

@@ -78,7 +78,7 @@ def test_what_it_leaves(config, data, trained):
     schedule = Schedule.load(trained / "step-00000006" / "schedule.json")
     seeds = torch.arange(NUM)
     latents = sample.generate(
-        model, schedule, model.layout, found.labels, seeds, model.input_size, solver="heun", steps=3
+        model, schedule, model.layout, found.labels, seeds, model.shape, solver="heun", steps=3
     ).latents
     latents = LatentShards(data / "train", experiment.layout, flip=False).destandardise(latents)
     by_hand = ((load_decoder(data).decode(latents, experiment.layout).clamp(-1, 1) + 1) * 127.5).round()

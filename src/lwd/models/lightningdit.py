@@ -81,6 +81,11 @@ class LightningDiT(
         self._initialise()
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a latent."""
+        return self.layout.channels, self.input_size, self.input_size
+
+    @property
     def null_label(self) -> int:
         """The label that stands for "no class"."""
         return self.num_classes

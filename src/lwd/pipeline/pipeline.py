@@ -166,7 +166,7 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
         model = self.transformer
         self.scheduler.check(model.layout)
         _onload(model)
-        where = model, self.scheduler.schedule, model.layout, labels, seeds, model.input_size
+        where = model, self.scheduler.schedule, model.layout, labels, seeds, model.shape
         self._interrupt = False
         total = math.inf if steps is None else steps * EVALUATIONS.get(solver, 1)
         with self.progress_bar(total=total) as bar:

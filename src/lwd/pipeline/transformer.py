@@ -76,6 +76,11 @@ class LwdTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return self.network.input_size
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of a latent."""
+        return self.network.shape
+
+    @property
     def num_classes(self) -> int:
         """Labels are 0 to this less one."""
         return self.network.num_classes

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,73 +15,102 @@ from lwd.errors import UserError
 from lwd.flow import global_velocity
 from lwd.groups import Layout
 from lwd.runtime.seeding import Stream, normal
+from lwd.sample import condition as conditions
 from lwd.sample.guidance import Guidance, Guided, Model
 from lwd.schedules import Schedule
 
 
 @dataclass(frozen=True)
 class Flow:
-    """dz/dtau of samples 0 .. N - 1 of the given labels and seeds, (N,) int64 on the host; ``size`` = H = W."""
+    """dz/dtau of samples 0 .. N - 1, of the given seeds (N,) int64 on the host; a latent has ``shape`` (C, ...)."""
 
     network: Model
     schedule: Schedule
     layout: Layout
-    labels: Tensor
+    condition: Any
     seeds: Tensor
-    size: int
+    shape: tuple[int, ...]
     device: torch.device
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.seeds)
 
     def noise(self, index: Tensor) -> Tensor:
         """The states at tau = 0 of samples ``index`` (n,), flat: (n, D) float32, functions of their seeds alone."""
         seeds = self.seeds[index].to(self.device)
-        shape = (self.layout.channels, self.size, self.size)
-        return normal(Stream.SAMPLE_NOISE, seeds, 0, torch.zeros_like(seeds), shape).flatten(1)
+        return normal(Stream.SAMPLE_NOISE, seeds, 0, torch.zeros_like(seeds), self.shape).flatten(1)
 
     def unflatten(self, z: Tensor) -> Tensor:
-        """(..., D) -> (..., C, H, W)."""
-        return z.view(*z.shape[:-1], self.layout.channels, self.size, self.size)
+        """(..., D) -> (..., C, ...)."""
+        return z.view(*z.shape[:-1], *self.shape)
 
-    def local(self, z: Tensor, tau: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """z (S, C, H, W), tau (S,) float64, labels (S,) -> local velocities (S, C, H, W), times and rates (S, G)."""
+    def local(self, z: Tensor, tau: Tensor, condition: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """z (S, C, ...), tau (S,) float64, S conditions -> local velocities (S, C, ...), times and rates (S, G)."""
         times, rates = (x.to(z.dtype) for x in self.schedule(tau))
         if isinstance(self.network, Guided):
-            return self.network(z, times, labels, tau), times, rates
-        return self.network(z, times, labels), times, rates
+            return self.network(z, times, condition, tau), times, rates
+        return self.network(z, times, condition), times, rates
 
     @cached_property
-    def labels_on_device(self) -> Tensor:
-        """The labels (N,), copied once."""
-        return self.labels.to(self.device)
+    def condition_on_device(self) -> Any:
+        """The condition of all samples, copied once."""
+        return conditions.to(self.condition, self.device)
 
     def velocity(self, z: Tensor, tau: Tensor, index: Tensor) -> Tensor:
         """The flat global velocity (S, D) at z (S, D) and tau (S,) of samples ``index`` (S,), all on the device."""
-        v, _, rates = self.local(self.unflatten(z), tau, self.labels_on_device[index])
+        state = self.unflatten(z)
+        v, _, rates = self.local(state, tau, conditions.take(self.condition_on_device, index))
+        if v.shape != state.shape:
+            raise UserError(f"sample: the network returns {tuple(v.shape)} for latents of {tuple(state.shape)}")
         return global_velocity(v.to(z.dtype), rates, self.layout).flatten(1)
+
+    def name(self, number: int) -> str:
+        """A sample for people: its number, its label where the condition is labels, and its seed."""
+        label = f"label {int(self.condition[number])}, " if _labels(self.condition) else ""
+        return f"sample {number} ({label}seed {int(self.seeds[number])})"
 
 
 def make_flow(
-    model: nn.Module,
+    model: Model,
     schedule: Schedule,
     layout: Layout,
-    labels: Tensor,
+    condition: Any,
     seeds: Tensor,
-    input_size: int,
+    shape: Sequence[int],
     guidance: Guidance | None = None,
+    device: torch.device | str | None = None,
 ) -> Flow:
-    """The guided flow on the model's device. Raises UserError for a schedule, labels or seeds that do not fit."""
+    """The guided flow of samples of ``shape`` (C, ...), one for each of ``seeds`` (N,) int64, with its ``condition``.
+
+    ``condition`` is what the model takes as third argument, for all N samples: a tensor such as labels, (nested) tuples
+    or mappings of tensors, or None. ``device`` None: where the model's parameters are. Raises UserError for a schedule,
+    condition, seeds or shape that do not fit.
+    """
     schedule.check(layout, "sample")
-    if labels.shape != seeds.shape or labels.ndim != 1:
-        raise UserError(
-            f"sample: labels {tuple(labels.shape)} and seeds {tuple(seeds.shape)} must be vectors of one size"
-        )
-    labels, seeds = labels.cpu(), seeds.cpu()
+    shape = tuple(shape)
+    if not shape or shape[0] != layout.channels or (layout.flat and len(shape) > 1) or math.prod(shape) < 1:
+        wanted = f"({layout.channels},)" if layout.flat else f"({layout.channels}, ...)"
+        raise UserError(f"sample: latents of shape {shape}, but the layout {layout} has {wanted}")
+    try:
+        known = conditions.count(condition)
+    except ValueError as error:
+        raise UserError(f"sample: {error}") from error
+    if seeds.ndim != 1 or known not in (None, len(seeds)):
+        raise UserError(f"sample: a condition of {known} samples, but seeds are {tuple(seeds.shape)}; one for each")
+    seeds = seeds.cpu()
     null = getattr(model, "null_label", None)
-    if isinstance(null, int) and bool((wrong := (labels < 0) | (labels > null)).any()):
+    if isinstance(null, int) and _labels(condition) and bool((wrong := (condition < 0) | (condition > null)).any()):
         i = int(wrong.nonzero()[0, 0])
-        raise UserError(f"sample {i}: label {int(labels[i])}, but the model's are 0 to {null} ({null}: no class)")
-    device = next(model.parameters()).device
+        raise UserError(f"sample {i}: label {int(condition[i])}, but the model's are 0 to {null} ({null}: no class)")
+    where = torch.device(device) if device is not None else _device(model)
     network = guidance.wrap(model, layout) if guidance is not None else model
-    return Flow(network, schedule.to(device), layout, labels, seeds, input_size, device)
+    return Flow(network, schedule.to(where), layout, condition, seeds, shape, where)
+
+
+def _labels(condition: Any) -> bool:
+    return isinstance(condition, Tensor) and condition.ndim == 1 and not condition.is_floating_point()
+
+
+def _device(model: Model) -> torch.device:
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return torch.device("cpu") if parameter is None else parameter.device

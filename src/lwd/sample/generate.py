@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lwd.errors import UserError
 from lwd.groups import Layout
@@ -17,20 +17,20 @@ from lwd.ode.plan import Integration, make_plan
 from lwd.ode.pool import SampleError, flow_through
 from lwd.ode.slots import Observer
 from lwd.sample.field import Flow, make_flow
-from lwd.sample.guidance import Guidance
+from lwd.sample.guidance import Guidance, Model
 from lwd.schedules import Schedule
 
 
 @dataclass(frozen=True)
 class Samples:
-    """latents (N, C, H, W), standardised as in training, and the velocity evaluations each needed, nfe (N,)."""
+    """latents (N, C, ...), standardised as in training, and the velocity evaluations each needed, nfe (N,)."""
 
     latents: Tensor
     nfe: Tensor
 
 
 class Ended(NamedTuple):
-    """Samples that are done: ``indices`` (n,) int64 on the host; latents (n, C, H, W), nfe (n,) on the device."""
+    """Samples that are done: ``indices`` (n,) int64 on the host; latents (n, C, ...), nfe (n,) on the device."""
 
     indices: Tensor
     latents: Tensor
@@ -39,12 +39,12 @@ class Ended(NamedTuple):
 
 @torch.no_grad()
 def generate(
-    model: nn.Module,
+    model: Model,
     schedule: Schedule,
     layout: Layout,
-    labels: Tensor,
+    condition: Any,
     seeds: Tensor,
-    input_size: int,
+    shape: Sequence[int],
     solver: Solver = "dopri5",
     atol: float = 1e-6,
     rtol: float = 1e-3,
@@ -53,17 +53,21 @@ def generate(
     grid: str | Warp = "uniform",
     batch: int | None = None,
     finished: Callable[[int], None] = lambda count: None,
+    device: torch.device | str | None = None,
 ) -> Samples:
-    """Integrate Eq. 28-29 from noise; labels and seeds (N,) int64, on the model's device, ``batch`` at a time.
+    """Integrate Eq. 28-29 from noise: one sample for each of ``seeds`` (N,) int64, of ``shape`` (C, ...).
 
-    ``batch`` None: all at once. Sample i depends on labels[i] and seeds[i] alone, up to the rounding of batched
-    products. ``steps`` and ``grid`` are for the fixed-step solvers, ``atol`` and ``rtol`` for dopri5 (`Integration`).
-    ``finished`` is told how many more samples are done. Raises UserError where schedule, labels or guidance do not fit
-    the model, or a sample is not finite.
+    ``model`` is any callable (z, times, condition) -> local velocities; ``condition`` is what it takes, for all N
+    samples: labels (N,), (nested) tuples or mappings of tensors with N rows, or None. Sample i depends on its condition
+    and seed alone, up to the rounding of batched products. ``batch`` samples at a time (None: all), where the model's
+    parameters are, or on ``device``. ``steps`` and ``grid`` are for the fixed-step solvers, ``atol`` and ``rtol`` for
+    dopri5 (`Integration`).
+    ``finished`` is told how many more samples are done. Raises UserError where schedule, condition or guidance do not
+    fit the model, or a sample is not finite.
     """
     how = Integration(solver, atol, rtol, steps, grid)
-    flow = make_flow(model, schedule, layout, labels, seeds, input_size, guidance)
-    latents = torch.empty(len(flow), layout.channels, input_size, input_size, device=flow.device)
+    flow = make_flow(model, schedule, layout, condition, seeds, shape, guidance, device)
+    latents = torch.empty(len(flow), *flow.shape, device=flow.device)
     nfe = torch.zeros(len(flow), dtype=torch.int64, device=flow.device)
     for done in run_flow(flow, how, batch):
         where = done.indices.to(flow.device, non_blocking=True)
@@ -85,5 +89,4 @@ def run_flow(
         for done in flow_through(flow.velocity, flow.noise, len(flow), size, plan, observe, refill):
             yield Ended(done.index, flow.unflatten(done.z), done.nfe)
     except SampleError as error:
-        label, seed = int(flow.labels[error.number]), int(flow.seeds[error.number])
-        raise UserError(f"sample {error.number} (label {label}, seed {seed}): {error.what}") from error
+        raise UserError(f"{flow.name(error.number)}: {error.what}") from error

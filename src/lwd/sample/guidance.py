@@ -14,10 +14,11 @@ from functools import lru_cache
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lwd.errors import UserError
 from lwd.groups import Layout
+from lwd.sample import condition as conditions
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,10 @@ class Strength:
         return torch.where((t >= self.interval.low) & (t <= self.interval.high), w, 1.0)
 
 
-Model = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""z (B, C, H, W), times (B, G), labels (B,) -> local velocities (B, C, H, W)."""
+Model = Callable[[Tensor, Tensor, Any], Tensor]
+"""z (B, C, ...), times (B, G), B conditions (`lwd.sample.condition`) -> local velocities (B, C, ...)."""
+Null = Callable[[Any], Any]
+"""The conditions of as many samples that stand for none."""
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,14 @@ class AutoGuidance:
 
 @dataclass(frozen=True)
 class ClassifierFreeGuidance:
-    """Away from the null class, in one batched call (Ho & Salimans 2021); ``null_label`` None: the model's own."""
+    """Away from the null condition, in one batched call (Ho & Salimans 2021).
+
+    ``null``: the label of no class, or a function from conditions to as many null ones; None: the model's own, its
+    ``null_label`` or what its ``drop(condition, dropped)`` leaves.
+    """
 
     scale: Scale
-    null_label: int | None = None
+    null: int | Null | None = None
     interval: Interval | None = None
 
     def wrap(self, model: Model, layout: Layout) -> Model:
@@ -159,9 +166,9 @@ class Guided:
     main: Model
     layout: Layout
     auto: tuple[AutoGuidance, Strength] | None
-    null: tuple[int, Strength] | None
+    null: tuple[Null, Strength] | None
 
-    def __call__(self, z: Tensor, times: Tensor, labels: Tensor, tau: Tensor | None = None) -> Tensor:
+    def __call__(self, z: Tensor, times: Tensor, condition: Any, tau: Tensor | None = None) -> Tensor:
         """As a model."""
         parts: list[tuple[Tensor, Tensor | None, Tensor]] = []  # w (B, G), its rows or None for all, reference v
         side = None
@@ -173,15 +180,15 @@ class Guided:
                 side.wait_stream(torch.cuda.current_stream(z.device))
             if rows is None or len(rows):
                 with torch.cuda.stream(side):
-                    parts.append((w, rows, guidance.weak(*_take(rows, z, times, labels))))
+                    parts.append((w, rows, guidance.weak(*_take(rows, z, times, condition))))
         if self.null is None:
-            v = self.main(z, times, labels)
+            v = self.main(z, times, condition)
         else:
-            label, strength = self.null
+            nothing, strength = self.null
             w, rows = _ask_for(strength, times, tau)
-            some_z, some_times, some_labels = _take(rows, z, times, labels)
-            batch = (z, some_z), (times, some_times), (labels, torch.full_like(some_labels, label))
-            both = self.main(*(torch.cat(pair) for pair in batch))
+            some_z, some_times, some = _take(rows, z, times, condition)
+            asked = conditions.join(condition, nothing(some))
+            both = self.main(torch.cat([z, some_z]), torch.cat([times, some_times]), asked)
             v, null = both[: len(z)], both[len(z) :]
             parts.append((w, rows, null))
         if side is not None:
@@ -209,7 +216,7 @@ def _guided(
         _check_weak(model, auto.weak, layout)
         weak = (auto, Strength(auto.scale, auto.interval, layout))
     if free is not None:
-        null = (_null_label(model, free.null_label), Strength(free.scale, free.interval, layout))
+        null = (_null(model, free.null), Strength(free.scale, free.interval, layout))
     weak = None if weak is None or weak[1].is_one else weak
     null = None if null is None or null[1].is_one else null
     return model if weak is None and null is None else Guided(model, layout, weak, null)
@@ -230,14 +237,28 @@ def _check_weak(model: Model, weak: Model, layout: Layout) -> None:
             )
 
 
-def _null_label(model: Model, given: int | None) -> int:
-    """The model's null label, or the one given for a model that does not say."""
+def _null(model: Model, given: int | Null | None) -> Null:
+    """What makes null conditions: the model's own, or what was given for a model that does not say."""
     own: Any = getattr(model, "null_label", None)
-    if own is None and given is None:
-        raise UserError("guidance: the model has no null_label; classifier-free guidance needs one")
-    if None not in (own, given) and own != given:
-        raise UserError(f"guidance: null_label {given} is not the model's, which is {own}; leave it out")
-    return int(own if given is None else given)
+    drop: Any = getattr(model, "drop", None)
+    if isinstance(given, int) and own not in (None, given):
+        raise UserError(f"guidance: null {given} is not the model's null_label, which is {own}; leave it out")
+    label = own if given is None else given
+    if isinstance(label, int):
+        return lambda labels: torch.full_like(labels, label)
+    if given is not None and callable(given):
+        return given
+    if callable(drop) and not isinstance(drop, nn.Module):  # many a network calls its nn.Dropout that
+        return lambda condition: drop(condition, _all(condition))
+    raise UserError("guidance: the model has no null_label or drop; classifier-free guidance needs null=...")
+
+
+def _all(condition: Any) -> Tensor:
+    """True for every sample of a condition (B,)."""
+    first = conditions.first(condition)
+    if first is None:
+        raise UserError("guidance: a condition without tensors cannot be dropped; leave classifier-free guidance out")
+    return torch.ones(len(first), dtype=torch.bool, device=first.device)
 
 
 def _ask_for(strength: Strength, times: Tensor, tau: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -249,8 +270,8 @@ def _ask_for(strength: Strength, times: Tensor, tau: Tensor | None) -> tuple[Ten
     return w, None if len(rows) == len(w) else rows
 
 
-def _take(rows: Tensor | None, *inputs: Tensor) -> tuple[Tensor, ...]:
-    return inputs if rows is None else tuple(x[rows] for x in inputs)
+def _take(rows: Tensor | None, *inputs: Any) -> tuple[Any, ...]:
+    return inputs if rows is None else tuple(conditions.take(x, rows) for x in inputs)
 
 
 @lru_cache

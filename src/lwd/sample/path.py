@@ -16,7 +16,7 @@ from lwd.sample.generate import run_flow
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A path at ``taus`` (K,): states and predicted clean latents (K, N, C, H, W), times (K, G); on the host."""
+    """A path at ``taus`` (K,): states and predicted clean latents (K, N, C, ...), times (K, G); on the host."""
 
     taus: Tensor
     times: Tensor
@@ -37,7 +37,7 @@ def trace(flow: Flow, how: Integration, taus: Sequence[float]) -> Trajectory:
     states, predictions, all_times = flow.unflatten(recorder.states), [], []
     for tau, state in zip(taus, states, strict=True):
         where = torch.full((len(flow),), tau, dtype=torch.float64, device=flow.device)
-        v, times, _ = flow.local(state, where, flow.labels_on_device)
+        v, times, _ = flow.local(state, where, flow.condition_on_device)
         predictions.append(state + (1 - flow.layout.expand(times, state)) * v)
         all_times.append(times[0])
     return Trajectory(

@@ -49,7 +49,7 @@ class Sampler:
                 model.layout,
                 labels,
                 seeds,
-                model.input_size,
+                model.shape,
                 solver=how.solver,
                 atol=how.atol,
                 rtol=how.rtol,
@@ -63,7 +63,7 @@ class Sampler:
     def trace(self, labels: Tensor, seeds: Tensor) -> Trajectory:
         """The same samples' paths, at ``settings.trace_points`` global times from 0 to 1."""
         taus, model = torch.linspace(0, 1, self.settings.trace_points).tolist(), self.model
-        flow = make_flow(model, self.schedule, model.layout, labels, seeds, model.input_size, self.guidance)
+        flow = make_flow(model, self.schedule, model.layout, labels, seeds, model.shape, self.guidance)
         with self.precision():
             return trace(flow, self.settings.integration, taus)
 

@@ -42,7 +42,7 @@ from lwd.sample import generate
 from lwd.schedules import Schedule
 
 model, schedule = LightningDiT.from_pretrained("FOLDER").eval(), Schedule.load("FOLDER/schedule.json")
-samples = generate(model, schedule, model.layout, labels, seeds, input_size={grid})
+samples = generate(model, schedule, model.layout, labels, seeds, model.shape)
 ```
 
 `lwd sample sample.checkpoint=FOLDER` does the same and decodes.

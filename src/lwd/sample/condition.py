@@ -1,0 +1,60 @@
+"""What a network is told beside z and times: one tensor, (nested) tuples or mappings of them, or nothing (None).
+
+Every tensor has the samples first; whatever else is among them is passed on as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def each(change: Callable[..., Tensor], first: Any, *others: Any) -> Any:
+    """The same structure with ``change(tensor, ...)`` of the tensors that stand in one place of each condition."""
+    if isinstance(first, Tensor):
+        return change(first, *others)
+    if isinstance(first, Mapping):
+        return {key: each(change, value, *(other[key] for other in others)) for key, value in first.items()}
+    if isinstance(first, tuple | list):
+        parts = [each(change, *same) for same in zip(first, *others, strict=True)]
+        return type(first)(*parts) if hasattr(first, "_fields") else type(first)(parts)
+    return first
+
+
+def take(condition: Any, rows: Tensor) -> Any:
+    """The conditions of some samples (n,), on whatever device the condition is."""
+    return each(lambda tensor: tensor[rows.to(tensor.device)], condition)
+
+
+def to(condition: Any, device: torch.device) -> Any:
+    """The condition on a device."""
+    return each(lambda tensor: tensor.to(device), condition)
+
+
+def join(one: Any, other: Any) -> Any:
+    """The conditions of one set of samples, then those of another."""
+    return each(lambda a, b: torch.cat([a, b]), one, other)
+
+
+def tensors(condition: Any) -> list[Tensor]:
+    """All tensors of a condition, in order."""
+    if isinstance(condition, Tensor):
+        return [condition]
+    parts = condition.values() if isinstance(condition, Mapping) else condition
+    return [t for part in parts for t in tensors(part)] if isinstance(condition, Mapping | tuple | list) else []
+
+
+def first(condition: Any) -> Tensor | None:
+    """Some tensor of a condition, where it holds any."""
+    return next(iter(tensors(condition)), None)
+
+
+def count(condition: Any) -> int | None:
+    """Of how many samples it is; None where it holds no tensor. Raises ValueError where its tensors disagree."""
+    found = {len(tensor) if tensor.ndim else 0 for tensor in tensors(condition)}
+    if len(found) > 1:
+        raise ValueError(f"the condition's tensors are of {sorted(found)} samples; each needs one row per sample")
+    return found.pop() if found else None

@@ -13,8 +13,9 @@ from families import FAMILIES, Family, SineCurve, every_family
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.schedules import Curve, IdentityCurve, RationalQuadraticCurve, Schedule, registry
+from lwd.schedules import Curve, IdentityCurve, RationalQuadraticCurve, Schedule
 from lwd.schedules.collapse import Criterion, assess, distance, extremal, mass
+from lwd.schedules.registry import _CLASSES
 
 GRID = torch.linspace(0, 1, 65)
 SEEDS = range(12)
@@ -324,7 +325,7 @@ def test_a_formula_is_one_line(family: Family) -> None:
 
 
 def test_the_curve_of_the_documentation_is_the_one_tested_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_CLASSES", dict(registry._CLASSES))
+    monkeypatch.setattr("lwd.schedules.registry._CLASSES", dict(_CLASSES))
     text = (Path(__file__).parents[2] / "docs" / "extending.md").read_text()
     code = next(block.partition("```")[0] for block in text.split("```python\n")[1:] if "SineCurve" in block)
     space: dict[str, Any] = {"Curve": Curve, "torch": torch, "nn": torch.nn, "__name__": __name__}

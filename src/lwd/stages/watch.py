@@ -22,10 +22,13 @@ from rich.table import Table
 from rich.text import Text
 
 from lwd.errors import UserError
-from lwd.schedules import PolynomialCurve, Schedule
-from lwd.schedules.collapse import distance_from_collapse
+from lwd.schedules import PolynomialCurve
+from lwd.schedules.collapse import distance
+from lwd.schedules.registry import curve_class
 
 TRACE = "trace.jsonl"
+POLYNOMIAL = PolynomialCurve.kind
+"""Whose degree the log itself says."""
 _RECENT = 50
 """Losses are means over so many steps."""
 _BLOCKS = "▁▂▃▄▅▆▇█"
@@ -95,13 +98,37 @@ class Run:
     def plan(self) -> tuple[int | None, int | None]:
         """Steps in all and the batch, as far as config.yaml says."""
         stage = "probe" if "kinetic" in self.latest else "train" if "flow" in self.latest else "semvae"
-        file = self.folder / "config.yaml"
+        section = self._section(stage)
         try:
-            section = yaml.safe_load(file.read_text())[stage] if file.is_file() else {}
             steps, batch = (None if (n := section.get(key)) is None else int(n) for key in ("steps", "batch"))
             return steps, batch
-        except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{file}: not the config of a run") from error
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{self._config}: not the config of a run") from error
+
+    def distance(self, parameters: Sequence[float]) -> float | None:
+        """From collapse, of a probe's curve; None for a family that this process does not know."""
+        section = self._section("probe")
+        family, settings = section.get("family", POLYNOMIAL), section.get("curve", {})
+        try:
+            if family == POLYNOMIAL:
+                settings = {"degree": len(parameters) - 1}
+            return distance(curve_class(family, "family")(**settings).with_parameters(torch.tensor(parameters)))
+        except (UserError, TypeError, ValueError):
+            return None
+
+    @property
+    def _config(self) -> Path:
+        return self.folder / "config.yaml"
+
+    def _section(self, stage: str) -> Mapping[str, Any]:
+        """The stage's settings, none where there is no config.yaml; raises UserError for a file of something else."""
+        try:
+            section = yaml.safe_load(self._config.read_text())[stage] if self._config.is_file() else {}
+        except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{self._config}: not the config of a run") from error
+        if not isinstance(section, Mapping):
+            raise UserError(f"{self._config}: not the config of a run")
+        return section
 
     @property
     def ended(self) -> bool:
@@ -190,9 +217,8 @@ def _curves(run: Run) -> Table:
         points = "  ".join(
             f"t({p}) {_number(t)}" for p, t in zip((0.25, 0.5, 0.75), run.latest[f"curve_{name}"], strict=False)
         )
-        curve = PolynomialCurve.from_rho(torch.tensor(run.latest[f"rho_{name}"]))
-        away = distance_from_collapse(Schedule({name: curve}))
-        table.add_row(f"curve of {name}", points, f"distance from collapse {_number(away)}")
+        away = run.distance(run.latest[f"rho_{name}"])
+        table.add_row(f"curve of {name}", points, "" if away is None else f"distance from collapse {_number(away)}")
     return table
 
 

@@ -69,6 +69,25 @@ def test_of_a_probe_also_the_curve_and_its_distance_from_collapse(folder, rho, d
     assert "kinetic / flow" in shown and "4 " in shown
 
 
+@pytest.mark.parametrize(
+    ("probe", "parameters", "distance"),
+    [
+        ("family: power", [-50.0, 50.0], 1.0),
+        ("family: power", [50.0, 1e4], 0.0),
+        ("family: convex-spline, curve: {bins: 2}", [-50.0, -50.0, 50.0], 0.0),
+        ("family: nobody.s", [0.0], None),
+        ("family: convex-spline, curve: {bins: 3}", [0.0], None),
+    ],
+)
+def test_the_distance_is_that_of_the_family_in_the_config(folder, probe, parameters, distance):
+    (folder / "config.yaml").write_text(f"probe: {{steps: 4, batch: 16, {probe}}}\n")
+    write(folder / "trace.jsonl", [training_line(3) | {"kinetic": 4.0, "rho_tex": parameters, "curve_tex": [0.1] * 3}])
+    shown = screen(folder)
+    assert "t(0.25) 0.1" in shown and ("distance from collapse" in shown) == (distance is not None)
+    if distance is not None:
+        assert float(shown.split("distance from collapse")[1].split()[0]) == pytest.approx(distance, abs=1e-3)
+
+
 def test_a_log_is_followed_as_it_grows(folder):
     path = folder / "trace.jsonl"
     write(path, [training_line(0)])

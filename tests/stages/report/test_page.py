@@ -27,8 +27,8 @@ from safetensors.torch import save_file
 from lwd.config import parse
 from lwd.errors import UserError
 from lwd.run import RunConfig
-from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
-from lwd.stages.report import write_page
+from lwd.schedules import Curve, IdentityCurve, PolynomialCurve, Schedule
+from lwd.stages.report import save_probe_curves, write_page
 
 HEADINGS = {
     "learned": "The learned schedule",
@@ -174,6 +174,40 @@ def test_three_groups_two_of_them_learned(tmp_path):
     text = read(write_page(parse(RunConfig, plain, "test"))).text
     assert "three parts" in text and "learned, fine" in text and "learned, coarse" in text
     assert "flow, lead" in text and "offset 0.3" in text
+
+
+@pytest.mark.parametrize(
+    ("family", "formula", "extremal"),
+    [
+        ("power", "0.993 τ + 0.007 τ^5.00", "max(1000 τ - 999, 0)"),
+        ("convex-spline", "rates 1.00, 1.00, 1.00, ", "rates 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 0.00, 16.00"),
+        ("rational-quadratic", "through (0.00, 0.00), (0.12, 0.12), ", "max(1000 τ - 999, 0)"),
+        ("tests.bent", "tests.bent, parameters (0.000)", "max(1000 τ - 999, 0)"),
+    ],
+)
+def test_any_family_is_drawn(tmp_path, family, formula, extremal):
+    """On the page and in a probe's pictures; the last is a class of this file."""
+    learned = Schedule.learnable(["fine", "lead"], "lead", family).requires_grad_(False)
+    learned.save(tmp_path / "probe" / "schedule.json")
+    groups = [{"name": name, "channels": 3} for name in ("fine", "lead")]
+    plain = {"output": str(tmp_path), "groups": groups, "leader": "lead"}
+    text = read(write_page(parse(RunConfig, plain, "test"))).text
+    assert formula in text and f"extremal, {extremal}" in text
+    save_probe_curves(tmp_path / "step-3.png", learned, learned, [learned])
+    assert (tmp_path / "step-3.png").stat().st_size > 1000
+
+
+class BentCurve(Curve):
+    kind = "tests.bent"
+
+    def __init__(self):
+        super().__init__()
+        self.bend = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, tau):
+        b = torch.tanh(self.bend.double())
+        t, rate = tau - b * tau * (1 - tau), 1 - b * (1 - 2 * tau)
+        return t.to(tau.dtype), rate.to(tau.dtype)
 
 
 def test_other_samples_than_a_comparison_s_are_shown_too(tmp_path):

@@ -241,7 +241,7 @@ def test_the_null_label_is_the_model_s():
     with torch.no_grad():
         ClassifierFreeGuidance(2.0).wrap(model, LAYOUT)(z, times, torch.tensor([3, 4]))
     assert seen == [[3, 4, 10, 10]]
-    with pytest.raises(UserError, match="null_label 1000 is not the model's, which is 10"):
+    with pytest.raises(UserError, match="null 1000 is not the model's null_label, which is 10"):
         ClassifierFreeGuidance(2.0, 1000).wrap(model, LAYOUT)
     with pytest.raises(UserError, match="no null_label"):
         ClassifierFreeGuidance(2.0).wrap(plain(1.0), LAYOUT)

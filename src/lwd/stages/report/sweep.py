@@ -11,12 +11,12 @@ from markupsafe import Markup
 from lwd.errors import UserError
 from lwd.files import read_json
 from lwd.plots import figures as plots
+from lwd.plots.curves import TAU
 from lwd.plots.figures import DASHED, SOLID, Line, Probe
 from lwd.plots.text import count, counted, number, percent
 from lwd.plots.theme import ramp_colour
 from lwd.run import RunConfig
 from lwd.schedules import Schedule
-from lwd.stages.report.learned import TAU
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,11 @@ def shard_files(folder: Path) -> list[Path]:
     return files
 
 
+def shard_path(folder: Path, number: int) -> Path:
+    """SFD's file names. The number is that of the images' place in the source, whatever process wrote the shard."""
+    return folder / f"latents_rank00_shard{number:04d}.safetensors"
+
+
 def open_shard(file: Path) -> Shard:
     """All tensors of a file, mapped and not read. Raises UserError for a truncated or foreign file."""
     try:

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from lwd.errors import UserError
 from lwd.files import checksum
-from lwd.runtime.checkpoint import load_tensors
 from lwd.runtime.untrusted import load_foreign
 
 PUBLISHED_NAME = "pt_inception-2015-12-05-6726825d.pth"
@@ -45,6 +44,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; the Inception weights are at {PUBLISHED_URL}")
     if path.suffix == ".safetensors":
+        from lwd.runtime.checkpoint import load_tensors  # safetensors, which only this needs
+
         return load_tensors(path)
     if path.suffix == ".pb":
         raise UserError(f"{path}: TensorFlow's graph; convert it first: experiments/imagenet256/inception_graph.py")

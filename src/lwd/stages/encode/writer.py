@@ -9,16 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lwd.data.format import shard_path
 from lwd.data.shards import write_shard
 from lwd.encoders.composite import Encoded
 from lwd.files import checksum, read_json, write_json
 from lwd.groups import Layout
 from lwd.runtime.background import Background
-
-
-def shard_path(folder: Path, number: int) -> Path:
-    """SFD's file names. The number is that of the images' place in the source, whatever process wrote the shard."""
-    return folder / f"latents_rank00_shard{number:04d}.safetensors"
 
 
 def record_path(folder: Path, number: int) -> Path:

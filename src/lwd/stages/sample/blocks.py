@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lwd.data.format import shard_path
 from lwd.data.samples import IMAGE_FOLDER, LATENT_FOLDER, image_name
 from lwd.data.shards import write_shard
 from lwd.encoders.decoder import Decoder
@@ -24,7 +25,6 @@ from lwd.groups import Layout
 from lwd.images.sheets import to_uint8
 from lwd.runtime.background import Background
 from lwd.runtime.checkpoint import save_tensors
-from lwd.stages.encode.writer import shard_path
 
 Format = Literal["npz", "png", "webp", "latents"]
 

@@ -20,7 +20,7 @@ from lwd.errors import UserError
 from lwd.schedules import Schedule
 from lwd.stages.experiment import Experiment
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "fashion"
+FOLDER = Path(__file__).parents[2] / "experiments" / "study"
 sys.path.insert(0, str(FOLDER))
 
 import design  # noqa: E402
@@ -146,7 +146,11 @@ def test_finished_work_is_found_again_and_the_page_is_the_same(done: Path, monke
 
     for module, name in ((run.sample, "run"), (run, "measure"), (run, "explained"), (prediction, "surfaces")):
         monkeypatch.setattr(module, name, never)
-    for objective in ("train.loop.DenoiserObjective", "probe.loop.ProbeObjective", "semvae.loop.SemVAEObjective"):
+    for objective in (
+        "stages.train.run.DenoiserObjective",
+        "probe.loop.ProbeObjective",
+        "stages.semvae.loop.SemVAEObjective",
+    ):
         monkeypatch.setattr(f"lwd.{objective}.forward", never)
     assert command(done) == 0
     assert written(done) == before

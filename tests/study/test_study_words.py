@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 
 from lwd.config import load
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "fashion"
+FOLDER = Path(__file__).parents[2] / "experiments" / "study"
 sys.path.insert(0, str(FOLDER))
 
 import claims  # noqa: E402

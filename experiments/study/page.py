@@ -16,8 +16,8 @@ from words import discussion
 
 HEAD = """# Results: where learned schedules help
 
-Every table, figure, verdict and sentence below is written by `python experiments/fashion/study.py --preset PRESET` from
-the rows in `experiments/fashion/results/`, negative ones included. The question is not whether the learned schedule can
+Every table, figure, verdict and sentence below is written by `python experiments/study/study.py --preset PRESET` from
+the rows in `experiments/study/results/`, negative ones included. The question is not whether the learned schedule can
 be made to win, but where the paper's findings hold: for semantic latents that explain little or much of the texture,
 with and without classes, at short and long budgets, with coarse and exact solvers.
 """

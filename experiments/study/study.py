@@ -1,8 +1,8 @@
 """The study: where do learned schedules help? Everything in docs/results.md comes from this one command.
 
-    python experiments/fashion/study.py --preset cpu                 # digits; about 40 minutes on two cores
-    python experiments/fashion/study.py --preset gpu                 # Fashion-MNIST; hours, in pieces of any length
-    python experiments/fashion/study.py --preset cpu --only page     # tables, figures and page of what is there
+    python experiments/study/study.py --preset cpu                 # digits; about 40 minutes on two cores
+    python experiments/study/study.py --preset gpu                 # Fashion-MNIST; hours, in pieces of any length
+    python experiments/study/study.py --preset cpu --only page     # tables, figures and page of what is there
 
 Whatever was finished before is found again; SIGTERM saves and exits with 75. Runs lie in --output, the rows, figures'
 sources and configs in --results, and the page's block of the preset is replaced. Last come overrides, as of `lwd`.
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", required=True, choices=sorted(path.stem for path in PRESETS.glob("*.yaml")))
     parser.add_argument("--output", type=Path, help="where runs lie; the preset's own unless given")
-    parser.add_argument("--results", type=Path, help="default: experiments/fashion/results/PRESET")
+    parser.add_argument("--results", type=Path, help="default: experiments/study/results/PRESET")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
     parser.add_argument("--only", choices=[*STAGES, PAGE], help="this stage alone")
     parser.add_argument("overrides", nargs="*", help="key.sub=value")

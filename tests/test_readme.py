@@ -35,7 +35,7 @@ def test_the_ten_lines_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_configs_of_docs_data_load(tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n# (\w+\.yaml)\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
-    assert [name for name, _ in blocks] == ["imagenet.yaml", "emoji.yaml"]
+    assert [name for name, _ in blocks] == ["imagenet.yaml", "own.yaml"]
     for name, text in blocks:
         (tmp_path / name).write_text(text)
         load(Experiment, tmp_path / name, [])

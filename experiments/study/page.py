@@ -52,7 +52,7 @@ def render(
     main = study.study.main
     real = f"{rows[0]['frechet_real']:.2f}" if rows else tables.MISSING
     depth = f", depth {study.model.depth}" if study.model.depth else ""
-    data = f"Data: {study.encode.dataset}; network {study.model.name}{depth}; batch {study.train.batch}"
+    data = f"Data: {Path(study.encode.dataset).stem}; network {study.model.name}{depth}; batch {study.train.batch}"
     pictures = {path.stem.rpartition("-")[2]: _picture(path, text, page) for path, text in figures}
     parts = [
         f"## Preset `{preset}`",

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from lwd.config import load
+from lwd.datasets.prepared import read_prepared
 from lwd.schedules import Schedule
 from lwd.stages.experiment import Experiment
 
@@ -35,7 +36,16 @@ def test_the_ten_lines_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_configs_of_docs_data_load(tmp_path: Path) -> None:
     blocks = re.findall(r"```yaml\n# (\w+\.yaml)\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
-    assert [name for name, _ in blocks] == ["imagenet.yaml", "emoji.yaml"]
+    assert [name for name, _ in blocks] == ["imagenet.yaml", "own.yaml"]
     for name, text in blocks:
         (tmp_path / name).write_text(text)
         load(Experiment, tmp_path / name, [])
+
+
+def test_the_data_set_of_docs_data_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), re.DOTALL)
+    assert block is not None
+    monkeypatch.chdir(tmp_path)
+    names = {f"{split}images": torch.zeros(2, 3, 4, 4, dtype=torch.uint8) for split in ("", "heldout_")}
+    exec(block[1], names | {f"{split}labels": torch.tensor([0, 1]) for split in ("", "heldout_")})
+    assert read_prepared(Path("dataset.safetensors"))["heldout"][1].tolist() == [0, 1]

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 import lwd.datasets.fashion as fashion
 from lwd.cli.main import app
 from lwd.datasets.builtin import load
-from lwd.datasets.copies import copy_path
 from lwd.datasets.fashion import NAME, IdxFile, fashion_mnist, import_files, read_idx
+from lwd.datasets.prepared import copy_path, write_prepared
 from lwd.errors import UserError
 
 SMALL = {"train": 6, "heldout": 4}
@@ -100,13 +100,13 @@ def test_the_command_refuses_in_one_line(folder: Path) -> None:
 
 def test_a_copy_of_another_kind_is_refused(folder: Path) -> None:
     import_files(folder)
-    from safetensors.torch import save_file
-
-    save_file({"other": torch.zeros(1)}, copy_path(NAME))
-    with pytest.raises(UserError, match="run it again, or remove the file"):
+    remedy = "run lwd data fashion-mnist again, or remove the file"
+    splits = {split: (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1])) for split in SMALL}
+    write_prepared(copy_path(NAME), splits)
+    with pytest.raises(UserError, match=rf"images of \(3, 32, 32\) are not Fashion-MNIST's; {remedy}"):
         fashion_mnist("train")
     copy_path(NAME).write_bytes(b"none")
-    with pytest.raises(UserError, match="not a readable safetensors file"):
+    with pytest.raises(UserError, match=f"not a readable safetensors file .*{remedy}"):
         fashion_mnist("train")
 
 

@@ -27,20 +27,6 @@ def _fashion_mnist(
         show(f"wrote {import_files(folder)}; name it with encode.dataset=fashion-mnist")
 
 
-@app.command("emoji")
-def _emoji(
-    folder: Annotated[Path, typer.Option("--from", help="The folder that holds the two .tgz files")],
-) -> None:
-    """Check the pictures of two packages of emoji and keep them in the user's cache, for `encode.dataset=emoji`.
-
-    First, in FOLDER: `npm pack emoji-datasource-google@16.0.0 emoji-datasource-twitter@16.0.0`.
-    """
-    from lwd.data.emoji import import_packages
-
-    with one_line_errors():
-        show(f"wrote {import_packages(folder)}; name it with encode.dataset=emoji")
-
-
 @app.command("check")
 def data_check(
     path: Annotated[Path, typer.Argument(help="A data set folder, or one folder of shards")],

@@ -1,4 +1,4 @@
-"""Data sets by name: scikit-learn's handwritten digits, which are always there, Fashion-MNIST, and emoji.
+"""Data sets by name: scikit-learn's handwritten digits, which are always there, and Fashion-MNIST.
 
 A data set is a function from a split to ``(images, labels)``: images (N, c, H, W) float32 in [-1, 1], labels (N,)
 int64. `DATASETS` is the register of them; a further one is a function and an entry.
@@ -14,12 +14,9 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from lwd.data.emoji import emoji
-from lwd.datasets.copies import Split, every_nth
 from lwd.datasets.fashion import fashion_mnist
+from lwd.datasets.prepared import Images, Split
 from lwd.errors import UserError
-
-Images = tuple[Tensor, Tensor]
 
 HELDOUT_EVERY = 4
 """Of each class, every fourth image is held out."""
@@ -39,6 +36,18 @@ def digits(split: Split) -> Images:
     return images[rows], labels[rows]
 
 
+def every_nth(labels: Tensor, n: int) -> Tensor:
+    """Whether each row is held out, (N,) bool: of each label (N,), the n-th, the 2n-th, ... in the order they come.
+
+    Stratified, and free of random numbers.
+    """
+    seen = torch.zeros_like(labels)
+    for label in range(int(labels.max()) + 1):
+        mine = labels == label
+        seen[mine] = torch.arange(int(mine.sum()))
+    return seen % n == n - 1
+
+
 def halved(dataset: Callable[[Split], Images]) -> Callable[[Split], Images]:
     """The data set at half its size, by means of 2x2 pixels: a quarter of the tokens, for slow machines."""
 
@@ -53,10 +62,8 @@ DATASETS: dict[str, Callable[[Split], Images]] = {
     "digits": digits,
     "fashion-mnist": fashion_mnist,
     "fashion-mnist-16": halved(fashion_mnist),
-    "emoji": emoji,
-    "emoji-16": halved(emoji),
 }
-"""Fashion-MNIST and emoji have 32x32 pixels; with -16, 16x16."""
+"""Fashion-MNIST has 32x32 pixels; with -16, 16x16."""
 
 
 def load(name: str, split: Split) -> Images:

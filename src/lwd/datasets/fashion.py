@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lwd.datasets.copies import Split, copy_path, read_copy, write_copy
+from lwd.datasets.prepared import Images, Split, copy_path, read_prepared, write_prepared
 from lwd.errors import UserError
+from lwd.images.sheets import to_unit
 
 NAME = "fashion-mnist"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -67,33 +68,45 @@ time), those have the MD5 sums that the authors publish, all four.
 """
 
 
-def fashion_mnist(split: Split) -> tuple[Tensor, Tensor]:
+def fashion_mnist(split: Split) -> Images:
     """Images (N, 1, 32, 32) float32 in [-1, 1] on a background of -1, labels (N,) int64; N is 60 000 or 10 000.
 
     Taken from `copy_path` if `import_files` has been there, else from `DEBIAN_FOLDER`. Raises UserError if it is
     in neither place, or damaged.
     """
     if copy_path(NAME).is_file():
-        images, labels = read_copy(NAME, split, FILES[split][0].shape[1:])
+        images, labels = _read_copy(split)
     elif DEBIAN_FOLDER.is_dir():
-        images, labels = read_split(DEBIAN_FOLDER, split)
+        levels, labels = read_split(DEBIAN_FOLDER, split)
+        images = to_unit(levels)
     else:
         raise UserError(
             "fashion-mnist is not on this machine: apt install dataset-fashion-mnist, "
             "or fetch its four IDX files and run lwd data fashion-mnist --from FOLDER"
         )
-    return F.pad(images[:, None].float() / 127.5 - 1, [BORDER] * 4, value=-1.0), labels.long()
+    return F.pad(images, [BORDER] * 4, value=-1.0), labels.long()
+
+
+def _read_copy(split: Split) -> Images:
+    remedy = f"run lwd data {NAME} again, or remove the file"
+    try:
+        images, labels = read_prepared(copy_path(NAME))[split]
+    except UserError as error:
+        raise UserError(f"{error}; {remedy}") from error
+    if images.shape[1:] != (1, *FILES[split][0].shape[1:]):
+        raise UserError(f"{copy_path(NAME)}: images of {tuple(images.shape[1:])} are not Fashion-MNIST's; {remedy}")
+    return images, labels
 
 
 def import_files(folder: Path) -> Path:
     """Check the four files in ``folder`` and keep them as one file, `copy_path`; raises UserError."""
-    return write_copy(NAME, {split: read_split(folder, split) for split in FILES})
+    return write_prepared(copy_path(NAME), {split: read_split(folder, split) for split in FILES})
 
 
-def read_split(folder: Path, split: Split) -> tuple[Tensor, Tensor]:
-    """Images (N, 28, 28) uint8 and labels (N,) uint8 as in the files; raises UserError."""
+def read_split(folder: Path, split: Split) -> Images:
+    """Images (N, 1, 28, 28) uint8 and labels (N,) uint8 as in the files; raises UserError."""
     images, labels = (read_idx(folder, file) for file in FILES[split])
-    return images, labels
+    return images[:, None], labels
 
 
 def read_idx(folder: Path, file: IdxFile) -> Tensor:

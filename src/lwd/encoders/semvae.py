@@ -14,7 +14,6 @@ from lwd.errors import UserError
 from lwd.files import read_json
 from lwd.runtime.checkpoint import fill_module, load_module
 from lwd.runtime.hub import CONFIG, WEIGHTS
-from lwd.runtime.seeding import Stream, normal
 from lwd.runtime.untrusted import load_foreign
 
 LOGVAR_RANGE = (-30.0, 20.0)
@@ -72,23 +71,10 @@ class SemVAE(nn.Module, PyTorchModelHubMixin, library_name="lwd", tags=["lwd", "
         mean, logvar = _on_grid(self.encoder, features).float().chunk(2, dim=1)
         return Posterior(mean, logvar.clamp(*LOGVAR_RANGE))
 
-    def encode(
-        self, features: Tensor, *, seed: int | None = None, indices: Tensor | None = None, draw: int = 0
-    ) -> Tensor:
-        """Features (N, D, h, w) -> latents (N, k, h, w): the posterior's mean, which needs no seed.
-
-        The mean is the default, since it is a function of the image alone, and is what the decoder reconstructs best
-        from. With ``seed`` and the images' ``indices`` (N,) int64 in the data set it is a sample, as SFD stores it,
-        whose noise is a function of (seed, draw, index); another ``draw`` (a mirrored twin) is independent. Raises
-        ValueError for one without the other.
-        """
-        if (seed is None) != (indices is None):
-            raise ValueError("a posterior sample needs both seed and indices; the mean needs neither")
-        posterior = self.posterior(features)
-        if seed is None or indices is None:
-            return posterior.mean
-        shape = tuple(posterior.mean.shape[1:])
-        return posterior.sample(normal(Stream.POSTERIOR, seed, draw, indices.to(features.device), shape))
+    def encode(self, features: Tensor) -> Tensor:
+        """Features (N, D, h, w) -> latents (N, k, h, w): the posterior's mean, a function of the image alone, and what
+        the decoder reconstructs best from."""
+        return self.posterior(features).mean
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (N, k, h, w) on the encoder's own scale -> features (N, D, h, w)."""

@@ -168,7 +168,7 @@ def train_classifier(
 
 
 def distort(images: Tensor, strength: float, seed: int, step: int) -> Tensor:
-    """A random affine map of each image (N, c, H, W) in [-1, 1]; what comes into view is -1, also beside emoji's white.
+    """A random affine map of each image (N, c, H, W) in [-1, 1]; what comes into view is -1, whatever their own ground.
 
     The map's six numbers differ from the identity's by U(-strength, strength), translations in units of half an image.
     """

@@ -12,7 +12,7 @@ from lwd.encoders.pretrained import fetch, fingerprint, library
 from lwd.encoders.vae_keys import CONFIG, to_diffusers, to_released
 from lwd.errors import UserError
 from lwd.runtime.checkpoint import load_tensors
-from lwd.runtime.seeding import Stream, normal, seeded
+from lwd.runtime.seeding import Stream, seeded
 from lwd.runtime.untrusted import load_foreign
 
 RELEASED = "hustvl/va-vae-imagenet256-experimental-variants/ldm-imagenet256-f16d32-50ep.ckpt"
@@ -25,22 +25,13 @@ class SDVAE:
 
     69.8M parameters. Weights and arithmetic are in the model's dtype, results always float32. In bfloat16 (for GPUs)
     latents are 2 % off in the root mean square and images 4 %, measured with random weights; autocast is no closer.
-
-    ``tile`` (pixels, a multiple of 64) decodes larger images in overlapping, blended tiles of that size, so that the
-    decoder's memory does not grow with the image; it changes the result, since normalisation and attention then see
-    one tile. Encoding is never tiled.
     """
 
     factor = 16
     channels = 32
 
-    def __init__(self, model: Any, *, tile: int | None = None) -> None:
-        if tile is not None and (tile <= 0 or tile % 64):  # tiles overlap by a quarter, in whole latent positions
-            raise UserError(f"tile must be a multiple of 64 pixels, got {tile}")
+    def __init__(self, model: Any) -> None:
         self.model = model.eval().requires_grad_(False)
-        self.tile = tile
-        if tile is not None:
-            model.tile_sample_min_size, model.tile_latent_min_size = tile, tile // self.factor
 
     @classmethod
     def load(
@@ -48,8 +39,6 @@ class SDVAE:
         source: str | Path = RELEASED,
         device: str | torch.device = "cpu",
         dtype: torch.dtype = torch.float32,
-        *,
-        tile: int | None = None,
     ) -> SDVAE:
         """From a released checkpoint (.ckpt, .pt, .safetensors), a diffusers folder, or the Hub.
 
@@ -61,43 +50,24 @@ class SDVAE:
         path = _resolve(source)
         tensors = _read_folder(path, model) if path.is_dir() else _read_file(path, model)
         model.load_state_dict({key: tensor.to(device, dtype) for key, tensor in tensors.items()}, assign=True)
-        return cls(model, tile=tile)
+        return cls(model)
 
     @classmethod
-    def random(cls, seed: int = 0, *, tile: int | None = None) -> SDVAE:
+    def random(cls, seed: int = 0) -> SDVAE:
         """The architecture with random weights, float32 on the CPU: for tests and benchmarks."""
         with seeded(Stream.INITIALISE, seed):
-            return cls(_build(), tile=tile)
+            return cls(_build())
 
     @torch.no_grad()
-    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (N, 3, H, W) in [-1, 1] -> mean and standard deviation (N, 32, H/16, W/16) each.
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (N, 3, H, W) in [-1, 1] -> latents (N, 32, H/16, W/16): the posterior's mean.
 
         Raises ValueError for other shapes and where 16 divides H or W not.
         """
         if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] % self.factor or images.shape[3] % self.factor:
             raise ValueError(f"SD-VAE encodes (N, 3, 16 h, 16 w), got {tuple(images.shape)}")
-        posterior = self.model.encode(images.to(self.model.device, self.model.dtype)).latent_dist
-        return posterior.mean.float(), (0.5 * posterior.logvar.float()).exp()
-
-    def encode(
-        self, images: Tensor, *, seed: int | None = None, indices: Tensor | None = None, draw: int = 0
-    ) -> Tensor:
-        """Images (N, 3, H, W) in [-1, 1] -> latents (N, 32, H/16, W/16): the posterior's mean, which needs no seed.
-
-        With ``seed`` and the images' ``indices`` (N,) int64 in the data set it is a sample of the posterior, as
-        LightningDiT and SFD store it. The noise is a function of (seed, draw, index): batches may be cut at will, and
-        another ``draw`` (a mirrored twin, a second epoch) is independent.
-        """
-        if (seed is None) != (indices is None):
-            raise ValueError("a posterior sample needs both seed and indices; the mean needs neither")
-        mean, std = self.posterior(images)
-        if seed is None or indices is None:
-            return mean
-        if len(indices) != len(images):
-            raise ValueError(f"{len(indices)} indices for {len(images)} images")
-        noise = normal(Stream.ENCODER, seed, draw, indices.to(mean.device), tuple(mean.shape[1:]))
-        return mean + std * noise
+        mean: Tensor = self.model.encode(images.to(self.model.device, self.model.dtype)).latent_dist.mean
+        return mean.float()
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -105,8 +75,7 @@ class SDVAE:
         if latents.ndim != 4 or latents.shape[1] != self.channels:
             raise ValueError(f"SD-VAE decodes (N, 32, h, w), got {tuple(latents.shape)}")
         latents = latents.to(self.model.device, self.model.dtype)
-        tiled = self.tile is not None and max(latents.shape[-2:]) * self.factor > self.tile
-        images: Tensor = (self.model.tiled_decode if tiled else self.model.decode)(latents).sample
+        images: Tensor = self.model.decode(latents).sample
         return images.float()
 
     def released_state_dict(self) -> dict[str, Tensor]:

@@ -31,7 +31,6 @@ class Stream(IntEnum):
     INITIALISE = 5
     SAMPLE_NOISE = 6
     ENCODER = 7
-    POSTERIOR = 8
     HELDOUT = 9
     EVALUATE = 10
 

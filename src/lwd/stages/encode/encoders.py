@@ -88,20 +88,22 @@ def _features(name: str, path: Path | None, folder: Path, train: ImagesOrFiles, 
     if name not in SMALL:
         return load_patch_encoder(name, path, processes.device, processes.dtype)
     if not isinstance(train, TensorImages):
-        raise UserError(f"encode: {name!r} is made for built-in data sets; images on disk need a pretrained one")
+        raise UserError(
+            f"encode: {name!r} is made for built-in and prepared data sets; images on disk need a pretrained one"
+        )
     vit = small_vit(train)
     load_module(vit, folder / SMALL[name])
     return vit.eval().to(processes.device)
 
 
 def small_vit(train: TensorImages) -> SmallViT:
-    """The network that fits a built-in data set, freshly initialised from torch's global generator."""
+    """The network that fits a built-in or prepared data set, freshly initialised from torch's global generator."""
     _, channels, size, _ = train.images.shape
     return SmallViT(classes=int(train.labels.max()) + 1, image_channels=channels, image_size=size)
 
 
 def _train_small(settings: EncodeSettings, seed: int, folder: Path, train: TensorImages, show: bool) -> None:
-    """The semantic encoder and the judge of a built-in data set, each written once it is done."""
+    """The semantic encoder and the judge of a built-in or prepared data set, each written once it is done."""
     with seeded(Stream.INITIALISE, seed):
         vit = small_vit(train)
         judge = SmallCNN(classes=int(train.labels.max()) + 1, image_channels=train.images.shape[1])

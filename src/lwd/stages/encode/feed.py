@@ -1,4 +1,4 @@
-"""What `lwd encode` reads: a built-in data set or images on disk, in batches for the encoders."""
+"""What `lwd encode` reads: a built-in or prepared data set or images on disk, in batches for the encoders."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST_DECODERS = 8
 
 
 class TensorImages(Dataset[Crop]):
-    """A built-in data set: images (N, c, H, W) in [-1, 1] and labels (N,)."""
+    """A data set in memory, built in or prepared: images (N, c, H, W) in [-1, 1] and labels (N,)."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.images, self.labels = images, labels

@@ -14,7 +14,7 @@ import torch
 from lwd.data.encoded import FORMAT, JUDGE, MANIFEST
 from lwd.data.shards import write_stats
 from lwd.data.stats import stats_path
-from lwd.datasets.copies import Split
+from lwd.datasets.prepared import Split
 from lwd.encoders.composite import CompositeEncoder
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.pretrained import fingerprint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from lwd.data.encoded import MANIFEST, read_manifest
 from lwd.datasets.builtin import DATASETS, load
-from lwd.datasets.copies import Split
+from lwd.datasets.prepared import SPLITS, SUFFIX, Split, read_prepared
 from lwd.encoders.composite import CompositeEncoder, Encoded
 from lwd.errors import UserError
 from lwd.files import discard, read_json, write_json
@@ -27,7 +28,6 @@ from lwd.stages.encode.manifest import UNREADABLE, finish, write_unreadable
 from lwd.stages.encode.settings import EncodeSettings
 from lwd.stages.encode.writer import ShardWriter, read_record, shards_of
 
-SPLITS: tuple[Split, ...] = ("train", "heldout")
 STARTED = "recipe.json"
 """Written before anything else: an unfinished folder is gone on with under the same recipe alone."""
 
@@ -73,9 +73,12 @@ def run(config: EncodeConfig) -> Path:
 
 def open_images(settings: EncodeSettings) -> dict[Split, ImagesOrFiles]:
     """The images of each split. Raises UserError for a data set that is unknown or not there."""
-    if settings.dataset in DATASETS:
+    prepared = Path(settings.dataset).suffix == SUFFIX
+    if prepared or settings.dataset in DATASETS:
         if settings.heldout is not None:
             raise UserError(f"encode.heldout: {settings.dataset} has held-out images of its own")
+        if prepared:
+            return {split: TensorImages(*pair) for split, pair in read_prepared(Path(settings.dataset)).items()}
         return {split: TensorImages(*load(settings.dataset, split)) for split in SPLITS}
     paths = {"train": settings.dataset, "heldout": settings.heldout}
     if "/" not in settings.dataset and not Path(settings.dataset).exists():
@@ -180,13 +183,20 @@ def _check_shapes(
 def _recipe(config: EncodeConfig, images: dict[Split, ImagesOrFiles]) -> dict[str, Any]:
     """What decides every byte of the shards."""
     ignored = {"on_error", "decoders", "dataset", "heldout"}
-    names = {
-        split: source.source.fingerprint() if isinstance(source, CroppedImages) else config.encode.dataset
-        for split, source in images.items()
-    }
+    names = {split: _identity(config.encode.dataset, source) for split, source in images.items()}
     settings = config.encode.model_dump(mode="json", exclude=ignored)
     precision = config.compute.precision
     return {"seed": config.seed, "groups": config.layout.to_list(), "images": names, **settings, "precision": precision}
+
+
+def _identity(dataset: str, images: ImagesOrFiles) -> str:
+    """What tells these images from others: a digest of them where they come from disk, else the data set's name."""
+    if isinstance(images, CroppedImages):
+        return images.source.fingerprint()
+    if dataset in DATASETS:
+        return dataset
+    with Path(dataset).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _finished(folder: Path, recipe: dict[str, Any]) -> bool:

@@ -30,8 +30,8 @@ class SemanticSettings(Config):
 
     group: str = ""
     encoder: str = SMALL_VIT
-    """small-vit (trained on the labels of a built-in data set, on the spot), random-vit (the same network as it was
-    initialised), or dinov2-s/b/l/g, clip-b16, clip-l14."""
+    """small-vit (trained on the labels of a built-in or prepared data set, on the spot), random-vit (the same network
+    as it was initialised), or dinov2-s/b/l/g, clip-b16, clip-l14."""
     path: Path | None = None
     """A local folder with the pretrained weights; None: the Hub."""
     compress: Literal["pca", "semvae"] = "pca"
@@ -52,10 +52,10 @@ class EncodeSettings(Config):
     """Which images become which groups."""
 
     dataset: str = "digits"
-    """digits, fashion-mnist or emoji (also fashion-mnist-16, emoji-16: 16x16 pixels), or images on disk: class
-    subfolders, a folder with labels.csv, or .tar files."""
+    """digits, fashion-mnist or fashion-mnist-16 (16x16 pixels); a prepared data set, path/to/FILE.safetensors; or
+    images on disk: class subfolders, a folder with labels.csv, or .tar files."""
     heldout: str | None = None
-    """Held-out images on disk; the built-in data sets have their own."""
+    """Held-out images on disk; built-in and prepared data sets have their own."""
     size: int = Field(default=256, ge=8, le=4096)
     """Images on disk are cropped to so many pixels, as ADM does."""
     texture: TextureSettings = TextureSettings()

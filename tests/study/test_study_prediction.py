@@ -18,7 +18,7 @@ from lwd.flow import group_factors
 from lwd.groups import Group, Layout
 from lwd.schedules import PolynomialCurve
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "fashion"
+FOLDER = Path(__file__).parents[2] / "experiments" / "study"
 sys.path.insert(0, str(FOLDER))
 
 import design  # noqa: E402

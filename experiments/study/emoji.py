@@ -3,7 +3,13 @@
 The pictures come from the npm packages emoji-datasource-google and emoji-datasource-twitter 16.0.0 of emoji-data
 (Cal Henderson; code and tables MIT), which draw them from Noto Emoji 2.048 (github.com/googlefonts/noto-emoji; images
 Apache License 2.0) and from the fork of Twemoji 16.0.1 (github.com/jdecked/twemoji; graphics CC-BY 4.0): versions and
-licences as the packages' README states them. Nothing of them is part of this project; `import_packages` reads a copy.
+licences as the packages' README states them. Nothing of them is part of this project. Where the packages were fetched,
+
+    npm pack emoji-datasource-google@16.0.0 emoji-datasource-twitter@16.0.0
+    python experiments/study/emoji.py --from FOLDER
+
+makes prepared data sets of them, runs/emoji.safetensors of 32x32 pixels and runs/emoji-16.safetensors of 16x16, for
+``encode.dataset``.
 
 Held out are whole families, in both vendors' drawings and all skin tones; see `family` and `held_out`. Near copies that
 remain across the splits: what a vendor draws alike under different names (colours of hearts, squares and books; yellow
@@ -14,8 +20,10 @@ the median; for 0.8 % of the held-out images it is below 0.05.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +33,14 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
-from lwd.data.emoji_package import VENDORS, VERSION, read_package
-from lwd.datasets.copies import Split, copy_path, every_nth, read_copy, write_copy
+from emoji_package import VENDORS, read_package
+from lwd.datasets.builtin import every_nth
+from lwd.datasets.prepared import Split, write_prepared
 from lwd.errors import UserError
+from lwd.images.sheets import to_unit
 
-NAME = "emoji"
 CLASSES = (
     "Smileys & Emotion",
     "People & Body",
@@ -47,7 +57,6 @@ LEFT_OUT = "Component"
 """The category of the five swatches of skin colour."""
 HELDOUT_EVERY = 6
 """Of each class, every sixth family is held out."""
-SHAPE = (3, 32, 32)
 
 
 @dataclass(frozen=True)
@@ -83,23 +92,33 @@ IGNORED = frozenset({"200D", "FE0F", "2640", "2642", "27A1"})
 """Joiner, variation selector, the signs of sex, and the arrow that turns a walker to the right."""
 
 
-def emoji(split: Split) -> tuple[Tensor, Tensor]:
-    """Images (N, 3, 32, 32) float32 in [-1, 1] on white, labels (N,) int64, places in `CLASSES`; N is 6 500 or 1 062.
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--from", dest="folder", type=Path, required=True, help="the folder with the two .tgz files")
+    parser.add_argument("--to", type=Path, default=Path("runs"), help="where the data sets go; default: runs")
+    options = parser.parse_args(arguments)
+    try:
+        for path in prepare(options.folder, options.to):
+            print(f"wrote {path}")
+    except UserError as error:
+        print(f"emoji: {error}", file=sys.stderr)
+        return 2
+    return 0
 
-    Raises UserError if `import_packages` has not been there, or its copy is damaged.
+
+def prepare(folder: Path, target: Path) -> list[Path]:
+    """Check the two .tgz files in ``folder``; write their pictures, and those at half the size, into ``target``.
+
+    The smaller ones are means of 2x2 pixels, as float32 in [-1, 1], so that nothing is rounded. Raises UserError.
     """
-    if not copy_path(NAME).is_file():
-        packs = " ".join(f"emoji-datasource-{vendor}@{VERSION}" for vendor in VENDORS)
-        raise UserError(f"emoji are not on this machine: npm pack {packs}, then lwd data emoji --from FOLDER")
-    images, labels = read_copy(NAME, split, SHAPE)
-    return images.float() / 127.5 - 1, labels.long()
-
-
-def import_packages(folder: Path) -> Path:
-    """Check the two .tgz files in ``folder`` and keep their pictures as one file, `copy_path`; raises UserError."""
     splits = read_packages(folder)
     check(splits, folder)
-    return write_copy(NAME, splits)
+    halves = {split: (avg_pool2d(to_unit(images), 2), labels) for split, (images, labels) in splits.items()}
+    return [
+        write_prepared(target / "emoji.safetensors", splits),
+        write_prepared(target / "emoji-16.safetensors", halves),
+    ]
 
 
 def check(splits: Mapping[Split, tuple[Tensor, Tensor]], folder: Path) -> None:
@@ -186,3 +205,7 @@ def half_on_white(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     sums = on_white.reshape(count, height // 2, 2, width // 2, 2, 3).sum((2, 4))
     half = (sums + 2 * 255) // (4 * 255)
     return np.ascontiguousarray(half.transpose(0, 3, 1, 2), dtype=np.uint8)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import permutation_test, rankdata, ttest_rel
+from scipy.stats import ttest_rel
 
 from design import StudyConfig
 from lwd.schedules import PolynomialCurve
@@ -24,8 +24,6 @@ LEARNED, LEARNED_EXACT = "learned-stop", "learned-exact"
 """Variants, as ``compare.variants`` names them."""
 FEWEST_SEEDS = 3
 """Fewer decide nothing."""
-FEWEST_POINTS, EXHAUSTIVE = 6, 10_000
-"""A rank correlation of fewer is not tested; so many permutations are tried, all there are where there are fewer."""
 
 
 @dataclass(frozen=True)
@@ -106,26 +104,6 @@ def steps_to_reach(points: Sequence[tuple[int, float]], target: float) -> float 
             share = math.log(value / target) / math.log(value / lower)
             return math.exp(math.log(steps) + share * math.log(later / steps))
     return None
-
-
-def rank_correlation(a: Sequence[float], b: Sequence[float]) -> tuple[float, float | None] | None:
-    """Spearman's, and its two-sided p by permutation, None for fewer than six points.
-
-    None where it is not defined: fewer than two points, a constant, or a value that is not finite.
-    """
-    if min(len(set(a)), len(set(b))) < 2 or not np.isfinite([*a, *b]).all():
-        return None
-    x, y = ((ranks - ranks.mean()) / ranks.std() for ranks in (rankdata(a), rankdata(b)))
-
-    def correlation(permuted: Any, axis: int = -1) -> Any:
-        return np.mean(permuted * y, axis=axis)
-
-    if len(x) < FEWEST_POINTS:
-        return float(correlation(x)), None
-    test = permutation_test(
-        (x,), correlation, permutation_type="pairings", vectorized=True, n_resamples=EXHAUSTIVE, rng=0
-    )
-    return float(test.statistic), float(test.pvalue)
 
 
 def cheapest_solver(study: StudyConfig, cell: str) -> str | None:

@@ -7,39 +7,32 @@ import hashlib
 import io
 import json
 import struct
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from typer.testing import CliRunner
+from torch.nn.functional import avg_pool2d
 
-import lwd.data.emoji as data_emoji
-import lwd.data.emoji_package as emoji_package
-from lwd.cli.main import app
 from lwd.config import load as load_config
-from lwd.data.emoji import (
-    CLASSES,
-    NAME,
-    Content,
-    emoji,
-    family,
-    fingerprint,
-    half_on_white,
-    held_out,
-    import_packages,
-    read_packages,
-)
-from lwd.datasets.builtin import load
-from lwd.datasets.copies import copy_path, every_nth, write_copy
+from lwd.datasets.prepared import read_prepared
 from lwd.encoders.decoder import load_decoder, load_judge
 from lwd.errors import UserError
 from lwd.stages.encode.run import run as encode
 from lwd.stages.experiment import Experiment
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "experiments" / "study"))
+
+import emoji  # noqa: E402
+import emoji_package  # noqa: E402
+from emoji import CLASSES, Content, family, fingerprint, half_on_white, held_out, prepare, read_packages  # noqa: E402
 
 VENDORS = ("google", "twitter")
 Files = dict[str, bytes]
@@ -110,9 +103,8 @@ def tgz(folder: Path, vendor: str) -> Path:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with two small packages; no copy is in the cache."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def folder(tmp_path: Path) -> Path:
+    """A folder with two small packages."""
     folder = tmp_path / "packs"
     folder.mkdir()
     for vendor in VENDORS:
@@ -124,55 +116,69 @@ def pin(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     """Make the packages in ``folder`` those that are wanted."""
     splits = read_packages(folder)
     pinned = {split: Content(len(pair[0]), fingerprint(*pair)) for split, pair in splits.items()}
-    monkeypatch.setattr(data_emoji, "CONTENT", pinned)
+    monkeypatch.setattr(emoji, "CONTENT", pinned)
 
 
-def refused(folder: Path) -> str:
-    """The one line with which the command ends; nothing is kept."""
-    result = CliRunner().invoke(app, ["data", "emoji", "--from", str(folder)])
-    assert result.exit_code == 2 and result.stdout == "" and not copy_path(NAME).exists()
-    line, end = result.stderr[:-1], result.stderr[-1]
-    assert end == "\n" and "\n" not in line and line.startswith("lwd: ")
-    return line
+Refused = Callable[[], str]
 
 
-def test_the_command_keeps_a_copy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def refused(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Refused:
+    """The one line with which the command ends; nothing is written."""
+
+    def ends() -> str:
+        assert emoji.main(["--from", str(folder), "--to", str(tmp_path / "out")]) == 2
+        said = capsys.readouterr()
+        line, end = said.err[:-1], said.err[-1]
+        assert said.out == "" and not (tmp_path / "out").exists()
+        assert end == "\n" and "\n" not in line and line.startswith("emoji: ")
+        return line
+
+    return ends
+
+
+def test_the_command_writes_prepared_data_sets(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Classes, order and split by hand: Noto's greys are 0, 3, 6, ... in emoji.json's order, Twemoji's 100, 103, ..."""
     pin(monkeypatch, folder)
-    result = CliRunner().invoke(app, ["data", "emoji", "--from", str(folder)])
-    assert result.exit_code == 0 and str(copy_path(NAME)) in result.output.replace("\n", "")
-    for vendor in VENDORS:
-        tgz(folder, vendor).unlink()
+    assert emoji.main(["--from", str(folder), "--to", str(tmp_path / "out")]) == 0
+    written = [tmp_path / "out" / f"{name}.safetensors" for name in ("emoji", "emoji-16")]
+    assert capsys.readouterr().out == "".join(f"wrote {path}\n" for path in written)
     smileys = [(3 * i, 0) for i in range(1, 8)]
     both = [pair for grey, label in smileys for pair in ((grey, label), (100 + grey, label))]
     people = [(24, 1), (27, 1), (30, 1), (124, 1), (127, 1), (130, 1), (33, 1), (36, 1)]
-    for split, expected in (
-        ("train", [*both[:10], *both[12:], *people, (0, 6), (100, 6)]),
-        ("heldout", both[10:12]),
-    ):
-        images, labels = load("emoji", split)
-        assert images.shape == (len(expected), 3, 32, 32) and images.dtype == torch.float32
-        assert labels.dtype == torch.int64
-        levels = (images + 1) * 127.5
-        assert (levels - levels.mean((1, 2, 3), keepdim=True)).abs().max() < 1e-4  # float32's rounding
-        greys = levels.mean((1, 2, 3)).round().long().tolist()
-        assert list(zip(greys, labels.tolist(), strict=True)) == expected
+    expected = {"train": [*both[:10], *both[12:], *people, (0, 6), (100, 6)], "heldout": both[10:12]}
+    for path, size in zip(written, (32, 16), strict=True):
+        for split, (images, labels) in read_prepared(path).items():
+            assert images.shape == (len(expected[split]), 3, size, size) and images.dtype == torch.float32
+            assert labels.dtype == torch.int64
+            levels = (images + 1) * 127.5
+            assert (levels - levels.mean((1, 2, 3), keepdim=True)).abs().max() < 1e-4  # float32's rounding
+            greys = levels.mean((1, 2, 3)).round().long().tolist()
+            assert list(zip(greys, labels.tolist(), strict=True)) == expected[split]
 
 
-def test_nothing_here_names_the_packages_and_the_command(folder: Path) -> None:
-    wanted = (
-        "npm pack emoji-datasource-google@16.0.0 emoji-datasource-twitter@16.0.0, then lwd data emoji --from FOLDER"
-    )
-    with pytest.raises(UserError) as error:
-        load("emoji", "train")
-    assert wanted in str(error.value)
+def test_images_are_bit_for_bit_those_of_earlier_encodings(folder: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    """As encoding read them when the library did: levels / 127.5 - 1, and of that the means of 2x2 pixels."""
+    colours = np.random.default_rng(1).integers(0, 256, (64, 64, 4), np.uint8)
+    files = contents("google") | {"package/img/google/64/1f601.png": png(colours)}
+    tgz(folder, "google").write_bytes(pack(files))
+    pin(monkeypatch, folder)
+    whole, half = (read_prepared(path) for path in prepare(folder, tmp_path))
+    for split, (levels, labels) in read_packages(folder).items():
+        images = levels.float() / 127.5 - 1
+        assert torch.equal(whole[split][0], images) and torch.equal(whole[split][1], labels)
+        assert torch.equal(half[split][0], avg_pool2d(images, 2)) and torch.equal(half[split][1], labels)
+    assert len(whole["train"][0][2].unique()) > 100  # the picture of many colours, 1F601
 
 
-def test_a_package_is_missing(folder: Path) -> None:
+def test_a_package_is_missing(folder: Path, refused: Refused) -> None:
     tgz(folder, "twitter").unlink()
-    line = refused(folder)
+    line = refused()
     assert line == (
-        f"lwd: {folder}: no emoji-datasource-twitter-16.0.0.tgz; `npm pack emoji-datasource-twitter@16.0.0` fetches it"
+        f"emoji: {folder}: no emoji-datasource-twitter-16.0.0.tgz; "
+        "`npm pack emoji-datasource-twitter@16.0.0` fetches it"
     )
 
 
@@ -227,12 +233,14 @@ HUGE = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + b"IHDR" + struct.pack(">II
         (put(FACE, plain(9)[:50] + b"\xff" * 20 + plain(9)[70:]), "img/twitter/64/1f603.png: "),
     ],
 )
-def test_a_package_that_is_not_it(folder: Path, damage: Callable[[Files], None], complaint: str) -> None:
+def test_a_package_that_is_not_it(
+    folder: Path, refused: Refused, damage: Callable[[Files], None], complaint: str
+) -> None:
     files = contents("twitter")
     damage(files)
     tgz(folder, "twitter").write_bytes(pack(files))
-    line = refused(folder)
-    assert complaint in line and line.startswith(f"lwd: {folder}")
+    line = refused()
+    assert complaint in line and line.startswith(f"emoji: {folder}")
 
 
 @pytest.mark.parametrize(
@@ -248,21 +256,21 @@ def test_a_package_that_is_not_it(folder: Path, damage: Callable[[Files], None],
         (lambda data: gzip.compress(gzip.decompress(data)[:5000]), "is missing|damaged|cut short"),
     ],
 )
-def test_a_damaged_file(folder: Path, damage: Callable[[bytes], bytes], complaint: str) -> None:
+def test_a_damaged_file(folder: Path, refused: Refused, damage: Callable[[bytes], bytes], complaint: str) -> None:
     path = tgz(folder, "google")
     path.write_bytes(damage(path.read_bytes()))
-    line = refused(folder)
-    assert line.startswith(f"lwd: {path}: ")
+    line = refused()
+    assert line.startswith(f"emoji: {path}: ")
     with pytest.raises(UserError, match=complaint):
-        import_packages(folder)
+        prepare(folder, folder)
 
 
-def test_a_package_that_unpacks_to_too_much(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_package_that_unpacks_to_too_much(folder: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(emoji_package, "PACKAGE_LIMIT_BYTES", 10_000)
-    assert "unpacks to more than 10000 bytes" in refused(folder)
+    assert "unpacks to more than 10000 bytes" in refused()
 
 
-def test_a_link_is_not_followed(folder: Path, tmp_path: Path) -> None:
+def test_a_link_is_not_followed(folder: Path, refused: Refused, tmp_path: Path) -> None:
     """A link in the place of a picture is as good as no picture, wherever it points."""
     (tmp_path / "secret.png").write_bytes(plain(1))
     files = contents("twitter")
@@ -275,59 +283,29 @@ def test_a_link_is_not_followed(folder: Path, tmp_path: Path) -> None:
             member.type, member.linkname = kind, target
             archive.addfile(member)
         tgz(folder, "twitter").write_bytes(gzip.compress(out.getvalue()))
-        assert f"{FACE} is missing" in refused(folder)
+        assert f"{FACE} is missing" in refused()
 
 
 @pytest.mark.parametrize("split", ["train", "heldout"])
 def test_other_pictures_of_the_right_number_are_refused(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, split: str
+    folder: Path, refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
 ) -> None:
     """1F602 is for training, 1F605 held out; the pinned digest is of bytes put together here."""
     pin(monkeypatch, folder)
-    content = data_emoji.CONTENT["heldout"]
+    content = emoji.CONTENT["heldout"]
     ones = bytes([18] * 3072 + [118] * 3072)  # greys as in test_the_command_keeps_a_copy
     assert content == Content(2, hashlib.sha256(ones + bytes(2)).hexdigest())
     face = {"train": "1f602", "heldout": "1f605"}[split]
     tgz(folder, "google").write_bytes(pack(contents("google") | {f"package/img/google/64/{face}.png": plain(222)}))
-    assert "not the pictures of npm's packages (the SHA-256 differs)" in refused(folder)
+    assert "not the pictures of npm's packages (the SHA-256 differs)" in refused()
     tgz(folder, "google").write_bytes(pack(contents("google")))
-    import_packages(folder)
+    prepare(folder, tmp_path)
 
 
-def test_one_emoji_is_not_the_set(folder: Path) -> None:
+def test_one_emoji_is_not_the_set(folder: Path, refused: Refused) -> None:
     for vendor in VENDORS:
         tgz(folder, vendor).write_bytes(pack(contents(vendor, ENTRIES[:1])))
-    assert "hold 2 pictures for train, those of npm 6500" in refused(folder)
-
-
-IMAGES, LABELS = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
-
-
-@pytest.mark.parametrize(
-    ("images", "labels"),
-    [
-        (IMAGES.float(), LABELS),
-        (IMAGES, LABELS.float()),
-        (IMAGES[:, :1], LABELS),
-        (IMAGES[:, 0], LABELS),
-        (IMAGES[:1], LABELS),
-        (IMAGES[:0], LABELS[:0]),
-        (IMAGES, LABELS[:, None]),
-        (IMAGES[0, 0, 0, 0], LABELS),
-    ],
-)
-def test_a_copy_of_other_tensors_is_refused(folder: Path, images: torch.Tensor, labels: torch.Tensor) -> None:
-    write_copy(NAME, {"train": (IMAGES, LABELS), "heldout": (images.clone(), labels.clone())})
-    assert emoji("train")[0].shape == (2, 3, 32, 32)
-    with pytest.raises(UserError, match=r"emoji\.safetensors: not what lwd data emoji writes; run it again"):
-        emoji("heldout")
-
-
-def test_a_copy_of_another_kind_is_refused(folder: Path) -> None:
-    copy_path(NAME).parent.mkdir(parents=True)
-    copy_path(NAME).write_bytes(b"none")
-    with pytest.raises(UserError, match="not a readable safetensors file"):
-        emoji("train")
+    assert "hold 2 pictures for train, those of npm 6500" in refused()
 
 
 def test_half_on_white_is_pillows() -> None:
@@ -353,7 +331,7 @@ def test_colour_beneath_no_alpha_is_white() -> None:
 
 
 @pytest.mark.parametrize("form", ["RGBA", "LA", "P", "RGB", "L"])
-def test_every_form_of_png(folder: Path, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+def test_every_form_of_png(folder: Path, form: str) -> None:
     """Left half transparent where the form knows of that, right half a grey of 51, which is in the web palette."""
     rgba = np.zeros((64, 64, 4), np.uint8)
     rgba[:, 32:] = 51, 51, 51, 255
@@ -365,9 +343,7 @@ def test_every_form_of_png(folder: Path, monkeypatch: pytest.MonkeyPatch, form: 
         image.convert(form).save(out, "PNG")
     files = contents("google") | {"package/img/google/64/1f600.png": out.getvalue()}
     tgz(folder, "google").write_bytes(pack(files))
-    pin(monkeypatch, folder)
-    import_packages(folder)
-    levels = ((emoji("train")[0][0] + 1) * 127.5).round()
+    levels = read_packages(folder)["train"][0][0]
     assert (levels[:, :, :16] == (255 if form in ("RGBA", "LA", "P") else 0)).all()
     assert (levels[:, :, 16:] == 51).all()
 
@@ -410,27 +386,25 @@ def test_held_out_families_and_twins() -> None:
     assert held_out(images, labels, families).tolist() == [name in "gi" for name in families]
 
 
-def test_every_nth_by_hand() -> None:
-    assert every_nth(torch.tensor([0, 1, 0, 0, 1, 0, 1, 3]), 2).tolist() == [0, 0, 1, 0, 1, 1, 0, 0]
+REAL = ROOT / "runs" / "emoji.safetensors"
 
 
-@pytest.mark.skipif(not copy_path(NAME).is_file(), reason="emoji are not imported: lwd data emoji --from FOLDER")
+@pytest.mark.skipif(not REAL.is_file(), reason="no emoji here: python experiments/study/emoji.py --from FOLDER")
 def test_the_real_pictures() -> None:
-    """Counts as in docs/data.md; no picture in both splits; corners of a face are white and its middle yellow."""
+    """Counts as in README.md; no picture in both splits; corners of a face are white and its middle yellow."""
     counts = {
         "train": [282, 3954, 266, 220, 372, 142, 440, 374, 450],
         "heldout": [56, 568, 52, 42, 64, 28, 88, 74, 90],
     }
-    seen = []
+    splits = read_prepared(REAL)
     for split, each in counts.items():
-        images, labels = load("emoji", split)
-        assert torch.bincount(labels, minlength=len(CLASSES)).tolist() == each
-        seen.append({image.numpy().tobytes() for image in images})
-        if split == "train":
-            red, green, blue = images[0, :, 14:18, 14:18].mean((1, 2))
-            assert red > 0.7 and green > 0.2 and blue < 0.2  # the grinning face
-            assert (images[0, :, 0, 0] == 1).all()
-    assert not seen[0] & seen[1]
+        assert torch.bincount(splits[split][1], minlength=len(CLASSES)).tolist() == each
+    train, heldout = ({image.numpy().tobytes() for image in splits[split][0]} for split in counts)
+    assert not train & heldout
+    images = splits["train"][0]
+    red, green, blue = images[0, :, 14:18, 14:18].mean((1, 2))
+    assert red > 0.7 and green > 0.2 and blue < 0.2  # the grinning face
+    assert (images[0, :, 0, 0] == 1).all()
 
 
 @pytest.mark.parametrize("encoder", ["small-vit", "random-vit"])
@@ -440,18 +414,19 @@ def test_encode_in_colour(folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
     colours = np.random.default_rng(0).integers(0, 256, (64, 64, 4), np.uint8)
     tgz(folder, "google").write_bytes(pack(files | {"package/img/google/64/1f605.png": png(colours)}))
     pin(monkeypatch, folder)
-    import_packages(folder)
+    dataset = prepare(folder, tmp_path)[0]
     config = tmp_path / "emoji.yaml"
     config.write_text(
         "groups: [{name: tex, channels: 12}, {name: sem, channels: 4}]\n"
         "leader: sem\nmodel: {name: LightningDiT-Ti/1, num_classes: 9}\ncompute: {progress: false}\n"
-        "encode: {dataset: emoji, encoder_steps: 1, judge_steps: 1, texture: {group: tex}, semantic: {group: sem}}\n"
+        "encode: {encoder_steps: 1, judge_steps: 1, texture: {group: tex}, semantic: {group: sem}}\n"
     )
-    settings = load_config(Experiment, config, [f"output={tmp_path / 'run'}", f"encode.semantic.encoder={encoder}"])
+    more = [f"output={tmp_path / 'run'}", f"encode.dataset={dataset}", f"encode.semantic.encoder={encoder}"]
+    settings = load_config(Experiment, config, more)
     data = encode(settings)
     (path,) = (data / "heldout").glob("*.safetensors")
     shard = load_file(path)
-    images, labels = emoji("heldout")
+    images, labels = read_prepared(dataset)["heldout"]
     assert shard["latents"].shape == (2, 12, 16, 16) and shard["latents_sv"].shape == (2, 4, 16, 16)
     assert torch.equal(shard["labels"], labels)
     composite = torch.cat([shard["latents"], shard["latents_sv"]], dim=1)

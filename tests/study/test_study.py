@@ -17,10 +17,13 @@ from sklearn.linear_model import LinearRegression
 
 from lwd.config import load
 from lwd.errors import UserError
+from lwd.probe.task import ProbeObjective
 from lwd.schedules import Schedule
 from lwd.stages.experiment import Experiment
+from lwd.stages.semvae.loop import SemVAEObjective
+from lwd.stages.train.run import DenoiserObjective
 
-FOLDER = Path(__file__).parents[1] / "experiments" / "fashion"
+FOLDER = Path(__file__).parents[2] / "experiments" / "study"
 sys.path.insert(0, str(FOLDER))
 
 import design  # noqa: E402
@@ -146,8 +149,8 @@ def test_finished_work_is_found_again_and_the_page_is_the_same(done: Path, monke
 
     for module, name in ((run.sample, "run"), (run, "measure"), (run, "explained"), (prediction, "surfaces")):
         monkeypatch.setattr(module, name, never)
-    for objective in ("train.loop.DenoiserObjective", "probe.loop.ProbeObjective", "semvae.loop.SemVAEObjective"):
-        monkeypatch.setattr(f"lwd.{objective}.forward", never)
+    for objective in (DenoiserObjective, ProbeObjective, SemVAEObjective):
+        monkeypatch.setattr(objective, "forward", never)
     assert command(done) == 0
     assert written(done) == before
 

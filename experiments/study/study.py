@@ -1,11 +1,12 @@
-"""The study: where do learned schedules help? Everything in docs/results.md comes from this one command.
+"""The study: where do learned schedules help? All numbers of docs/results.md come from this one command.
 
-    python experiments/fashion/study.py --preset cpu                 # digits; about 40 minutes on two cores
-    python experiments/fashion/study.py --preset gpu                 # Fashion-MNIST; hours, in pieces of any length
-    python experiments/fashion/study.py --preset cpu --only page     # tables, figures and page of what is there
+    python experiments/study/study.py --preset cpu                 # digits; about 40 minutes on two cores
+    python experiments/study/study.py --preset gpu                 # Fashion-MNIST; hours, in pieces of any length
+    python experiments/study/study.py --preset cpu --only rows     # rows of whatever is finished
+    python experiments/study/study.py --preset cpu --only page     # the page's block, from the rows: no run is needed
 
-Whatever was finished before is found again; SIGTERM saves and exits with 75. Runs lie in --output, the rows, figures'
-sources and configs in --results, and the page's block of the preset is replaced. Last come overrides, as of `lwd`.
+Whatever was finished before is found again; SIGTERM saves and exits with 75. Runs lie in --output, rows, schedules and
+config in --results; of these the page's block and figures are made. Last come overrides, as of `lwd`.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ STAGES: dict[str, Callable[[StudyConfig], Any]] = {
     "train": train_all,
     "measure": measure_all,
 }
-PAGE = "page"
+ROWS, PAGE = "rows", "page"
+TABLES = ("measurements", "probes", "semantics", "predictions")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,9 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", required=True, choices=sorted(path.stem for path in PRESETS.glob("*.yaml")))
     parser.add_argument("--output", type=Path, help="where runs lie; the preset's own unless given")
-    parser.add_argument("--results", type=Path, help="default: experiments/fashion/results/PRESET")
+    parser.add_argument("--results", type=Path, help="default: experiments/study/results/PRESET")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
-    parser.add_argument("--only", choices=[*STAGES, PAGE], help="this stage alone")
+    parser.add_argument("--only", choices=[*STAGES, ROWS, PAGE], help="this stage alone")
     parser.add_argument("overrides", nargs="*", help="key.sub=value")
     options = parser.parse_args(arguments)
     output = [f"output={options.output}"] if options.output else []
@@ -66,8 +68,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 say(f"study {options.preset}: {name}", study.compute.progress)
                 note_machine(study)
                 stage(study)
+        results = options.results or HERE / "results" / options.preset
+        if options.only in (None, ROWS):
+            collect(study, options.preset, results)
         if options.only in (None, PAGE):
-            publish(study, options.preset, options.results or HERE / "results" / options.preset, options.page)
+            publish(options.preset, results, options.page)
     except UserError as error:
         print(f"study: {error}", file=sys.stderr)
         return 2
@@ -93,13 +98,11 @@ def machine() -> str:
     return f"{name}, {torch.multiprocessing.cpu_count()} cores"
 
 
-def publish(study: StudyConfig, preset: str, results: Path, page: Path) -> None:
-    """Write rows, config, schedules, figures and the page's block from whatever is finished."""
-    rows, probes, semantics = measured_rows(study), probe_rows(study), semantics_rows(study)
-    predictions = prediction_rows(study)
+def collect(study: StudyConfig, preset: str, results: Path) -> None:
+    """Write rows, config, machine and schedules of whatever is finished into ``results``."""
     facts = read_json(study.output / "machine.json")
-    tables = {"measurements": rows, "probes": probes, "semantics": semantics, "predictions": predictions}
-    for name, some in tables.items():
+    tables = (measured_rows(study), probe_rows(study), semantics_rows(study), prediction_rows(study))
+    for name, some in zip(TABLES, tables, strict=True):
         lines = [json.dumps(row | {"preset": preset}, sort_keys=True, allow_nan=False) for row in some]
         write_text(results / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
     write_text(results / "config.yaml", dump(study))
@@ -109,9 +112,22 @@ def publish(study: StudyConfig, preset: str, results: Path, page: Path) -> None:
             target = results / "schedules" / cell / path.name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
+
+
+def publish(preset: str, results: Path, page: Path) -> None:
+    """Draw the figures and write the page's block of what `collect` left, under the config that it was made with."""
+    study, facts = load(StudyConfig, results / "config.yaml"), read_json(results / "machine.json")
+    rows, probes, semantics, predictions = (read_rows(results / f"{name}.jsonl") for name in TABLES)
     figures = save_figures(study, rows, probes, semantics, predictions, page.parent / "results" / preset)
     write_page(page, preset, render(study, preset, facts, rows, probes, semantics, predictions, figures, page))
     say(f"{page}: {len(rows)} measurements", study.compute.progress)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of one table; raises UserError where the file is missing."""
+    if not path.is_file():
+        raise UserError(f"{path} is missing; `--only rows` writes it")
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 if __name__ == "__main__":

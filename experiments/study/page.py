@@ -12,12 +12,11 @@ from claims import claims
 from design import StudyConfig
 from lwd.files import write_text
 from stats import Row
-from words import discussion
 
 HEAD = """# Results: where learned schedules help
 
-Every table, figure, verdict and sentence below is written by `python experiments/fashion/study.py --preset PRESET` from
-the rows in `experiments/fashion/results/`, negative ones included. The question is not whether the learned schedule can
+Every table, figure and verdict below is written by `python experiments/study/study.py --preset PRESET` from
+the rows in `experiments/study/results/`, negative ones included. The question is not whether the learned schedule can
 be made to win, but where the paper's findings hold: for semantic latents that explain little or much of the texture,
 with and without classes, at short and long budgets, with coarse and exact solvers.
 """
@@ -53,7 +52,7 @@ def render(
     main = study.study.main
     real = f"{rows[0]['frechet_real']:.2f}" if rows else tables.MISSING
     depth = f", depth {study.model.depth}" if study.model.depth else ""
-    data = f"Data: {study.encode.dataset}; network {study.model.name}{depth}; batch {study.train.batch}"
+    data = f"Data: {Path(study.encode.dataset).stem}; network {study.model.name}{depth}; batch {study.train.batch}"
     pictures = {path.stem.rpartition("-")[2]: _picture(path, text, page) for path, text in figures}
     parts = [
         f"## Preset `{preset}`",
@@ -66,8 +65,6 @@ def render(
         "Left out: " + " ".join(study.study.notes) if study.study.notes else "",
         "### What of the paper held here",
         claims(study, rows, probes, semantics),
-        "### What there is to say",
-        discussion(study, rows, probes, semantics, predictions),
         f"### The main comparison (cell {main})",
         tables.budgets(study, rows, main),
         pictures.get("convergence", ""),

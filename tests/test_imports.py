@@ -88,6 +88,17 @@ def test_every_dotted_name_in_the_docs_exists(file):
     assert not missing, "\n".join(missing)
 
 
+def test_matplotlib_is_imported_where_something_is_drawn_not_with_the_module():
+    """A stage that may draw starts without it; what only type checkers read is in an ``if``."""
+    at_once = [
+        f"{file.relative_to(SOURCE)}:{node.lineno}"
+        for file in sorted((SOURCE / "lwd").rglob("*.py"))
+        for node in parse(file).body
+        if isinstance(node, ast.Import | ast.ImportFrom) and "matplotlib" in ast.unparse(node)
+    ]
+    assert at_once == []
+
+
 def test_what_exists():
     assert exists("lwd.sample", "generate") and exists("lwd.runtime", "team") and exists("lwd", "train")
     assert exists("lwd.runtime.team", "GRACE_S") and exists("lwd.runtime.team", "wait")

@@ -5,7 +5,9 @@ import errno
 import json
 import os
 import shutil
+import sys
 from contextlib import nullcontext
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,14 +20,13 @@ from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.images.sheets import grid
 from lwd.models import load_model
+from lwd.plots.curves import save_probe_curves
 from lwd.plots.theme import COLOURS, css, stand_in
-from lwd.previews import SamplePreview
 from lwd.runtime.checkpoint import find_checkpoints
 from lwd.sample import generate
 from lwd.schedules import PolynomialCurve, Schedule
 from lwd.stages import probe, train
-from lwd.stages.report import save_probe_curves
-from lwd.stages.train.preview import Drawing
+from lwd.stages.train.preview import SamplePreview
 from lwd.training import previews
 from lwd.training.previews import Pictures
 
@@ -48,7 +49,7 @@ def names(folder):
 def test_training_draws_and_is_the_same_as_without(experiment, tmp_path):
     plain = train.run(training(experiment, tmp_path / "plain"))
     config = training(experiment, tmp_path / "drawn", preview_every=3)
-    drawn = train.run(config, SamplePreview(config))
+    drawn = train.run(config)
     assert names(drawn.parent / "previews") == ["step-00000003.png", "step-00000006.png", "step-00000008.png"]
     for name in ("model/model.safetensors", "ema/model.safetensors", "optimizer.safetensors"):
         assert checksum(plain / name) == checksum(drawn / name)
@@ -66,11 +67,11 @@ def test_training_draws_and_is_the_same_as_without(experiment, tmp_path):
 def test_fewer_pictures_than_classes_are_spread_over_them(experiment, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(
-        "lwd.previews.generate",
+        "lwd.stages.train.preview.generate",
         lambda *a, **k: asked.append(a[3]) or generate(*a, **k),
     )
     config = training(experiment, tmp_path, preview_every=8, preview_images=5)
-    train.run(config, SamplePreview(config))
+    train.run(config)
     assert [labels.tolist() for labels in asked] == [[0, 2, 4, 6, 8]]
 
 
@@ -78,7 +79,7 @@ def test_without_a_decoder_latents_are_shown(experiment, tmp_path):
     shutil.copytree(experiment.data_path / "train", tmp_path / "data" / "train")
     data = experiment.data.model_copy(update={"path": tmp_path / "data"})
     config = training(experiment.model_copy(update={"data": data}), tmp_path / "run", preview_every=8)
-    end = train.run(config, SamplePreview(config))
+    end = train.run(config)
     with Image.open(end.parent / "previews" / "step-00000008.png") as picture:
         assert picture.mode == "RGB"
         assert len(picture.getcolors(10**6)) > 50
@@ -96,12 +97,12 @@ class DiskFull(SamplePreview):
 class Diverged(SamplePreview):
     """Samples that are NaN, also where global random numbers have been drawn before it shows."""
 
-    def sample(self, model, schedule):
+    def sample(self, model):
         torch.rand(3)
         model = copy.deepcopy(model)
         for parameter in model.parameters():
             torch.nn.init.constant_(parameter, float("nan"))
-        return super().sample(model, schedule)
+        return super().sample(model)
 
 
 class Broken(SamplePreview):
@@ -119,11 +120,14 @@ class Broken(SamplePreview):
         (Broken, "(RuntimeError: cuDNN error: not supported)", []),
     ],
 )
-def test_a_preview_that_fails_is_one_line_and_the_training_the_same(experiment, tmp_path, capsys, kind, cause, drawn):
+def test_a_preview_that_fails_is_one_line_and_the_training_the_same(
+    experiment, tmp_path, capsys, monkeypatch, kind, cause, drawn
+):
     plain = train.run(training(experiment, tmp_path / "plain"))
     config = training(experiment, tmp_path / "drawn", preview_every=3)
     capsys.readouterr()
-    end = train.run(config, kind(config))
+    monkeypatch.setattr(sys.modules["lwd.stages.train.run"], "SamplePreview", kind)
+    end = train.run(config)
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and said.startswith(
         f"lwd: {end.parent / 'previews' / 'step-00000003.png'}: no picture ("
@@ -134,14 +138,15 @@ def test_a_preview_that_fails_is_one_line_and_the_training_the_same(experiment, 
         assert checksum(plain / name) == checksum(end / name)
 
 
-def test_a_probes_preview_that_fails_is_one_line_and_the_schedule_the_same(experiment, tmp_path, capsys):
+def test_a_probes_preview_that_fails_is_one_line_and_the_schedule_the_same(experiment, tmp_path, capsys, monkeypatch):
     plain = probe.run(probing(experiment, tmp_path / "plain"))
     capsys.readouterr()
 
     def preview(path, present, averaged, earlier):
         raise MemoryError("no room")
 
-    drawn = probe.run(probing(experiment, tmp_path / "drawn", preview_every=4), preview=preview)
+    monkeypatch.setattr("lwd.probe.task.save_probe_curves", preview)
+    drawn = probe.run(probing(experiment, tmp_path / "drawn", preview_every=4))
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "step-00000004.png: no picture (MemoryError: no room); the run goes on" in said
     assert plain.hash() == drawn.hash()
@@ -154,7 +159,7 @@ def test_a_file_in_the_way_is_found_before_the_first_step(experiment, tmp_path, 
     (folder / "previews").write_text("in the way")
     config = {"train": training, "probe": probing}[stage](experiment, tmp_path, preview_every=3)
     with pytest.raises(UserError, match="previews: is no folder"):
-        train.run(config, SamplePreview(config)) if stage == "train" else probe.run(config, preview=save_probe_curves)
+        {"train": train, "probe": probe}[stage].run(config)
     assert names(folder) == ["previews"]
 
 
@@ -166,7 +171,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_first_step(experime
     monkeypatch.setattr(previews.tempfile, "NamedTemporaryFile", read_only)
     config = {"train": training, "probe": probing}[stage](experiment, tmp_path, preview_every=3)
     with pytest.raises(UserError, match=r"previews: no picture can be written there \(Read-only file system\)"):
-        train.run(config, SamplePreview(config)) if stage == "train" else probe.run(config, preview=save_probe_curves)
+        {"train": train, "probe": probe}[stage].run(config)
     assert not list(tmp_path.rglob("trace.jsonl"))
 
 
@@ -189,27 +194,28 @@ def test_a_decoder_that_cannot_work_is_found_before_the_first_step(experiment, t
     data = experiment.data.model_copy(update={"path": tmp_path / "data"})
     config = training(experiment.model_copy(update={"data": data}), tmp_path / "run", preview_every=8)
     with pytest.raises(UserError, match=r"train\.preview_every: .*KeyError: 'pixels'"):
-        train.run(config, SamplePreview(config))
+        train.run(config)
     assert not (tmp_path / "run").exists()
 
 
 def test_pictures_of_an_earlier_run_do_not_stay(experiment, tmp_path):
     config = training(experiment, tmp_path, preview_every=3)
-    end = train.run(config, SamplePreview(config))
-    train.run(training(experiment, tmp_path, preview_every=3, steps=10), SamplePreview(config))
+    end = train.run(config)
+    train.run(training(experiment, tmp_path, preview_every=3, steps=10))
     assert names(end.parent / "previews") == [f"step-{step:08d}.png" for step in (3, 6, 8, 9, 10)]
     compute = experiment.compute.model_copy(update={"resume": False})
     train.run(training(experiment, tmp_path).model_copy(update={"compute": compute}))
     assert names(end.parent / "previews") == []
 
 
-class Recording:
+@dataclass(frozen=True)
+class Recording(SamplePreview):
     """A preview that notes its calls, and fails in one of them."""
 
-    def __init__(self, fails):
-        self.fails, self.calls = fails, []
+    fails: str | None = None
+    calls: list[str] = field(default_factory=list)
 
-    def sample(self, model, schedule):
+    def sample(self, model):
         return self._note("sample")
 
     def draw(self, latents, file):
@@ -226,25 +232,16 @@ class Recording:
 @pytest.mark.parametrize("fails", ["sample", "draw", None])
 def test_of_several_processes(tmp_path, capsys, main, spread, fails):
     """Where the network is spread, all sample, and none goes on alone; else the main process does it all."""
-    engine = SimpleNamespace(compute=SimpleNamespace(shard=spread), world=2, is_main=main)
-    preview = Recording(fails)
-    draw = Drawing(preview, None, Pictures(tmp_path), engine)
+    processes = SimpleNamespace(compute=SimpleNamespace(shard=spread), world=2, is_main=main)
+    draw = Recording(None, 16, None, Pictures(tmp_path), processes, fails)
     ends = spread and fails == "sample"
     with pytest.raises(RuntimeError, match="failed") if ends else nullcontext():
         draw(None, 5)
-    assert preview.calls == ["sample"] * (main or spread) + ["draw"] * (main and fails != "sample")
+    assert draw.calls == ["sample"] * (main or spread) + ["draw"] * (main and fails != "sample")
     assert capsys.readouterr().err.count("no picture") == (main and not ends and fails is not None)
 
 
-@pytest.mark.parametrize("stage", ["train", "probe"])
-def test_nothing_to_draw_with_is_said_at_once(experiment, tmp_path, stage):
-    config = {"train": training, "probe": probing}[stage](experiment, tmp_path, preview_every=3)
-    with pytest.raises(UserError, match=f"{stage}.preview_every"):
-        {"train": train, "probe": probe}[stage].run(config)
-    assert not list(tmp_path.iterdir())
-
-
-def test_the_probe_draws_and_is_the_same_as_without(experiment, tmp_path):
+def test_the_probe_draws_and_is_the_same_as_without(experiment, tmp_path, monkeypatch):
     seen = {}
 
     def preview(path, present, averaged, earlier):
@@ -253,7 +250,8 @@ def test_the_probe_draws_and_is_the_same_as_without(experiment, tmp_path):
         save_probe_curves(path, present, averaged, earlier)
 
     plain = probe.run(probing(experiment, tmp_path / "plain"))
-    drawn = probe.run(probing(experiment, tmp_path / "drawn", preview_every=4), preview=preview)
+    monkeypatch.setattr("lwd.probe.task.save_probe_curves", preview)
+    drawn = probe.run(probing(experiment, tmp_path / "drawn", preview_every=4))
     assert plain.hash() == drawn.hash()
     assert names(tmp_path / "drawn/probe/previews") == list(seen) == [f"step-{s:08d}.png" for s in (4, 8, 12)]
     first, second, third = seen.values()
@@ -261,7 +259,7 @@ def test_the_probe_draws_and_is_the_same_as_without(experiment, tmp_path):
     assert third[2] == [first[0], second[0]] and first[0] != second[0]
 
 
-def test_a_resumed_probe_remembers_earlier_curves(experiment, tmp_path):
+def test_a_resumed_probe_remembers_earlier_curves(experiment, tmp_path, monkeypatch):
     compute = experiment.compute.model_copy(update={"checkpoint_every": 5})
     config = probing(experiment, tmp_path, preview_every=2).model_copy(update={"compute": compute})
     drawn = {}
@@ -273,10 +271,11 @@ def test_a_resumed_probe_remembers_earlier_curves(experiment, tmp_path):
         if path.name == "step-00000006.png" and len(drawn[path.name]) == 1:
             raise KeyboardInterrupt
 
+    monkeypatch.setattr("lwd.probe.task.save_probe_curves", preview)
     with pytest.raises(KeyboardInterrupt):
-        probe.run(config, preview=preview)
+        probe.run(config)
     assert list(find_checkpoints(tmp_path / "probe")) == [5]
-    probe.run(config, preview=preview)
+    probe.run(config)
     first, again = ([s["tex"].rho.tolist() for s in schedules] for schedules in drawn["step-00000006.png"])
     assert first == again and len(again) == 3
     assert len(drawn["step-00000012.png"][0]) == 6

@@ -13,11 +13,9 @@ from PIL import Image
 
 from lwd.config import load
 from lwd.errors import UserError
-from lwd.previews import SamplePreview
 from lwd.runtime.compute import ComputeConfig
 from lwd.runtime.processes import Processes
 from lwd.stages import probe, train
-from lwd.stages.report import save_probe_curves
 from lwd.training.trackers import Trackers
 
 LINES = [
@@ -116,10 +114,7 @@ def test_a_runs_pictures_are_those_on_disk(experiment, tmp_path, stage):
     probing = experiment.probe.model_copy(update={"preview_every": 5})
     parts = {"output": tmp_path, "compute": compute, "train": training, "probe": probing}
     config = experiment.model_copy(update=parts)
-    if stage == "train":
-        train.run(config, SamplePreview(config))
-    else:
-        probe.run(config, preview=save_probe_curves)
+    {"train": train, "probe": probe}[stage].run(config)
     folder = tmp_path / {"train": "train/learned", "probe": "probe"}[stage]
     shown = images(folder)
     assert list(shown) == {"train": [2, 5, 7], "probe": [4, 9, 11]}[stage]

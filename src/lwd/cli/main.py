@@ -90,21 +90,17 @@ def _probe(experiment: Experiment) -> str:
 def _sweep(experiment: Experiment) -> str:
     from lwd.files import read_json
     from lwd.stages.probe import on_screen, sweep
-    from lwd.stages.report import save_sweep_curves
     from lwd.stages.train import main_flops
 
     _, schedule = sweep(experiment, main_flops(experiment))
-    if os.environ.get("RANK", "0") == "0":
-        save_sweep_curves(experiment)
     table = on_screen(read_json(experiment.output / "sweep" / "table.json"))
     return f"{table}\nchosen: lambda {schedule.provenance['lambda']:g} -> {experiment.output / 'schedule.json'}"
 
 
 def _train(experiment: Experiment) -> str:
-    from lwd.previews import SamplePreview
     from lwd.stages.train import run
 
-    return f"trained {run(experiment, SamplePreview(experiment))}"
+    return f"trained {run(experiment)}"
 
 
 def _sample(experiment: Experiment) -> str:

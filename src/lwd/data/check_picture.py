@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import matplotlib
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from lwd.data.check import BINS, REACH, Channels, FolderCheck
 from lwd.data.format import FLIP
 from lwd.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLUMNS = 8
 MOST_CHANNELS = 64
@@ -43,6 +44,9 @@ def save_histograms(reports: list[FolderCheck], path: Path) -> None:
 
     Of a group with many channels, the first `MOST_CHANNELS` are drawn.
     """
+    import matplotlib
+    from matplotlib.figure import Figure
+
     keys = [key for key in dict.fromkeys(k for r in reports for k in r.channels) if not key.endswith(FLIP)]
     widths = [max(len(r.channels[key].mean) for r in reports if key in r.channels) for key in keys]
     rows = [-(-min(width, MOST_CHANNELS) // COLUMNS) for width in widths]

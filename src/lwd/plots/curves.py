@@ -1,29 +1,32 @@
-"""Where a probe's schedule is, while it learns: one picture."""
+"""The learned curves of one probe as a picture: where they are while it learns."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
-from matplotlib.axes import Axes
 from torch import Tensor
 
 from lwd.plots.drawing import save_png
-from lwd.plots.figures import DASHED, DOTTED, Line, draw_unit_square
+from lwd.plots.figures import DASHED, DOTTED, TAU_LABEL, Line, draw_unit_square
 from lwd.plots.text import count, listed
 from lwd.plots.theme import variant_colour
 from lwd.schedules import Schedule
 from lwd.schedules.collapse import extremal
 
 TAU = torch.linspace(0, 1, 201, dtype=torch.float64)
-"""Where curves are drawn."""
+"""Global times at which curves are drawn."""
 _FIRST_COLOUR = 2
 
 
 @torch.no_grad()
-def save_probe_curves(path: Path, present: Schedule, averaged: Schedule | None, earlier: Sequence[Schedule]) -> None:
-    """A PNG, step-N.png, of the learned curves: averaged bold, present thin, earlier faint; tau, the extremal one."""
+def save_probe_curves(file: Path, present: Schedule, averaged: Schedule | None, earlier: Sequence[Schedule]) -> None:
+    """Write a PNG, step-N.png, of the learned curves: averaged bold, present thin, earlier faint; tau; extremal.
+
+    ``averaged`` is None during burn-in; ``earlier`` are the schedules of the pictures before.
+    """
     lines = []
     for i, name in enumerate(present.learned):
         colour = variant_colour(_FIRST_COLOUR + i)
@@ -36,14 +39,15 @@ def save_probe_curves(path: Path, present: Schedule, averaged: Schedule | None, 
     lines.append(Line("synchronous", TAU.numpy(), TAU.numpy(), "muted", DASHED, 1.0))
     last = extremal(present[present.learned[0]])
     lines.append(Line(f"extremal, {last.formula()}", TAU.numpy(), last(TAU)[0].numpy(), "muted", DOTTED, 1.0))
-    followers = f"local time of {listed(present.learned)}"
-    title = f"after {count(int(path.stem.rpartition('-')[2]))} steps"
-
-    def draw(axes: Axes) -> None:
-        draw_unit_square(axes, lines, "global time τ", followers, title)
-
-    save_png(path, [draw])
+    draw = partial(
+        draw_unit_square,
+        lines=lines,
+        x_label=TAU_LABEL,
+        y_label=f"local time of {listed(present.learned)}",
+        title=f"after {count(int(file.stem.rpartition('-')[2]))} steps",
+    )
+    save_png(file, [draw])
 
 
 def _line(label: str, values: Tensor, colour: str, width: float) -> Line:
-    return Line(label, TAU.numpy(), values.detach().to(torch.float64).numpy(), colour, width=width)
+    return Line(label, TAU.numpy(), values.to(torch.float64).numpy(), colour, width=width)

@@ -1,4 +1,7 @@
-"""From a function that draws on one pair of axes to an inline SVG; nothing global is left behind."""
+"""From a function that draws on one pair of axes to an inline SVG or a PNG; nothing global is left behind.
+
+matplotlib is imported when something is drawn: a stage that may draw starts without it.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,15 @@ import io
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
-import matplotlib
 from markupsafe import Markup, escape
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from lwd.files import atomic_path
 from lwd.plots.theme import printed, stand_in, with_variables
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 P = ParamSpec("P")
 
@@ -63,6 +66,9 @@ def picture(
     def decorate(draw: Callable[Concatenate[Axes, P], None]) -> Callable[P, Markup]:
         @functools.wraps(draw)
         def drawn(*args: P.args, **kwargs: P.kwargs) -> Markup:
+            import matplotlib
+            from matplotlib.figure import Figure
+
             with matplotlib.rc_context(_style()):
                 figure = Figure(figsize=(width, height), layout="constrained")
                 draw(figure.add_subplot(), *args, **kwargs)
@@ -78,6 +84,9 @@ def picture(
 
 def save_png(path: Path, panels: Sequence[Callable[[Axes], None]], width: float = 4.5, height: float = 3.6) -> None:
     """Write a PNG of ``panels``, each drawn on its own axes, side by side; sizes in inches of one panel."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with printed(), matplotlib.rc_context(_style()):
         figure = Figure(figsize=(width * len(panels), height), layout="constrained")
         for axes, draw in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lwd.data.batches import draw
+from lwd.plots.curves import save_probe_curves
 from lwd.probe.probe import Probe
 from lwd.probe.settings import LearnSettings
 from lwd.probe.stopping import EarlyStop, Stopped, Watcher
@@ -109,8 +110,6 @@ class ProbeTask(Task):
         """The present curve, the averaged one and those of the pictures before, which are remembered."""
         present = {name: vector.cpu() for name, vector in vectors.items()}
         if self._pictures is not None:
-            from lwd.plots.curves import save_probe_curves  # matplotlib, only where something is drawn
-
             probe = self._probe
             averaged = probe.averaged() if step > probe.burn_in else None
             earlier = [probe.frozen(rho) for _, rho in sorted(self._drawn.items())]

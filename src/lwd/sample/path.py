@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
+from lwd.errors import UserError
+from lwd.files import atomic_path
+from lwd.groups import Layout
 from lwd.ode.plan import Integration
 from lwd.ode.slots import Slots
+from lwd.runtime.checkpoint import load_tensors
 from lwd.sample.field import Flow
 from lwd.sample.generate import run_flow
+
+TRAJECTORY = "trajectory.safetensors"
+"""The file of a path in a folder of samples."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +32,25 @@ class Trajectory:
     times: Tensor
     states: Tensor
     predictions: Tensor
+
+    def save(self, file: Path, labels: Tensor) -> None:
+        """Write a safetensors file, with the samples' labels (N,)."""
+        with atomic_path(file) as temporary:
+            save_file({**vars(self), "labels": labels.clone()}, temporary)
+
+    @classmethod
+    def read(cls, file: Path, layout: Layout) -> Self:
+        """What `save` wrote; raises UserError where the file holds no trajectory of this layout."""
+        tensors = load_tensors(file)
+        try:
+            path = cls(**{key: tensors[key] for key in ("states", "predictions", "taus", "times")})
+        except KeyError as error:
+            raise UserError(f"{file}: missing key {error}; run `lwd sample` again") from error
+        shape, count = path.states.shape, len(path.taus)
+        fits = len(shape) == 5 and shape[0] == count and shape[2] == layout.channels
+        if not fits or path.predictions.shape != shape or path.times.shape != (count, len(layout.names)):
+            raise UserError(f"{file}: not a trajectory of layout {layout}; run `lwd sample` again")
+        return path
 
 
 @torch.no_grad()

@@ -9,7 +9,6 @@ from pathlib import Path
 from lwd.config import dump, load
 from lwd.errors import UserError
 from lwd.files import write_json
-from lwd.previews import SamplePreview
 from lwd.runtime.checkpoint import checkpoint_path
 from lwd.runtime.jobs import run_jobs
 from lwd.runtime.progress import say
@@ -38,7 +37,6 @@ def run(config: Path, overrides: Iterable[str] = ()) -> Path:
     encode(experiment)
     say("[2/4] sweep: learn a schedule for each lambda, keep the weakest that does not collapse", show)
     probe.sweep(experiment, train.main_flops(experiment))
-    report.save_sweep_curves(experiment)
     say("[3/4] compare: train, sample and evaluate each schedule", show)
     jobs = [Job(experiment, v, s) for s in experiment.compare.seeds for v in experiment.compare.variants]
     units = max(experiment.compare.budgets) + len(experiment.compare.budgets) * experiment.sample.num
@@ -55,7 +53,7 @@ def compare_one(job: Job) -> list[Result]:
     settings = job.experiment.variant(job.variant)
     settings = settings.model_copy(update={"name": name, "steps": max(budgets), "checkpoint_steps": budgets})
     one = job.experiment.model_copy(update={"seed": job.seed, "train": settings})
-    train.run(one, SamplePreview(one))
+    train.run(one)
     return [_measure(one, job, name, steps) for steps in budgets]
 
 

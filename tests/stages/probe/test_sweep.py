@@ -77,6 +77,7 @@ def test_the_weakest_stable_of_a_list(stub) -> None:
     assert [(row.kinetic_weight, row.collapsed) for row in rows] == [(0.01, True), (0.04, False), (0.1, False)]
     assert chosen.provenance["lambda"] == 0.04 and "stopped" not in chosen.provenance
     assert Schedule.load(config.output / "schedule.json").hash() == chosen.hash()
+    assert (config.output / "sweep" / "curves.png").is_file()
     # The chosen one goes on to its full length, the others do not.
     assert probes.calls == [(0.01, 0, False), (0.04, 0, False), (0.1, 0, False), (0.04, 0, True)]
     assert [(row.steps, row.stopped) for row in rows] == [(3, "collapsed"), (12, None), (6, "settled")]

@@ -26,9 +26,10 @@ from safetensors.torch import save_file
 
 from lwd.config import parse
 from lwd.errors import UserError
+from lwd.plots.curves import save_probe_curves
 from lwd.run import RunConfig
 from lwd.schedules import Curve, IdentityCurve, PolynomialCurve, Schedule
-from lwd.stages.report import save_probe_curves, write_page
+from lwd.stages.report import write_page
 
 HEADINGS = {
     "learned": "The learned schedule",

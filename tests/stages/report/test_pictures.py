@@ -14,8 +14,9 @@ from PIL import Image
 from lwd.images.colours import LatentColours
 from lwd.plots.images import sheet, tile
 from lwd.plots.theme import COLOURS, ramp_colour, variant_colour
+from lwd.sample.path import Trajectory
 from lwd.stages.report.samples import pick, sample_folders
-from lwd.stages.report.strip import Trajectory, settled
+from lwd.stages.report.strip import settled
 from lwd.stages.report.variants import read_variants
 
 
@@ -72,7 +73,7 @@ def test_settled_is_the_share_of_the_way():
     predictions = torch.zeros(3, 2, LAYOUT.channels, 4, 4)
     predictions[:, :, :4] = torch.tensor([0.0, 0.5, 1.0]).view(3, 1, 1, 1, 1)  # half of the way: a quarter is left
     predictions[:, :, 4:] = torch.tensor([0.0, 1.0, 1.0]).view(3, 1, 1, 1, 1)
-    trajectory = Trajectory(predictions, predictions, torch.linspace(0, 1, 3), torch.zeros(3, 2))
+    trajectory = Trajectory(torch.linspace(0, 1, 3), torch.zeros(3, 2), predictions, predictions)
     assert settled(trajectory, LAYOUT).tolist() == [[0.0, 0.0], [0.75, 1.0], [1.0, 1.0]]
 
 

@@ -23,6 +23,7 @@ from lwd.config import Config
 from lwd.errors import UserError
 from lwd.files import write_json
 from lwd.models import training_flops
+from lwd.plots.sweep import Probed, save_sweep_curves
 from lwd.probe.bisection import Bisection, Listed, Search, weakest_stable
 from lwd.probe.outcome import Outcome, SweepRow, row, stable
 from lwd.probe.search import WINDOWS, Found, Trial, find
@@ -161,6 +162,9 @@ def sweep(config: SweepConfig, main_flops: int | None = None) -> tuple[list[Swee
     if processes.is_main:
         schedule.save(config.output / "schedule.json")
     processes.barrier()
+    if processes.is_main:
+        probes = [_probed(outcome, chosen) for _, outcome in sorted(found.items())]
+        save_sweep_curves(config.output / "sweep" / "curves.png", probes, config.sweep.criterion.distance)
     return rows, schedule
 
 
@@ -183,6 +187,12 @@ def _probe(job: _Job) -> Outcome:
         changes["compute"] = config.compute.model_copy(update={"resume": True})
     schedule = run(config.model_copy(update=changes), job.folder, None if trial.full else config.early_stop())
     return Outcome.of(trial.kinetic_weight, trial.seed, schedule, job.folder.name, config.sweep.criterion)
+
+
+def _probed(outcome: Outcome, chosen: float) -> Probed:
+    """An outcome as it is drawn."""
+    collapse, weight = outcome.collapse, outcome.kinetic_weight
+    return Probed(weight, collapse.distance, collapse.collapsed, weight == chosen, outcome.schedule)
 
 
 def _step_flops(config: SweepConfig) -> int:

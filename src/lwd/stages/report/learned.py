@@ -93,7 +93,7 @@ def learned_section(config: RunConfig, variants: Variants) -> LearnedSection | N
     return LearnedSection(
         leader,
         list(learned),
-        plots.unit_square(over_tau, "global time τ", followers),
+        plots.unit_square(over_tau, plots.TAU_LABEL, followers),
         plots.unit_square(over_leader, f"local time of {leader}", followers),
         [(name, schedule[name].formula()) for name in learned],
         READ_AT,

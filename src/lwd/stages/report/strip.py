@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from markupsafe import Markup
 from torch import Tensor
 
-from lwd.errors import UserError
 from lwd.groups import Layout
 from lwd.images.colours import LatentColours
 from lwd.plots import figures as plots
@@ -17,11 +15,10 @@ from lwd.plots.figures import DASHED, DOTTED, SOLID, Line
 from lwd.plots.images import tile
 from lwd.plots.text import listed
 from lwd.run import RunConfig
-from lwd.runtime.checkpoint import load_tensors
+from lwd.sample.path import TRAJECTORY, Trajectory
 from lwd.stages.report.samples import Pixels, SampleFolder, sample_folders
 from lwd.stages.report.variants import Variants
 
-TRAJECTORY = "trajectory.safetensors"
 SHOWN = 3
 _COLOUR_IMAGES = 256
 _DASHES = (SOLID, DASHED, DOTTED)
@@ -60,22 +57,12 @@ class StripSection:
     latent_note: str
 
 
-@dataclass(frozen=True)
-class Trajectory:
-    """states and predictions (K, n, C, H, W), standardised; taus (K,), times (K, G)."""
-
-    states: Tensor
-    predictions: Tensor
-    taus: Tensor
-    times: Tensor
-
-
 def strip_section(config: RunConfig, variants: Variants, pixels: Pixels | None) -> StripSection | None:
     """None where no trajectory was kept, or there is no data to decode it with."""
     folders = sample_folders(config, variants, TRAJECTORY)
     if not folders or pixels is None:
         return None
-    trajectories = [read_trajectory(folder.path / TRAJECTORY, config.layout) for folder in folders]
+    trajectories = [Trajectory.read(folder.path / TRAJECTORY, config.layout) for folder in folders]
     real = pixels.heldout.read(torch.arange(min(_COLOUR_IMAGES, len(pixels.heldout)))).x1
     colours = {name: LatentColours.fit(part) for name, part in config.layout.split(real).items()}
     groups = [config.leader, *(name for name in config.layout.names if name != config.leader)]
@@ -99,20 +86,6 @@ def _latent_note(layout: Layout, groups: list[str], decoded: str) -> str:
         if name != decoded
     ]
     return f"{listed([*said, f'{decoded} as the image it decodes to'])}."
-
-
-def read_trajectory(path: Path, layout: Layout) -> Trajectory:
-    """Raises UserError where the file holds no trajectory of this layout."""
-    tensors = load_tensors(path)
-    try:
-        trajectory = Trajectory(*(tensors[key] for key in ("states", "predictions", "taus", "times")))
-    except KeyError as error:
-        raise UserError(f"{path}: missing key {error}; run `lwd sample` again") from error
-    shape, count = trajectory.states.shape, len(trajectory.taus)
-    fits = len(shape) == 5 and shape[0] == count and shape[2] == layout.channels
-    if not fits or trajectory.predictions.shape != shape or trajectory.times.shape != (count, len(layout.names)):
-        raise UserError(f"{path}: not a trajectory of layout {layout}; run `lwd sample` again")
-    return trajectory
 
 
 def settled(trajectory: Trajectory, layout: Layout) -> Tensor:

@@ -10,62 +10,43 @@ from markupsafe import Markup
 
 from lwd.errors import UserError
 from lwd.files import read_json
-from lwd.plots import figures as plots
-from lwd.plots.curves import TAU
-from lwd.plots.figures import DASHED, SOLID, Line, Probe
-from lwd.plots.text import count, counted, number, percent
-from lwd.plots.theme import ramp_colour
+from lwd.plots import sweep as plots
+from lwd.plots.figures import TAU_LABEL, unit_square
+from lwd.plots.sweep import Probed
+from lwd.plots.text import count, counted, percent
+from lwd.probe import SweepRow
 from lwd.run import RunConfig
 from lwd.schedules import Schedule
 
 
 @dataclass(frozen=True)
-class SweepRow:
-    """A line of the table; ``curve``: by learned group, its local time at each of the section's points."""
-
-    kinetic_weight: float
-    seed: int
-    distance: float
-    mass: float
-    steps: int
-    stopped: str | None
-    folder: str
-    collapsed: bool
-    chosen: bool
-    colour: str
-    curve: dict[str, list[str]]
-
-
-@dataclass(frozen=True)
 class SweepSection:
-    """Table and figures; ``lines``: by learned group, the curves; ``disagreement``: between seeds at the chosen λ."""
+    """Table and figures; ``probes``: the rows as they are drawn; ``disagreement``: between seeds at the chosen λ."""
 
     rows: list[SweepRow]
+    probes: list[Probed]
     points: list[float]
     collapsed_below: float
     mass_above: float
     chosen: float | None
     disagreement: float | None
     cost: dict[str, Any]
-    lines: dict[str, list[Line]]
 
     @property
-    def probes(self) -> list[Probe]:
-        """The points of the figure of distances."""
-        return [Probe(row.kinetic_weight, row.distance, row.colour, row.collapsed, row.chosen) for row in self.rows]
+    def colours(self) -> dict[float, str]:
+        """The name of each λ's colour."""
+        return plots.weight_colours(row.kinetic_weight for row in self.rows)
 
     @property
     def distances(self) -> Markup:
         """Distances from collapse over λ."""
-        return plots.sweep_distance(self.probes, self.collapsed_below)
+        return plots.distances(self.probes, self.collapsed_below)
 
     @property
     def curves(self) -> list[tuple[str, Markup]]:
         """(group, drawing) for each learned group."""
-        return [
-            (name, plots.unit_square(each, plots.TAU_LABEL, f"local time of {name}"))
-            for name, each in self.lines.items()
-        ]
+        drawn = plots.curve_lines(self.probes).items()
+        return [(name, unit_square(lines, TAU_LABEL, f"local time of {name}")) for name, lines in drawn]
 
     @property
     def seeds(self) -> int:
@@ -100,16 +81,6 @@ class SweepSection:
         return list(self.rows[0].curve)
 
 
-def save_sweep_curves(config: RunConfig) -> Path:
-    """Figure 2 of a finished sweep as OUTPUT/sweep/curves.png; raises UserError where there is none."""
-    section = sweep_section(config)
-    if section is None:
-        raise UserError(f"{config.output}: holds no finished sweep to draw; run `lwd sweep` first")
-    path = config.output / "sweep" / "curves.png"
-    plots.save_sweep(path, section.lines, section.probes, section.collapsed_below)
-    return path
-
-
 def sweep_section(config: RunConfig) -> SweepSection | None:
     """None where no sweep is finished."""
     path = config.output / "sweep" / "table.json"
@@ -122,45 +93,38 @@ def sweep_section(config: RunConfig) -> SweepSection | None:
 
 
 def _section(table: dict[str, Any], folder: Path) -> SweepSection:
-    chosen, weights = table["chosen"], sorted({float(row["kinetic_weight"]) for row in table["rows"]})
-    if not weights:
+    chosen, rows = table["chosen"], [_row(row) for row in table["rows"]]
+    if not rows:
         raise ValueError("no rows")
-    rows = [
-        SweepRow(
-            kinetic_weight=float(row["kinetic_weight"]),
-            seed=int(row["seed"]),
-            distance=float(row["distance_from_collapse"]),
-            mass=float(row["mass"]),
-            steps=int(row["steps"]),
-            stopped=row["stopped"],
-            folder=str(row["folder"]),
-            collapsed=bool(row["collapsed"]),
-            chosen=row["kinetic_weight"] == chosen,
-            colour=ramp_colour(weights.index(row["kinetic_weight"]), len(weights)),
-            curve={group: [number(t) for t in times] for group, times in row["curve"].items()},
-        )
-        for row in table["rows"]
-    ]
     apart = next((one["disagreement"] for one in table["lambdas"] if one["kinetic_weight"] == chosen), None)
-    below, above = float(table["collapsed_below"]), float(table["mass_above"])
-    return SweepSection(rows, list(table["points"]), below, above, chosen, apart, table["cost"], _lines(rows, folder))
+    return SweepSection(
+        rows,
+        [_probed(row, chosen, folder / row.folder / "schedule.json") for row in rows],
+        list(table["points"]),
+        float(table["collapsed_below"]),
+        float(table["mass_above"]),
+        chosen,
+        apart,
+        table["cost"],
+    )
 
 
-def _lines(rows: list[SweepRow], folder: Path) -> dict[str, list[Line]]:
-    """By learned group, the curves from the schedules that lie beside the table; the first seed's have the labels."""
-    lines: dict[str, list[Line]] = {}
-    labelled = set()
-    for row in rows:
-        path = folder / row.folder / "schedule.json"
-        if not path.is_file():
-            continue
-        label = f"λ = {row.kinetic_weight:g}" + (", chosen" if row.chosen else "")
-        dash, width = DASHED if row.collapsed else SOLID, 3.2 if row.chosen else 1.6
-        if label in labelled:
-            label, width = "", width / 2
-        labelled.add(label)
-        schedule = Schedule.load(path)
-        for group in schedule.learned:
-            times = schedule[group](TAU)[0].detach().numpy()
-            lines.setdefault(group, []).append(Line(label, TAU.numpy(), times, row.colour, dash, width))
-    return lines
+def _row(row: dict[str, Any]) -> SweepRow:
+    return SweepRow(
+        kinetic_weight=float(row["kinetic_weight"]),
+        seed=int(row["seed"]),
+        distance_from_collapse=float(row["distance_from_collapse"]),
+        mass=float(row["mass"]),
+        collapsed=bool(row["collapsed"]),
+        steps=int(row["steps"]),
+        stopped=row["stopped"],
+        folder=str(row["folder"]),
+        curve={group: [float(t) for t in times] for group, times in row["curve"].items()},
+    )
+
+
+def _probed(row: SweepRow, chosen: float | None, file: Path) -> Probed:
+    """With the schedule that lies beside the table, if it is still there."""
+    schedule = Schedule.load(file) if file.is_file() else None
+    is_chosen = row.kinetic_weight == chosen
+    return Probed(row.kinetic_weight, row.distance_from_collapse, row.collapsed, is_chosen, schedule)

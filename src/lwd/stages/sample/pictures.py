@@ -4,23 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import matplotlib
 import torch
-from matplotlib.figure import Figure
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lwd.data.shards import LatentShards
 from lwd.encoders.decoder import Decoder
-from lwd.files import atomic_path
 from lwd.images.colours import LatentColours
-from lwd.images.sheets import to_uint8
-from lwd.sample.path import Trajectory
+from lwd.plots.strip import save_strip
+from lwd.sample.path import TRAJECTORY, Trajectory
 
-TRAJECTORY, PICTURE = "trajectory.safetensors", "trajectory.png"
+PICTURE = "trajectory.png"
 SHOWN = 4
 _COLOUR_IMAGES = 256
-_CELL_INCHES = 0.95
 
 
 def write_trajectory(
@@ -30,13 +25,15 @@ def write_trajectory(
 
     Groups without decoder are shown in their principal directions, as `LatentColours` of the ``shards`` sees them.
     """
-    with atomic_path(folder / TRAJECTORY) as temporary:
-        save_file({**vars(path), "labels": labels.clone()}, temporary)
+    path.save(folder / TRAJECTORY, labels)
     real = shards.read(torch.arange(min(_COLOUR_IMAGES, len(shards)))).x1
     colours = {name: LatentColours.fit(part) for name, part in shards.layout.split(real).items()}
     rows = [row for i in range(min(SHOWN, path.states.shape[1])) for row in _rows(path, i, decoder, shards, colours)]
-    with atomic_path(folder / PICTURE) as temporary:
-        _draw(path, rows, shards.layout.names, temporary)
+    titles = []
+    for tau, times in zip(path.taus.tolist(), path.times.tolist(), strict=True):
+        local = [f"{name} {t:.2f}" for name, t in zip(shards.layout.names, times, strict=True)]
+        titles.append("\n".join([f"τ = {tau:.2f}", *local]))
+    save_strip(folder / PICTURE, rows, titles)
 
 
 def _rows(
@@ -52,21 +49,3 @@ def _rows(
         else:
             rows.insert(0, (name, colours[name](part)))
     return rows
-
-
-def _draw(path: Trajectory, rows: list[tuple[str, Tensor]], groups: tuple[str, ...], target: Path) -> None:
-    columns = len(path.taus)
-    with matplotlib.rc_context({"font.size": 7.5}):
-        size = (_CELL_INCHES * (columns + 0.8), _CELL_INCHES * (len(rows) + 0.5))
-        figure = Figure(figsize=size, layout="constrained")
-        axes = figure.subplots(len(rows), columns, squeeze=False)
-        for (label, images), line in zip(rows, axes, strict=True):
-            pixels = to_uint8(images).expand(-1, 3, -1, -1).permute(0, 2, 3, 1)
-            for image, axis in zip(pixels, line, strict=True):
-                axis.imshow(image.numpy(), interpolation="nearest")
-                axis.set(xticks=[], yticks=[])
-            line[0].set_ylabel(label, rotation=0, ha="right", va="center")
-        for k, axis in enumerate(axes[0]):
-            times = "\n".join(f"{name} {float(t):.2f}" for name, t in zip(groups, path.times[k], strict=True))
-            axis.set_title(f"τ = {float(path.taus[k]):.2f}\n{times}", fontsize=7.5)
-        figure.savefig(target, format="png", dpi=150)

@@ -28,9 +28,10 @@ from lwd.runtime.checkpoint import first_difference, versions
 from lwd.runtime.lock import LOCK, alone_in
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
+from lwd.sample.path import TRAJECTORY
 from lwd.schedules import Schedule
 from lwd.stages.sample.blocks import PARTS, BlockWriter, is_whole, part_path, read_part
-from lwd.stages.sample.pictures import PICTURE, TRAJECTORY, write_trajectory
+from lwd.stages.sample.pictures import PICTURE, write_trajectory
 from lwd.stages.sample.sampler import Sampler, open_sampler
 from lwd.stages.sample.settings import SampleConfig, SampleSettings
 

@@ -1,48 +1,54 @@
-"""Pictures of samples on the way: who draws them when, on one process or many."""
+"""Pictures of samples while a denoiser trains, on one process or many."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
+import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from lwd.data.encoded import MANIFEST
+from lwd.data.shards import LatentShards
+from lwd.encoders.decoder import Decoder, load_decoder
 from lwd.errors import UserError
+from lwd.images.colours import LatentColours
+from lwd.images.sheets import save_grid
 from lwd.models import LightningDiT
+from lwd.run import RunConfig
 from lwd.runtime.processes import Processes
+from lwd.sample import generate
 from lwd.schedules import Schedule
 from lwd.training.previews import Pictures, reason
 
-
-class Preview(Protocol):
-    """Draws samples of a network under a schedule (`lwd.previews.SamplePreview`)."""
-
-    def check(self) -> None:
-        """Draw something else once, before the run starts: whatever this raises would spoil every picture."""
-
-    def sample(self, model: LightningDiT, schedule: Schedule) -> Tensor:
-        """Latents, standardised as in training, on the CPU. On every process where the network is spread over them."""
-
-    def draw(self, latents: Tensor, file: Path) -> None:
-        """Write the picture of what `sample` gave; on the main process alone."""
+SOLVER_STEPS = 20
+_FIT_ON = 512
+"""How many real latents the colours of latents are fitted on."""
 
 
 @dataclass(frozen=True)
-class Drawing:
-    """Draws the pictures of one run."""
+class SamplePreview:
+    """Draws ``count`` samples, of classes spread over all of them, always from the same seeds.
 
-    preview: Preview
+    Heun's method in 20 steps. Decoded where the data has a decoder, else every group's latents in colours (up to three
+    principal directions), side by side.
+    """
+
+    config: RunConfig
+    count: int
     schedule: Schedule
     pictures: Pictures
     processes: Processes
 
     def check(self) -> None:
-        """Raise UserError where no picture could ever be drawn."""
+        """Load what decodes and draw a real latent; raises UserError where no picture could ever be drawn."""
         if not self.processes.is_main:
             return
         try:
-            self.preview.check()
+            self._images(self._shards.read(torch.zeros(1, dtype=torch.int64)).x1)
         except UserError:
             raise
         except Exception as error:
@@ -58,8 +64,42 @@ class Drawing:
         up alone would leave the others waiting for its part.
         """
         spread = self.processes.compute.shard and self.processes.world > 1
-        samples = [self.preview.sample(average, self.schedule)] if spread else []
+        samples = [self.sample(average)] if spread else []
         if self.processes.is_main:
             with self.pictures.attempt(step):
-                latents = samples[0] if spread else self.preview.sample(average, self.schedule)
-                self.preview.draw(latents, self.pictures.file(step))
+                latents = samples[0] if spread else self.sample(average)
+                self.draw(latents, self.pictures.file(step))
+
+    def sample(self, model: LightningDiT) -> Tensor:
+        """Standardised latents (N, C, H, W) on the CPU. Raises UserError where one is not finite."""
+        count, classes = self.count, model.num_classes
+        places = torch.arange(count)
+        labels = places * classes // count if count < classes else places % classes
+        arguments = (model, self.schedule, model.layout, labels, places, model.shape)
+        return generate(*arguments, solver="heun", steps=SOLVER_STEPS).latents.cpu()
+
+    def draw(self, latents: Tensor, file: Path) -> None:
+        """Write the grid of them."""
+        save_grid(self._images(latents), file, columns=math.ceil(math.sqrt(len(latents))))
+
+    @cached_property
+    def _shards(self) -> LatentShards:
+        return self.config.shards("train", features=False)
+
+    @cached_property
+    def _decoder(self) -> Decoder | None:
+        path = self.config.data_path
+        return load_decoder(path) if (path / MANIFEST).is_file() else None
+
+    @cached_property
+    def _colours(self) -> dict[str, LatentColours]:
+        real = self._shards.read(torch.arange(min(_FIT_ON, len(self._shards)))).x1
+        return {name: LatentColours.fit(part) for name, part in self.config.layout.split(real).items()}
+
+    def _images(self, latents: Tensor) -> Tensor:
+        """Standardised latents (N, C, H, W) -> images (N, c, H', W') in [-1, 1]."""
+        layout = self.config.layout
+        if self._decoder is not None:
+            return self._decoder.decode(self._shards.destandardise(latents), layout)
+        parts = [self._colours[name](part) for name, part in layout.split(latents).items()]
+        return torch.cat([F.pad(part, (0, 1), value=1.0) for part in parts], dim=-1)[..., :-1]

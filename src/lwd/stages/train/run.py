@@ -32,7 +32,7 @@ from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, seeded
 from lwd.schedules import Schedule
 from lwd.stages.train.heldout import HeldOut
-from lwd.stages.train.preview import Drawing, Preview
+from lwd.stages.train.preview import SamplePreview
 from lwd.training.ema import EMA
 from lwd.training.logging import Metric
 from lwd.training.loop import fit
@@ -150,7 +150,7 @@ class TrainTask(AveragedTask):
         settings: TrainSettings,
         heldout: HeldOut | None = None,
         shard: Callable[..., None] = lambda *models: None,
-        preview: Callable[[LightningDiT, int], None] | None = None,
+        preview: SamplePreview | None = None,
     ) -> None:
         self.module = objective
         self.ema = EMA(objective.model, settings.ema_decay)
@@ -196,16 +196,13 @@ class TrainTask(AveragedTask):
         self.posthoc.load(folder / SNAPSHOTS)
 
 
-def run(config: TrainConfig, preview: Preview | None = None) -> Path:
+def run(config: TrainConfig) -> Path:
     """Algorithm 1, stage II: train to ``train.steps`` under OUTPUT/train/NAME; returns the last checkpoint's folder.
 
-    ``preview`` draws what ``train.preview_every`` asks for (`lwd.previews.SamplePreview`).
     Raises UserError for input that does not fit.
     """
     settings, layout = config.train, config.layout
     folder = config.output / "train" / settings.name
-    if settings.preview_every and preview is None:
-        raise UserError("train.preview_every: nothing was given to draw with; use `lwd train`, or hand in a preview")
     processes = Processes(config.compute)
     schedule = choose_schedule(config).to(processes.device)
     shards = config.shards("train", features=settings.repa_weight > 0)
@@ -220,17 +217,17 @@ def run(config: TrainConfig, preview: Preview | None = None) -> Path:
         config.check_labels(held)
         heldout = HeldOut(held, schedule, settings.reduction, settings.batch, config.seed, processes)
 
-    pictures, drawing = Pictures(folder), None
-    if preview is not None and settings.preview_every:
-        drawing = Drawing(preview, schedule, pictures, processes)
-        drawing.check()
+    pictures, preview = Pictures(folder), None
+    if settings.preview_every:
+        preview = SamplePreview(config, settings.preview_images, schedule, pictures, processes)
+        preview.check()
 
     def on_start() -> None:
         pictures.start()
         write_run_files(config, folder)
 
     objective = DenoiserObjective(model, schedule, settings, config.seed)
-    task = TrainTask(objective, settings, heldout, partial(divide, processes), drawing)
+    task = TrainTask(objective, settings, heldout, partial(divide, processes), preview)
     recipe = config.recipe(train=settings.recipe(), schedule=schedule.hash())
     fit(
         processes,

@@ -20,7 +20,7 @@ from common import CLASSES, DEVICE, GRID, LAYOUT, autocast, machine, step_batch,
 
 from lwd.models import create
 from lwd.runtime.checkpoint import Files, find_checkpoints
-from lwd.runtime.memory import keep_freed_memory
+from lwd.runtime.processes import keep_freed_memory
 from lwd.schedules import Schedule
 from lwd.stages.train.run import DenoiserObjective, TrainSettings, TrainTask
 from lwd.training.writer import CheckpointWriter
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to write; default: the system's temporary folder")
     arguments = parser.parse_args()
     if DEVICE == "cpu":
-        keep_freed_memory()  # as the engine does
+        keep_freed_memory()  # as `Processes` does
     model = create(f"LightningDiT-{arguments.size}/1", LAYOUT, GRID, CLASSES).to(DEVICE)
     objective = DenoiserObjective(model, Schedule.learnable(LAYOUT.names, "sem").to(DEVICE), TrainSettings(), 0)
     task = TrainTask(objective, TrainSettings())

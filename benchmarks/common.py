@@ -18,7 +18,8 @@ from lwd.data.batches import StepBatch
 from lwd.data.shards import Batch
 from lwd.groups import Group, Layout
 from lwd.models import create, training_flops
-from lwd.probe.loop import ProbeObjective, ProbeSettings
+from lwd.probe import Probe
+from lwd.probe.task import ProbeObjective
 from lwd.schedules import Schedule
 from lwd.stages.train.run import DenoiserObjective, TrainSettings
 from lwd.training.ema import EMA
@@ -118,8 +119,13 @@ def training_step(variant: Variant, arguments: argparse.Namespace) -> tuple[Call
     schedule = Schedule.learnable(LAYOUT.names, "sem").to(DEVICE)
     objective: DenoiserObjective | ProbeObjective
     if variant.probe:
-        objective = ProbeObjective(model, schedule, ProbeSettings(), 0)
-        optimizer = adamw((model, 1e-4), (schedule, 1e-2))
+        probe = Probe(LAYOUT, "sem").to(DEVICE)
+
+        def drop(labels: torch.Tensor, dropped: torch.Tensor) -> torch.Tensor:
+            return torch.where(dropped, model.null_label, labels)
+
+        objective = ProbeObjective(model, probe, 0, TrainSettings().label_dropout, drop)
+        optimizer = adamw((model, 1e-4), (probe, 1e-2))
     else:
         objective = DenoiserObjective(model, schedule, TrainSettings(), 0)
         optimizer = adamw((model, 1e-4))

@@ -20,7 +20,7 @@ from pathlib import Path
 from common import DEVICE, Variant, machine, median_seconds, step_parser, training_step
 from loader import write_data
 
-from lwd.runtime.memory import keep_freed_memory
+from lwd.runtime.processes import keep_freed_memory
 from lwd.training.logging import read_log
 
 BLOCK = 10
@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to make the temporary folder")
     arguments = parser.parse_args()
     if DEVICE == "cpu":
-        keep_freed_memory()  # as the engine does
+        keep_freed_memory()  # as `Processes` does
     print(machine())
     print(", ".join(f"{key} {value}" for key, value in vars(arguments).items()))
     before = bare(arguments)

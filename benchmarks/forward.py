@@ -16,7 +16,7 @@ import torch
 from common import CLASSES, DEVICE, GRID, LAYOUT, autocast, machine, matmul_rate, median_seconds, synchronise
 
 from lwd.models import create, forward_flops
-from lwd.runtime.memory import keep_freed_memory
+from lwd.runtime.processes import keep_freed_memory
 
 BATCHES = {"cuda": [1, 4, 16, 64, 256, 512], "cpu": [1, 8]}
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     arguments = parser.parse_args()
     if DEVICE == "cpu":
-        keep_freed_memory()  # as the engine does
+        keep_freed_memory()  # as `Processes` does
     torch.set_float32_matmul_precision("high" if arguments.tf32 else "highest")
     ceiling = matmul_rate(torch.bfloat16 if arguments.precision == "bf16" else torch.float32)
     print(machine())

@@ -28,9 +28,9 @@ from common import (
     step_parser,
     training_step,
 )
-from lwd.runtime.memory import keep_freed_memory
 
 from lwd.models import create, training_flops
+from lwd.runtime.processes import keep_freed_memory
 from lwd.stages.probe import ProbeSettings
 from lwd.stages.probe.sweep import SweepSettings
 from lwd.stages.train.run import TrainSettings
@@ -86,7 +86,7 @@ def main() -> None:
     """Measure and print."""
     arguments = step_parser(__doc__).parse_args()
     if DEVICE == "cpu":
-        keep_freed_memory()  # as the engine does
+        keep_freed_memory()  # as `Processes` does
     torch.set_float32_matmul_precision("high" if arguments.tf32 else "highest")
     if ProbeSettings().batch != TrainSettings().batch:
         raise SystemExit("the two stages have different batches: shares by steps would mean nothing")

@@ -18,12 +18,12 @@ import time
 import common
 import torch
 from common import CLASSES, LAYOUT, autocast, machine, median_seconds
-from lwd.runtime.memory import keep_freed_memory
 from torch import nn
 
 from lwd.encoders.vae import SDVAE
 from lwd.models import create
 from lwd.ode import Integration
+from lwd.runtime.processes import keep_freed_memory
 from lwd.sample import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, make_flow, run_flow
 from lwd.schedules import Schedule
 
@@ -45,7 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     common.DEVICE = arguments.device
     if arguments.device == "cpu":
-        keep_freed_memory()  # as the engine does
+        keep_freed_memory()  # as `Processes` does
     model, weak = (network(size, arguments) for size in (arguments.size, arguments.weak_size))
     print(machine())
     print(

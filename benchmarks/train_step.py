@@ -16,7 +16,7 @@ import resource
 import torch
 from common import DEVICE, Variant, against_matmul, machine, median_seconds, step_parser, training_step
 
-from lwd.runtime.memory import keep_freed_memory
+from lwd.runtime.processes import keep_freed_memory
 
 PLAIN = Variant("forward, backward, AdamW")
 VARIANTS = (
@@ -38,7 +38,7 @@ def main() -> None:
     """Measure and print."""
     arguments = step_parser(__doc__).parse_args()
     if DEVICE == "cpu":
-        keep_freed_memory()  # as the engine does
+        keep_freed_memory()  # as `Processes` does
     torch.set_float32_matmul_precision("high" if arguments.tf32 else "highest")
     dtype = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
     print(machine())

@@ -1,13 +1,13 @@
-"""The schedule learned inside a loop of one's own, with any optimiser: `lwd.probe.Probe` is a module, rho its parameters.
+"""The schedule learned inside a loop of one's own, with any optimiser: rho are the parameters of `lwd.probe.Probe`.
 
-    python examples/own_loop.py
+python examples/own_loop.py
 """
 
 import torch
-from own_network import CNN, digits
 from torch.utils.data import DataLoader
 
 import lwd
+from own_network import CNN, digits
 
 
 def main(steps: int = 100) -> lwd.Schedule:

@@ -1,8 +1,10 @@
 """A network that knows nothing of lwd: learn when each group is denoised, train under that schedule, sample from it.
 
-    python examples/own_network.py
-    accelerate launch --cpu --num_processes 2 examples/own_network.py
+python examples/own_network.py [PROBE_STEPS STEPS]
+accelerate launch --cpu --num_processes 2 examples/own_network.py
 """
+
+import sys
 
 import torch
 from accelerate import Accelerator
@@ -42,7 +44,8 @@ def main(probe_steps: int = 100, steps: int = 300) -> torch.Tensor:
     layout = lwd.Layout([lwd.Group("fine", 4), lwd.Group("coarse", 1, weight=4.0)])
     loader = accelerator.prepare(DataLoader(digits(), batch_size=64, shuffle=True, drop_last=True))
 
-    schedule = lwd.probe.learn(CNN(), loader, layout, leader="coarse", steps=probe_steps, burn_in=probe_steps // 2, lr=1e-3)
+    probe = {"steps": probe_steps, "burn_in": probe_steps // 2, "lr": 1e-3, "kinetic_weight": 0.05}
+    schedule = lwd.probe.learn(CNN(), loader, layout, leader="coarse", **probe)  # Algorithm 1
 
     model = CNN()
     model, optimizer = accelerator.prepare(model, torch.optim.AdamW(model.parameters(), 1e-3))
@@ -56,4 +59,4 @@ def main(probe_steps: int = 100, steps: int = 300) -> torch.Tensor:
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))

@@ -1,6 +1,6 @@
 """Three groups on grids of their own: an image, a sequence and one global token. The condition is a dict of tensors.
 
-    python examples/three_groups.py
+python examples/three_groups.py
 """
 
 import torch

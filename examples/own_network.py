@@ -37,13 +37,11 @@ def digits() -> TensorDataset:
     return TensorDataset((x - x.mean((0, 2, 3), True)) / x.std((0, 2, 3), keepdim=True), torch.from_numpy(bunch.target))
 
 
-def main(probe_steps: int = 100, steps: int = 300) -> torch.Tensor:
-    """The samples (10, 5, 4, 4), one of each digit."""
+def main(probe_steps: int = 100, steps: int = 300) -> torch.Tensor:  # the samples (10, 5, 4, 4), one of each digit
     torch.manual_seed(0)
     accelerator = Accelerator()
     layout = lwd.Layout([lwd.Group("fine", 4), lwd.Group("coarse", 1, weight=4.0)])
     loader = accelerator.prepare(DataLoader(digits(), batch_size=64, shuffle=True, drop_last=True))
-
     probe = {"steps": probe_steps, "burn_in": probe_steps // 2, "lr": 1e-3, "kinetic_weight": 0.05}
     schedule = lwd.probe.learn(CNN(), loader, layout, leader="coarse", **probe)  # Algorithm 1
 

@@ -24,7 +24,7 @@ def examples(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_they_are_short_and_their_networks_know_nothing_of_lwd(name: str) -> None:
     text = (EXAMPLES / f"{name}.py").read_text()
-    assert len(text.splitlines()) <= 60
+    assert len(text.splitlines()) < 60
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.ClassDef) and name == "own_network":
             assert "lwd" not in ast.unparse(node)
@@ -58,6 +58,6 @@ def test_own_network_on_two_processes() -> None:
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     command = [*launch, str(EXAMPLES / "own_network.py"), "6", "10"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("loss") == 1, "the main process prints, the other does not"

@@ -17,7 +17,7 @@ class UNet(nn.Module):
         self.down = nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)
         self.up = nn.ConvTranspose2d(2 * width, width, 2, stride=2)
         self.leave = nn.Conv2d(2 * width, channels, 3, padding=1)
-        self.drop = nn.Dropout(0.0)  # a name that the protocol has, too
+        self.drop = nn.Dropout(0.1)  # a name that the protocol has, too
         self.head = nn.Linear(width, feature_dim) if feature_dim else None
 
     def forward(self, z, times, labels, project=False):
@@ -33,6 +33,13 @@ def unet(layout, shape, num_classes, width=8, feature_dim=None):
     return UNet(layout.channels, len(layout.names), num_classes, width, feature_dim)
 
 
+def plain_unet(layout, shape, num_classes):
+    """Without dropout and batch norm, whose results depend on the process and on who else is in the batch."""
+    network = unet(layout, shape, num_classes)
+    network.norm, network.drop = nn.Identity(), nn.Identity()
+    return network
+
+
 class DiT(nn.Module):
     """diffusers' DiT: it knows one time, and is told how far the groups are on average; the rest comes as channels."""
 
@@ -44,7 +51,9 @@ class DiT(nn.Module):
             num_attention_heads=2, attention_head_dim=8, in_channels=layout.channels + extra, num_layers=layers,
             out_channels=layout.channels, sample_size=shape[-1], patch_size=1, num_embeds_ada_norm=num_classes,
         )  # fmt: skip
-        self.blocks = self.dit.transformer_blocks
+        self.blocks = self.dit.transformer_blocks[1:]  # a part of the first is also called from outside
+        for block in self.dit.transformer_blocks:
+            block.norm1.emb.class_embedder.dropout_prob = 0.0  # labels are dropped outside
 
     def forward(self, z, times, labels):
         channels = times[..., None, None].expand(*times.shape, *z.shape[2:])
@@ -52,11 +61,77 @@ class DiT(nn.Module):
 
 
 def wrong_shape(layout, shape, num_classes):
-    return UNet(layout.channels + 1, len(layout.names), num_classes, 4, None)
+    network = unet(layout, shape, num_classes)
+    network.leave = nn.Conv2d(16, layout.channels + 1, 1)
+    return network
 
 
 def no_module(layout, shape, num_classes):
     return lambda z, times, labels: z
+
+
+def forwards(layout, shape, num_classes, **settings):
+    return unet(layout, shape, num_classes, **settings)
+
+
+def needs(layout, shape, num_classes, size):
+    return unet(layout, shape, num_classes, size)
+
+
+def knows_no_shape(layout, num_classes):
+    return unet(layout, (), num_classes)
+
+
+def refuses(layout, shape, num_classes):
+    raise ValueError("width 4 is odd today")
+
+
+def broken(layout, shape, num_classes):
+    return layout + shape
+
+
+def no_parameters(layout, shape, num_classes):
+    return nn.Identity()
+
+
+def without_null(layout, shape, num_classes):
+    network = unet(layout, shape, num_classes)
+    del network.null_label
+    network.forward = lambda z, times, labels: z
+    return network
+
+
+class Words(UNet):
+    """Its conditions are dropped in another way."""
+
+    null_label = None
+
+    def __init__(self, layout, num_classes):
+        super().__init__(layout.channels, len(layout.names), num_classes, 4, None)
+        del self.drop, self.null_label
+
+    def drop(self, condition, dropped):
+        return condition.masked_fill(dropped, -1)
+
+    def forward(self, z, times, condition):
+        return self.leave(torch.cat([self.enter(z)] * 2, 1)) + condition[:, None, None, None]
+
+
+def words(layout, shape, num_classes):
+    return Words(layout, num_classes)
+
+
+class Uncountable(UNet):
+    """Cannot be run before there are weights worth running."""
+
+    def forward(self, z, times, labels):
+        if not z.abs().sum() and len(z) == 1:
+            raise RuntimeError("no zeros, please")
+        return super().forward(z, times, labels)
+
+
+def uncountable(layout, shape, num_classes):
+    return Uncountable(layout.channels, len(layout.names), num_classes, 4, None)
 
 
 NOTHING = 3

@@ -23,8 +23,9 @@ class Network(Protocol):
       With neither nothing can be dropped, and there is no classifier-free guidance;
     - ``project``: called with ``project=True`` it returns (v, REPA features (B, L, D)), D being what it was built with
       as ``feature_dim``;
-    - ``blocks``: modules that are compiled and divided among processes one by one, instead of the whole network, and
-      ``checkpoint_blocks: bool``: set it, and activations are recomputed (`lwd.runtime.placement`).
+    - ``blocks``: a list of modules, of each of which nothing is used but its call; they are compiled and divided among
+      processes one by one, instead of the whole network; and ``checkpoint_blocks: bool``: set it, and activations are
+      recomputed (`lwd.runtime.placement`).
 
     Its ``state_dict()`` is what is saved.
     """

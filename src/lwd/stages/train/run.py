@@ -24,14 +24,14 @@ from lwd.flow import (
     repa_loss,
 )
 from lwd.groups import Layout
-from lwd.models import dropper, model_files, training_flops
+from lwd.models import dropper, model_files, record_of, training_flops
 from lwd.models.build import check_network
 from lwd.run import RunConfig, write_run_files
 from lwd.runtime.checkpoint import Content, checkpoint_path
 from lwd.runtime.hub import CONFIG
 from lwd.runtime.placement import divide, place
 from lwd.runtime.processes import Processes
-from lwd.runtime.seeding import Stream, seeded
+from lwd.runtime.seeding import Stream, seed_network, seeded
 from lwd.schedules import Schedule
 from lwd.stages.train.heldout import HeldOut
 from lwd.stages.train.preview import SamplePreview
@@ -157,6 +157,7 @@ class TrainTask(AveragedTask):
         heldout: HeldOut | None = None,
         shard: Callable[..., None] = lambda *models: None,
         preview: SamplePreview | None = None,
+        draws: Callable[[int], None] | None = None,
     ) -> None:
         self.module = objective
         self.ema = EMA(objective.model, settings.ema_decay)
@@ -164,7 +165,12 @@ class TrainTask(AveragedTask):
         shard(objective.model, self.ema.model, *(average.model for average in self.posthoc.averages.values()))
         self.optimizer = adamw((objective.model, settings.lr), weight_decay=settings.weight_decay)
         self.checkpoint_steps = settings.checkpoint_steps
-        self._settings, self._heldout, self._preview = settings, heldout, preview
+        self._settings, self._heldout, self._preview, self._draws = settings, heldout, preview, draws
+
+    def before_step(self, step: int) -> None:
+        """Seed what the network draws by itself."""
+        if self._draws is not None:
+            self._draws(step)
 
     def after_step(self, step: int) -> Mapping[str, Tensor]:
         """Move the averages; draw samples of the one and measure it where that is due."""
@@ -236,7 +242,8 @@ def run(config: TrainConfig) -> Path:
         write_run_files(config, folder)
 
     objective = DenoiserObjective(model, layout, schedule, settings, config.seed)
-    task = TrainTask(objective, settings, heldout, partial(divide, processes), preview)
+    draws = None if record_of(model).network is None else partial(seed_network, config.seed, rank=processes.rank)
+    task = TrainTask(objective, settings, heldout, partial(divide, processes), preview, draws)
     recipe = config.recipe(train=settings.recipe(), schedule=schedule.hash())
     fit(
         processes,

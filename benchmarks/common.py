@@ -121,7 +121,7 @@ def training_step(variant: Variant, arguments: argparse.Namespace) -> tuple[Call
         objective = ProbeObjective(model, schedule, ProbeSettings(), 0)
         optimizer = adamw((model, 1e-4), (schedule, 1e-2))
     else:
-        objective = DenoiserObjective(model, schedule, TrainSettings(), 0)
+        objective = DenoiserObjective(model, LAYOUT, schedule, TrainSettings(), 0)
         optimizer = adamw((model, 1e-4))
     average = EMA(model, 0.9999) if variant.ema else None
     if arguments.compile:

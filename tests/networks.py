@@ -94,6 +94,16 @@ def no_parameters(layout, shape, num_classes):
     return nn.Identity()
 
 
+def idle(layout, shape, num_classes):
+    network = unet(layout, shape, num_classes)
+    network.idle = nn.Linear(2, 2)
+    return network
+
+
+def frozen(layout, shape, num_classes):
+    return unet(layout, shape, num_classes).requires_grad_(False)
+
+
 def without_null(layout, shape, num_classes):
     network = unet(layout, shape, num_classes)
     del network.null_label
@@ -101,24 +111,22 @@ def without_null(layout, shape, num_classes):
     return network
 
 
-class Words(UNet):
+class Words(nn.Module):
     """Its conditions are dropped in another way."""
 
-    null_label = None
-
-    def __init__(self, layout, num_classes):
-        super().__init__(layout.channels, len(layout.names), num_classes, 4, None)
-        del self.drop, self.null_label
+    def __init__(self, channels):
+        super().__init__()
+        self.layer = nn.Conv2d(channels, channels, 1)
 
     def drop(self, condition, dropped):
         return condition.masked_fill(dropped, -1)
 
     def forward(self, z, times, condition):
-        return self.leave(torch.cat([self.enter(z)] * 2, 1)) + condition[:, None, None, None]
+        return self.layer(z) + condition[:, None, None, None]
 
 
 def words(layout, shape, num_classes):
-    return Words(layout, num_classes)
+    return Words(layout.channels)
 
 
 class Uncountable(UNet):

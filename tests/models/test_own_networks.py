@@ -166,6 +166,8 @@ def build(name, **settings):
         ("networks:no_module", {}, "'networks:no_module' builds function, which is no torch.nn.Module"),
         ("networks:no_parameters", {}, "without parameters"),
         ("networks:wrong_shape", {}, "gives (2, 7, 4, 4) for latents of shape (2, 6, 4, 4)"),
+        ("networks:idle", {}, "parameter 'idle.weight' takes no part in the output"),
+        ("networks:frozen", {}, "has no parameter that requires a gradient"),
         ("networks:without_null", {}, "has no null_label and no drop()"),
     ],
 )
@@ -195,10 +197,12 @@ def test_the_check_leaves_the_network_and_the_generator_alone():
     torch.manual_seed(0)
     network = build("networks:unet")
     network.norm.eval()
+    network.up.weight.grad = torch.zeros_like(network.up.weight)
     before, state = copy.deepcopy(network.state_dict()), torch.get_rng_state()
     check_network(network, label_dropout=0.1)
     assert torch.equal(torch.get_rng_state(), state)
     assert network.training and not network.norm.training
+    assert network.enter.weight.grad is None and not network.up.weight.grad.any()
     assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
 
 

@@ -214,8 +214,8 @@ def plain_loop(config):
     """The same training without processes, log or watch: the losses of every step, and the weights."""
     settings, shards = config.train, config.shards("train", features=True)
     with seeded(Stream.INITIALISE, config.seed):
-        model = config.model.build(config.layout, shards.input_size, shards.feature_dim)
-    objective = DenoiserObjective(model, choose_schedule(config), settings, config.seed)
+        model = config.model.build(config.layout, shards.shape, shards.feature_dim)
+    objective = DenoiserObjective(model, config.layout, choose_schedule(config), settings, config.seed)
     optimizer, ema = adamw((model, settings.lr)), EMA(model, settings.ema_decay)
     batches, losses, norms = StepBatches(shards, settings.batch, config.seed), [], []
     for step in range(settings.steps):

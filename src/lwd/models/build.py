@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lwd.errors import UserError
 from lwd.groups import Layout
@@ -52,7 +52,6 @@ def build_network(
     return network
 
 
-@torch.no_grad()
 def check_network(network: nn.Module, feature_dim: int | None = None, label_dropout: float = 0.0) -> None:
     """Raise UserError where two samples through the network show that it cannot be trained as the config says.
 
@@ -69,10 +68,20 @@ def check_network(network: nn.Module, feature_dim: int | None = None, label_drop
     labels = torch.tensor([0, record.num_classes - 1 if null is None else null], device=device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), evaluating(network):
         out = network(z, times, labels) if feature_dim is None else network(z, times, labels, project=True)
-    if feature_dim is not None:
-        if not isinstance(out, tuple) or len(out) != 2 or out[1].shape[-1] != feature_dim:
-            raise UserError(f"{where}: project=True must give (v, features of {feature_dim}); or set repa_weight=0")
-        out = out[0]
-    if not isinstance(out, torch.Tensor) or out.shape != z.shape:
-        got = tuple(out.shape) if isinstance(out, torch.Tensor) else type(out).__name__
+    v, features = out if feature_dim is not None and isinstance(out, tuple) and len(out) == 2 else (out, None)
+    if feature_dim is not None and (features is None or features.shape[-1] != feature_dim):
+        raise UserError(f"{where}: project=True must give (v, features of {feature_dim}); or set repa_weight=0")
+    if not isinstance(v, torch.Tensor) or v.shape != z.shape:
+        got = tuple(v.shape) if isinstance(v, torch.Tensor) else type(v).__name__
         raise UserError(f"{where} gives {got} for latents of shape {tuple(z.shape)}; it must give velocities like them")
+    _check_gradients(network, v.sum() if features is None else v.sum() + features.sum(), where)
+
+
+def _check_gradients(network: nn.Module, total: Tensor, where: str) -> None:
+    """Raise UserError for a parameter on which ``total`` does not depend: DDP would wait for its gradient."""
+    trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
+    if not trained:
+        raise UserError(f"{where} has no parameter that requires a gradient; nothing would learn")
+    gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
+    if unused := [name for name, gradient in zip(trained, gradients, strict=True) if gradient is None]:
+        raise UserError(f"{where}: parameter {unused[0]!r} takes no part in the output; use it, or freeze it")

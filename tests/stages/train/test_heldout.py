@@ -24,7 +24,7 @@ def process(rank=0, world=1):
 def model(experiment):
     """Random weights in every layer: as initialised, a network answers 0."""
     torch.manual_seed(0)
-    model = experiment.model.build(experiment.layout, 4).eval()
+    model = experiment.model.build(experiment.layout, (4, 4)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(0.1 * torch.randn_like(parameter))

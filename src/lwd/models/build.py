@@ -63,7 +63,7 @@ def check_network(network: nn.Module, feature_dim: int | None = None, label_drop
     where, null, device = f"model.name: {record.network!r}", null_label(network), device_of(network)
     if label_dropout and dropper(network) is None:
         raise UserError(f"{where} has no null_label and no drop(); give it one, or set label_dropout=0")
-    z = torch.zeros(2, record.layout.channels, *record.shape, device=device)
+    z = torch.zeros(2, *record.sample_shape, device=device)
     times = torch.full((2, len(record.layout.names)), 0.5, device=device)
     labels = torch.tensor([0, record.num_classes - 1 if null is None else null], device=device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), evaluating(network):

@@ -47,7 +47,7 @@ def _once_per_image(name: str) -> bool:
 def _counted(model: nn.Module, project: bool) -> int | None:
     """By running one sample, in evaluation mode."""
     record, device = record_of(model), device_of(model)
-    z = torch.zeros(1, record.layout.channels, *record.shape, device=device)
+    z = torch.zeros(1, *record.sample_shape, device=device)
     times, label = torch.zeros(1, len(record.layout.names), device=device), torch.zeros(1, device=device).long()
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), evaluating(model):
         try:

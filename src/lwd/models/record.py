@@ -31,6 +31,11 @@ class Record:
     num_classes: int
     arguments: dict[str, Any]
 
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Of one latent, (C, ...)."""
+        return (self.layout.channels, *self.shape)
+
 
 def write_record(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """config.json of a user's own network."""

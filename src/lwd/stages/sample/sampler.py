@@ -51,7 +51,7 @@ class Sampler:
                 self.layout,
                 labels,
                 seeds,
-                record_of(self.model).shape,
+                record_of(self.model).sample_shape,
                 solver=how.solver,
                 atol=how.atol,
                 rtol=how.rtol,
@@ -64,7 +64,7 @@ class Sampler:
 
     def trace(self, labels: Tensor, seeds: Tensor) -> Trajectory:
         """The same samples' paths, at ``settings.trace_points`` global times from 0 to 1."""
-        taus, shape = torch.linspace(0, 1, self.settings.trace_points).tolist(), record_of(self.model).shape
+        taus, shape = torch.linspace(0, 1, self.settings.trace_points).tolist(), record_of(self.model).sample_shape
         flow = make_flow(self.model, self.schedule, self.layout, labels, seeds, shape, self.guidance)
         with self.precision():
             return trace(flow, self.settings.integration, taus)

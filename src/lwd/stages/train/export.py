@@ -61,7 +61,7 @@ from lwd.sample import generate
 
 model, schedule = load_checkpoint_model(Path("FOLDER"), network="{network}")  # code that you have, and trust
 record = record_of(model)
-samples = generate(model, schedule, record.layout, labels, seeds, record.shape)"""
+samples = generate(model, schedule, record.layout, labels, seeds, record.sample_shape)"""
 
 
 def export(checkpoint: Path, target: Path) -> str:

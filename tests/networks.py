@@ -104,7 +104,7 @@ def frozen(layout, shape, num_classes):
     return unet(layout, shape, num_classes).requires_grad_(False)
 
 
-def without_null(layout, shape, num_classes):
+def without_null(layout, shape, num_classes, width=4):
     network = unet(layout, shape, num_classes)
     del network.null_label
     network.forward = lambda z, times, labels: z

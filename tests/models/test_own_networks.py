@@ -23,7 +23,7 @@ from lwd.models.registry import BUILDERS
 from lwd.runtime.compute import ComputeConfig
 from lwd.runtime.placement import place
 from lwd.runtime.processes import Processes
-from lwd.stages import sample, train
+from lwd.stages import probe, sample, train
 from lwd.stages.experiment import Experiment
 from lwd.training.logging import read_log
 
@@ -319,3 +319,13 @@ def test_recomputation_is_refused_where_the_network_cannot(overrides):
     compute = "compute.activation_checkpointing=true"
     with pytest.raises(UserError, match="activation_checkpointing: this network has no checkpoint_blocks"):
         train.run(config_of(overrides, UNET, compute))
+
+
+def test_a_schedule_is_learned_with_an_own_network(overrides, tmp_path):
+    schedule = probe.run(config_of(overrides, UNET))
+    assert schedule.provenance["model"] == "networks:unet"
+    assert not torch.equal(schedule["tex"](torch.tensor([0.3]))[0], torch.tensor([0.3])), "something was learned"
+    with pytest.raises(UserError, match="'networks:without_null' has no null_label"):
+        probe.run(
+            config_of(overrides, {"name": "networks:without_null", "num_classes": 10}, f"output={tmp_path / 'b'}")
+        )

@@ -58,7 +58,9 @@ def latents(config, **settings):
     ids=["a U-Net with a REPA head", "diffusers' DiT"],
 )
 def test_from_training_to_samples_of_an_export(overrides, tmp_path, model, more):
-    config = config_of(overrides, model, *more, "train.heldout_every=4", "train.posthoc_ema=[0.1]")
+    config = config_of(
+        overrides, model, *more, "train.heldout_every=4", "train.posthoc_ema=[0.1]", "train.preview_every=8"
+    )
     end = train.run(config)
     lines = read_log(end.parent / "trace.jsonl")
     assert len(lines) == 8 and "heldout_corrected" in lines[-1] and lines[-1]["tflops"] > 0

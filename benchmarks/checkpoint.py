@@ -38,7 +38,7 @@ def main() -> None:
     if DEVICE == "cpu":
         keep_freed_memory()  # as `Processes` does
     model = create(f"LightningDiT-{arguments.size}/1", LAYOUT, GRID, CLASSES).to(DEVICE)
-    objective = DenoiserObjective(model, Schedule.learnable(LAYOUT.names, "sem").to(DEVICE), TrainSettings(), 0)
+    objective = DenoiserObjective(model, LAYOUT, Schedule.learnable(LAYOUT.names, "sem").to(DEVICE), TrainSettings(), 0)
     task = TrainTask(objective, TrainSettings())
     if DEVICE == "cuda":
         model.compile_blocks()

@@ -127,7 +127,7 @@ def training_step(variant: Variant, arguments: argparse.Namespace) -> tuple[Call
         objective = ProbeObjective(model, probe, 0, TrainSettings().label_dropout, drop)
         optimizer = adamw((model, 1e-4), (probe, 1e-2))
     else:
-        objective = DenoiserObjective(model, schedule, TrainSettings(), 0)
+        objective = DenoiserObjective(model, LAYOUT, schedule, TrainSettings(), 0)
         optimizer = adamw((model, 1e-4))
     average = EMA(model, 0.9999) if variant.ema else None
     if arguments.compile:

@@ -1,6 +1,5 @@
 """A network that knows nothing of lwd: learn when each group is denoised, train under that schedule, sample from it.
 
-python examples/own_network.py [PROBE_STEPS STEPS]
 accelerate launch --cpu --num_processes 2 examples/own_network.py
 """
 

@@ -287,7 +287,7 @@ def test_the_work_and_memory_it_takes() -> None:
     def network(name: str) -> LightningDiT:
         config = recipe(name)
         with torch.device("meta"):
-            return config.model.build(Layout(config.groups), 16, 768)
+            return config.model.build(Layout(config.groups), (16, 16), 768)
 
     xl, weak, probe = network("xl"), network("weak"), recipe("probe").probe
     parameters = {name: sum(p.numel() for p in net.parameters()) for name, net in (("xl", xl), ("weak", weak))}

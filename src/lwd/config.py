@@ -211,7 +211,7 @@ def _keys_beside(kind: type[Config], loc: tuple[int | str, ...]) -> list[str]:
         models = [a for a in (field.annotation, *_all_args(field.annotation)) if _is_model(a)]
         if models:
             section = models[0]
-    return list(section.model_fields)
+    return [name for name, field in section.model_fields.items() if not field.exclude]
 
 
 def _all_args(annotation: Any) -> list[Any]:

@@ -16,15 +16,15 @@ import torch
 from torch import distributed
 
 from lwd.config import load
+from lwd.runtime import placement
 from lwd.runtime.sharding import local
 from lwd.stages import probe, train
 from lwd.stages.experiment import Experiment
 from lwd.stages.train.run import DenoiserObjective
-from lwd.training import loop
 from lwd.training.guard import Guard
 
 STAGES = {"train": train.run, "probe": probe.run}
-FORWARD, INSPECT, SHARD = DenoiserObjective.forward, Guard.inspect, loop.shard
+FORWARD, INSPECT, SHARD = DenoiserObjective.forward, Guard.inspect, placement.shard
 
 
 def spoilt_loss(where):
@@ -65,7 +65,7 @@ def run(job):
     quick = partial(torch.compile, backend="eager")  # the graph is what matters here, not its speed
     with (
         patch.object(torch, "compile", quick),
-        patch.object(loop, "shard", counted),
+        patch.object(placement, "shard", counted),
         patch.object(DenoiserObjective, "forward", spoilt_loss(job.get("spoil_loss"))),
         patch.object(Guard, "inspect", spoilt_share(job.get("spoil_share"))),
     ):

@@ -183,3 +183,27 @@ def test_the_probe_learns_the_same_schedule(runs):
     # AdamW's rate for rho is 1e-2; 2e-7 between the losses.
     assert sharded[-1]["rho_tex"] == pytest.approx(one[-1]["rho_tex"], abs=1e-5)
     assert one[-1]["rho_tex"] != one[0]["rho_tex"]
+
+
+def test_a_network_of_somebody_elses(data, tmp_path):
+    """diffusers' DiT, with blocks, and a U-Net without: DDP and FSDP2 give the losses of one process."""
+    dit, unet = ({"name": f"tests.networks:{name}", "num_classes": 10} for name in ("DiT", "plain_unet"))
+    few = {"steps": 4, "repa_weight": 0, "heldout_every": 4, "checkpoint_steps": []}
+
+    def settings(name: str, model: dict, *more: str) -> list[str]:
+        return overrides(data, tmp_path / name, f"model={json.dumps(model)}", *more, **few)
+
+    jobs = {
+        "ddp": settings("ddp", dit),
+        "sharded": settings("sharded", dit, SHARD),
+        "whole-sharded": settings("whole-sharded", unet, SHARD),
+    }
+    in_two_processes(tmp_path, [{"stage": "train", "config": str(CONFIG), "overrides": job} for job in jobs.values()])
+    for name, model in (("one", dit), ("one-unet", unet)):
+        train.run(load(Experiment, CONFIG, settings(name, model)))
+    for name, one in (("ddp", "one"), ("sharded", "one"), ("whole-sharded", "one-unet")):
+        assert_same_losses(trace(tmp_path, name), trace(tmp_path, one), "grad_norm", "heldout_corrected")
+        ours, expected = (contents(checkpoint(tmp_path / n, 4)) for n in (name, one))
+        assert {k: v.shape for k, v in ours.items()} == {k: v.shape for k, v in expected.items()}
+    shares = json.loads((tmp_path / "sharded" / "shares-0.json").read_text())
+    assert len(shares) == 2 and all(0.45 < share < 0.6 for share in shares), "network and average, half on each"

@@ -34,7 +34,7 @@ def stage(probe, compiled=False):
 
         objective, optimizer = ProbeObjective(model, learning, 0, 0.1, drop), adamw((model, 1e-3), (learning, 0.01))
     else:
-        objective, optimizer = DenoiserObjective(model, schedule, TrainSettings(), 0), adamw((model, 1e-3))
+        objective, optimizer = DenoiserObjective(model, LAYOUT, schedule, TrainSettings(), 0), adamw((model, 1e-3))
     average = EMA(model, 0.99)
     guard = Guard(objective.parameters(), optimizer, 1.0, 20.0)
     x1 = torch.randn(16, LAYOUT.channels, 8, 8, device="cuda")

@@ -23,6 +23,7 @@ from lwd.stages.train.run import DenoiserObjective, choose_schedule
 from lwd.training import meter
 from lwd.training.ema import EMA
 from lwd.training.logging import MetricLog, read_log
+from lwd.training.loop import fit as training_loop
 from lwd.training.meter import Watch, Work, by_local_time, memory_bytes, summary
 from lwd.training.optim import adamw
 from lwd.training.task import Task
@@ -163,7 +164,7 @@ class LineTask(Task):
 
 def fit(clock, folder, **more):
     processes = Processes(ComputeConfig(device="cpu", progress=False, log_every=2, checkpoint_every=0))
-    processes.fit(LineTask(clock), Slow(clock), steps=5, folder=folder, recipe={}, title="line", **more)
+    training_loop(processes, LineTask(clock), Slow(clock), steps=5, folder=folder, recipe={}, title="line", **more)
     return read_log(folder / "trace.jsonl")
 
 
@@ -214,8 +215,8 @@ def plain_loop(config):
     """The same training without processes, log or watch: the losses of every step, and the weights."""
     settings, shards = config.train, config.shards("train", features=True)
     with seeded(Stream.INITIALISE, config.seed):
-        model = config.model.build(config.layout, shards.input_size, shards.feature_dim)
-    objective = DenoiserObjective(model, choose_schedule(config), settings, config.seed)
+        model = config.model.build(config.layout, shards.shape, shards.feature_dim)
+    objective = DenoiserObjective(model, config.layout, choose_schedule(config), settings, config.seed)
     optimizer, ema = adamw((model, settings.lr)), EMA(model, settings.ema_decay)
     batches, losses, norms = StepBatches(shards, settings.batch, config.seed), [], []
     for step in range(settings.steps):

@@ -124,6 +124,11 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         return int(self._grid[-1])
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The latents' trailing axes, (H, W) of images."""
+        return self._grid
+
+    @property
     def feature_dim(self) -> int | None:
         """Channels of the REPA features, None where the shards have none (or they were not asked for)."""
         return None if self._features is None else int(self._features.shape[0])

@@ -1,26 +1,54 @@
-"""Model folders (config.json and model.safetensors): written by the Hub mixin, read with errors that teach."""
+"""Model folders (config.json and model.safetensors): read with errors that teach."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
 from lwd.errors import UserError
-from lwd.files import checksum, read_json
-from lwd.groups import Layout
+from lwd.files import checksum
+from lwd.models.build import GIVEN, build_network
 from lwd.models.lightningdit import LightningDiT
+from lwd.models.record import read_record
+from lwd.models.registry import BUILDERS
 from lwd.runtime.checkpoint import STATE, find_checkpoints, read_state
 from lwd.runtime.hub import CONFIG, WEIGHTS, load_weights
 from lwd.schedules import Schedule
 
 
-def load_model(folder: Path) -> LightningDiT:
-    """A model folder -> the network, on the CPU. Raises UserError for a missing, damaged or foreign folder."""
-    config = read_json(folder / CONFIG)
-    try:
-        model = LightningDiT(**{**config, "layout": Layout(config["layout"])})
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / CONFIG}: not a LightningDiT's config ({error})") from error
+def load_model(folder: Path, network: str | None = None) -> nn.Module:
+    """A model folder -> the network, on the CPU.
+
+    Any LightningDiT; another network only where the caller names what builds it, ``network``, or it is registered: a
+    folder alone never decides what code is run. Raises UserError for a missing, damaged or foreign folder.
+    """
+    record = read_record(folder)
+    if record.network is None:
+        try:
+            model: nn.Module = LightningDiT(**record.arguments)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{folder / CONFIG}: not a LightningDiT's config ({error})") from error
+    elif record.network == network or record.network in BUILDERS:
+        own = {key: value for key, value in record.arguments.items() if key not in GIVEN}
+        feature_dim = record.arguments.get("feature_dim")
+        model = build_network(record.network, record.layout, record.shape, record.num_classes, own, feature_dim)
+    else:
+        raise UserError(
+            f"{folder}: holds a network of {record.network!r}, whose code only you can have run; "
+            f"set model.name={record.network} if you trust it"
+        )
     load_weights(model, folder)
+    return model
+
+
+def load_lightningdit(folder: Path) -> LightningDiT:
+    """As `load_model`. Raises UserError for the folder of another network, too."""
+    own = read_record(folder).network
+    if own is not None:
+        raise UserError(f"{folder}: holds a network of {own!r}; only a LightningDiT can be used here")
+    model = load_model(folder)
+    assert isinstance(model, LightningDiT)
     return model
 
 
@@ -32,12 +60,13 @@ def newest_checkpoint(folder: Path) -> Path:
     return found[max(found)]
 
 
-def load_checkpoint_model(checkpoint: Path) -> tuple[LightningDiT, Schedule]:
+def load_checkpoint_model(checkpoint: Path, network: str | None = None) -> tuple[nn.Module, Schedule]:
     """The averaged network of a training checkpoint, or that of `lwd convert`, and the schedule that goes with it.
 
-    Raises UserError where there is none, or the schedule beside it is not the one it was trained under.
+    ``network``: as for `load_model`. Raises UserError where there is none, or the schedule beside it is not the one it
+    was trained under.
     """
-    model = load_model(weights_folder(checkpoint)).eval()
+    model = load_model(weights_folder(checkpoint), network).eval()
     schedule = Schedule.load(checkpoint / "schedule.json")
     if (checkpoint / STATE).is_file():
         trained = read_state(checkpoint)["recipe"].get("schedule")

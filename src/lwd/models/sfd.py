@@ -19,7 +19,7 @@ from lwd.errors import UserError
 from lwd.files import atomic_path
 from lwd.groups import Group, Layout
 from lwd.models.lightningdit import LightningDiT
-from lwd.models.pretrained import load_model
+from lwd.models.pretrained import load_lightningdit
 from lwd.models.sizes import name_of
 from lwd.runtime.checkpoint import check_tensors
 from lwd.runtime.hub import save_model
@@ -175,7 +175,7 @@ def from_sfd(source: Path, target: Path, which: str = "ema") -> str:
 def to_sfd(source: Path, target: Path) -> str:
     """A model folder -> SFD's ``.pt``; returns a line that says what it is."""
     _must_be_free(target)
-    model = load_model(source)
+    model = load_lightningdit(source)
     save_sfd_checkpoint(model, target)
     return f"wrote {target}: {_describe(model)}, in SFD's form"
 

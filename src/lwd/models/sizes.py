@@ -6,9 +6,6 @@ import difflib
 import re
 from dataclasses import dataclass
 
-from pydantic import PositiveInt, field_validator
-
-from lwd.config import Config
 from lwd.errors import UserError
 from lwd.groups import Layout
 from lwd.models.lightningdit import LightningDiT
@@ -36,41 +33,38 @@ SIZES = {
 }
 
 
-class ModelConfig(Config):
-    """Which network: a name, and whatever of its size should differ."""
-
-    name: str = "LightningDiT-XL/1"
-    num_classes: PositiveInt = 1000
-    depth: PositiveInt | None = None
-    width: PositiveInt | None = None
-    heads: PositiveInt | None = None
-    projector_width: PositiveInt | None = None
-    repa_block: PositiveInt = 2
-
-    @field_validator("name")
-    @classmethod
-    def _name_is_known(cls, name: str) -> str:
-        parse_name(name)
-        return name
-
-    def build(self, layout: Layout, input_size: int, feature_dim: int | None = None) -> LightningDiT:
-        """The network, freshly initialised from torch's global generator."""
-        size, patch_size = parse_name(self.name)
-        try:
-            return LightningDiT(
-                layout,
-                input_size,
-                self.num_classes,
-                depth=self.depth or size.depth,
-                width=self.width or size.width,
-                heads=self.heads or size.heads,
-                patch_size=patch_size,
-                feature_dim=feature_dim,
-                repa_block=self.repa_block,
-                projector_width=self.projector_width or size.projector_width,
-            )
-        except ValueError as error:
-            raise UserError(f"model: {error}") from error
+def build_lightningdit(
+    layout: Layout,
+    shape: tuple[int, ...],
+    num_classes: int,
+    name: str,
+    depth: int | None = None,
+    width: int | None = None,
+    heads: int | None = None,
+    projector_width: int | None = None,
+    repa_block: int = 2,
+    feature_dim: int | None = None,
+) -> LightningDiT:
+    """The size ``name``, with whatever of it should differ. Raises UserError for latents that are no square images."""
+    size, patch_size = parse_name(name)
+    if layout.flat or len(shape) != 2 or shape[0] != shape[1]:
+        axes = ", ".join(map(str, (layout.channels, *shape)))
+        raise UserError(f"model.name: {name} is for latents (C, n, n), these are ({axes}); name a network of your own")
+    try:
+        return LightningDiT(
+            layout,
+            shape[0],
+            num_classes,
+            depth=depth or size.depth,
+            width=width or size.width,
+            heads=heads or size.heads,
+            patch_size=patch_size,
+            feature_dim=feature_dim,
+            repa_block=repa_block,
+            projector_width=projector_width or size.projector_width,
+        )
+    except ValueError as error:
+        raise UserError(f"model: {error}") from error
 
 
 def parse_name(name: str) -> tuple[Size, int]:
@@ -79,7 +73,8 @@ def parse_name(name: str) -> tuple[Size, int]:
     if match is None or match[1] not in SIZES or int(match[2]) < 1:
         known = [f"LightningDiT-{size}/1" for size in SIZES]
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"sizes: {', '.join(SIZES)}; the number is the patch size"
+        sizes = f"sizes: {', '.join(SIZES)}; the number is the patch size; an own network reads module:attribute"
+        hint = f"did you mean {near[0]!r}?" if near else sizes
         raise UserError(f"model.name: unknown model {name!r}; {hint}")
     return SIZES[match[1]], int(match[2])
 
@@ -94,5 +89,5 @@ def name_of(model: LightningDiT) -> str:
 def create(
     name: str, layout: Layout, input_size: int, num_classes: int, feature_dim: int | None = None
 ) -> LightningDiT:
-    """A freshly initialised network by name, e.g. ``create("LightningDiT-B/1", layout, 16, 1000)``."""
-    return ModelConfig(name=name, num_classes=num_classes).build(layout, input_size, feature_dim)
+    """A freshly initialised LightningDiT by name, e.g. ``create("LightningDiT-B/1", layout, 16, 1000)``."""
+    return build_lightningdit(layout, (input_size, input_size), num_classes, name, feature_dim=feature_dim)

@@ -15,10 +15,13 @@ from lwd.encoders.decoder import load_decoder
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
 from lwd.groups import Layout
-from lwd.models.pretrained import load_checkpoint_model
+from lwd.models import LightningDiT
+from lwd.models.pretrained import load_checkpoint_model, weights_folder
+from lwd.models.record import read_record
 from lwd.pipeline.scheduler import LwdScheduler
 from lwd.pipeline.transformer import LwdTransformer
 from lwd.runtime.checkpoint import STATE, read_state
+from lwd.schedules import Schedule
 
 
 def read_components(checkpoint: Path, data: Path, vae: str | Path | SDVAE | None, weak: Path | None) -> dict[str, Any]:
@@ -26,13 +29,13 @@ def read_components(checkpoint: Path, data: Path, vae: str | Path | SDVAE | None
 
     Raises UserError for whatever is missing, and for a model, data and weak model that were not made for each other.
     """
-    model, schedule = load_checkpoint_model(checkpoint)
+    model, schedule = _load(checkpoint)
     manifest = read_manifest(data) if (data / MANIFEST).is_file() else None
     if manifest is not None:
         _check_data(checkpoint, data, str(manifest["fingerprint"]))
     weak_model = None
     if weak is not None:
-        weak_model, weak_schedule = load_checkpoint_model(weak)
+        weak_model, weak_schedule = _load(weak)
         if weak_schedule.hash() != schedule.hash():
             raise UserError(f"{weak}: the weak model was trained under another schedule than the main one")
     mean, std = _statistics(data / "train", model.layout)
@@ -43,6 +46,16 @@ def read_components(checkpoint: Path, data: Path, vae: str | Path | SDVAE | None
         "weak_transformer": None if weak_model is None else LwdTransformer.from_network(weak_model),
         "decoded_group": None if manifest is None else manifest["texture"]["group"],
     }
+
+
+def _load(checkpoint: Path) -> tuple[LightningDiT, Schedule]:
+    """Raises UserError where it holds another network, which diffusers could not load again."""
+    own = read_record(weights_folder(checkpoint)).network
+    if own is not None:
+        raise UserError(f"{checkpoint}: holds a network of {own!r}, a pipeline only a LightningDiT; use lwd sample")
+    model, schedule = load_checkpoint_model(checkpoint)
+    assert isinstance(model, LightningDiT)
+    return model, schedule
 
 
 def _check_data(checkpoint: Path, data: Path, present: str) -> None:

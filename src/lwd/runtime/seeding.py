@@ -33,6 +33,7 @@ class Stream(IntEnum):
     ENCODER = 7
     HELDOUT = 9
     EVALUATE = 10
+    NETWORK = 11
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
@@ -115,3 +116,11 @@ def seeded(stream: Stream, seed: int) -> Iterator[None]:
     with torch.random.fork_rng():
         torch.manual_seed(integer(stream, seed))
         yield
+
+
+def seed_network(seed: int, step: int, rank: int) -> None:
+    """Make what a network draws by itself in ``step`` (dropout) a function of the step and the process.
+
+    It draws from torch's global generator, which a resumed run would find in another state.
+    """
+    torch.manual_seed((integer(Stream.NETWORK, seed, step) + rank) % 2**63)

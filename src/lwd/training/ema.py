@@ -33,6 +33,13 @@ class EMA(Generic[M]):
         moving = [(average, live) for average, live in pairs if live.requires_grad]
         return [average for average, _ in moving], [live for _, live in moving]
 
+    @cached_property
+    def _counted(self) -> list[tuple[Tensor, Tensor]]:
+        """Buffers that a checkpoint holds, such as a batch norm's statistics, which are averages already: copied."""
+        saved = self.source.state_dict().keys()
+        kept = dict(self.model.named_buffers())
+        return [(kept[name], live) for name, live in self.source.named_buffers() if name in saved]
+
     @property
     def moving_names(self) -> set[str]:
         """The names of all that trains; the rest is as in the first step."""
@@ -44,6 +51,8 @@ class EMA(Generic[M]):
         averages, weights = self._moving
         share = 1.0 - (self.decay if decay is None else decay)
         torch._foreach_lerp_([local(t) for t in averages], [local(t) for t in weights], share)
+        for kept, live in self._counted:
+            kept.copy_(live)
 
     @torch.no_grad()
     def drift(self) -> Tensor:

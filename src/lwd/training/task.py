@@ -62,11 +62,6 @@ class AveragedTask(Task):
 
     ema: EMA[Any]
 
-    def stop_after(self, step: int) -> bool:
-        """Whether training ends after ``step`` steps, before its last; the same answer on every process, and after a
-        checkpoint of that step was loaded."""
-        return False
-
     def at_block(self) -> Mapping[str, Tensor]:
         """How far the average is from the weights."""
         return {"ema_drift": self.ema.drift()}

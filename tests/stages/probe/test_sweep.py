@@ -146,11 +146,11 @@ def test_the_cost(stub) -> None:
     _, config = stub(0.03, {"kinetic_weights": [0.01, 0.04, 0.1]})
     sweep(config, main_flops(config))
     shards = config.shards("train", features=True)
-    per_image = training_flops(config.model.build(config.layout, shards.input_size))
+    per_image = training_flops(config.model.build(config.layout, shards.shape))
     cost = table(config)["cost"]
     assert (cost["steps"], cost["planned"]) == (3 + 12 + 6, 36)
     assert cost["flops"] == 21 * config.probe.batch * per_image
-    train = config.model.build(config.layout, shards.input_size, shards.feature_dim)
+    train = config.model.build(config.layout, shards.shape, shards.feature_dim)
     main = config.train.steps * config.train.batch * training_flops(train, project=True)
     assert cost["share"] == pytest.approx(cost["flops"] / main)
     last = on_screen(table(config)).splitlines()[-1]

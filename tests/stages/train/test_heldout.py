@@ -7,6 +7,7 @@ import torch
 
 from lwd.errors import UserError
 from lwd.flow import group_factors
+from lwd.models import LightningDiT
 from lwd.runtime.seeding import Stream, normal, uniform
 from lwd.schedules import Schedule
 from lwd.stages import train
@@ -24,7 +25,7 @@ def process(rank=0, world=1):
 def model(experiment):
     """Random weights in every layer: as initialised, a network answers 0."""
     torch.manual_seed(0)
-    model = experiment.model.build(experiment.layout, 4).eval()
+    model = experiment.model.build(experiment.layout, (4, 4)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(0.1 * torch.randn_like(parameter))
@@ -98,8 +99,8 @@ def test_it_is_logged_every_n_steps_and_at_the_end_on_the_average(experiment):
     lines = read_log(end.parent / "trace.jsonl")
     assert [line["step"] for line in lines if KEYS[0] in line] == [2, 5, 7]
     assert [line["step"] for line in lines if KEYS[1] in line] == [2, 5, 7]
-    average = train.loop.LightningDiT.from_pretrained(end / "ema")
-    live = train.loop.LightningDiT.from_pretrained(end / "model")
+    average = LightningDiT.from_pretrained(end / "ema")
+    live = LightningDiT.from_pretrained(end / "model")
     held = heldout(experiment, process(), experiment.train.batch)
     logged = [lines[-1][key] for key in KEYS]
     assert logged == pytest.approx(values(held.measure(average)), rel=1e-6)  # logged in float32

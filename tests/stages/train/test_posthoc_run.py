@@ -13,7 +13,8 @@ from lwd.models import load_model
 from lwd.runtime.checkpoint import find_checkpoints
 from lwd.stages import sample, train
 from lwd.stages.train.power_ema import mixture
-from lwd.training.power_ema import coefficients, gamma_of
+from lwd.stages.train.run import TrainTask
+from lwd.training.power_ema import PosthocEMA, coefficients, gamma_of
 
 WIDTHS = (0.05, 0.1)
 FILES = {"sigma-0.05.safetensors", "sigma-0.1.safetensors", "config.json", "schedule.json", "state.json"}
@@ -35,7 +36,7 @@ def settings(experiment, folder, compute=None, **changes):
 def run(experiment, tmp_path):
     """A run with its weights after every step recorded, (step, name) -> float64."""
     history = []
-    update = train.loop.PosthocEMA.update
+    update = PosthocEMA.update
 
     def recording(self, step):
         update(self, step)
@@ -43,7 +44,7 @@ def run(experiment, tmp_path):
         history.append([tensor.detach().double().clone() for tensor in live])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train.loop.PosthocEMA, "update", recording)
+        patch.setattr(PosthocEMA, "update", recording)
         end = train.run(settings(experiment, tmp_path / "run", checkpoint_steps=(5, 10)))
     return end, history
 
@@ -158,7 +159,7 @@ def test_resumed_it_is_bit_for_bit_the_same(experiment, tmp_path):
     class StopError(Exception):
         pass
 
-    original = train.loop.TrainTask.after_step
+    original = TrainTask.after_step
     for stop in (9, 14):
 
         def stopping(self, step, stop=stop):
@@ -167,7 +168,7 @@ def test_resumed_it_is_bit_for_bit_the_same(experiment, tmp_path):
             return original(self, step)
 
         with pytest.MonkeyPatch.context() as patch, pytest.raises(StopError):
-            patch.setattr(train.loop.TrainTask, "after_step", stopping)
+            patch.setattr(TrainTask, "after_step", stopping)
             train.run(halves)
     assert [p.name for p in (tmp_path / "halves/train/learned/posthoc").iterdir()]
     end = train.run(halves)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import PositiveInt
-from torch import Tensor
 
 from lwd.data.batches import StepBatches
-from lwd.models import training_flops
+from lwd.models import dropper, training_flops
+from lwd.models.build import check_network
 from lwd.probe.learn import learn
 from lwd.probe.settings import LearnSettings
 from lwd.probe.stopping import EarlyStop
@@ -45,18 +44,14 @@ def run(config: ProbeConfig, folder: Path | None = None, stop: EarlyStop | None 
     shards = config.shards("train", features=False)
     config.check_labels(shards)
     with seeded(Stream.INITIALISE, config.seed):
-        model = config.model.build(layout, shards.input_size)
-    null = model.null_label
-
-    def drop(labels: Tensor, dropped: Tensor) -> Tensor:
-        return torch.where(dropped, null, labels)
-
+        model = config.model.build(layout, shards.shape)
+    check_network(model.to(processes.device), label_dropout=settings.label_dropout)
     return learn(
         model,
         StepBatches(shards, settings.batch, config.seed, processes.rank, processes.world),
         layout,
         config.leader,
-        drop=drop,
+        drop=dropper(model),
         seed=config.seed,
         folder=folder,
         stop=stop,
@@ -64,7 +59,7 @@ def run(config: ProbeConfig, folder: Path | None = None, stop: EarlyStop | None 
         recipe=config.recipe(probe=settings.recipe()),
         provenance=_provenance(config),
         on_start=lambda: write_run_files(config, folder),
-        work=Work(settings.batch, training_flops(model)),
+        work=Work(settings.batch, training_flops(model) or 0),
         **settings.model_dump(exclude={"batch"}),
     )
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from pydantic import (
     Field,
     FiniteFloat,
@@ -22,7 +21,6 @@ from pydantic import (
 from lwd.config import Config
 from lwd.errors import UserError
 from lwd.files import write_json
-from lwd.models import training_flops
 from lwd.plots.sweep import Probed, save_sweep_curves
 from lwd.probe.bisection import Bisection, Listed, Search, weakest_stable
 from lwd.probe.outcome import Outcome, SweepRow, row, stable
@@ -197,10 +195,8 @@ def _probed(outcome: Outcome, chosen: float) -> Probed:
 
 def _step_flops(config: SweepConfig) -> int:
     """Operations of one probe step."""
-    input_size = config.shards("train", features=False).input_size
-    with torch.device("meta"):
-        model = config.model.build(config.layout, input_size)
-    return config.probe.batch * training_flops(model)
+    shape = config.shards("train", features=False).shape
+    return config.probe.batch * (config.model.training_flops(config.layout, shape) or 0)
 
 
 def _all_collapsed(config: SweepConfig, strongest: float) -> str:

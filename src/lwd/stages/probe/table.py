@@ -13,7 +13,10 @@ from lwd.schedules.distance import POINTS
 
 @dataclass(frozen=True)
 class Cost:
-    """What the sweep took: ``steps`` of the ``planned`` ones, each of ``step_flops`` operations (forward, backward)."""
+    """What the sweep took: ``steps`` of the ``planned`` ones, each of ``step_flops`` operations (forward, backward).
+
+    0 where they cannot be counted.
+    """
 
     steps: int
     planned: int

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch import nn
+
 from lwd.errors import UserError
-from lwd.models import LightningDiT
+from lwd.models import record_of
 from lwd.runtime.checkpoint import STATE, read_state
 from lwd.stages.sample.settings import SampleConfig
 
 
-def check_fit(checkpoint: Path, model: LightningDiT, config: SampleConfig) -> None:
+def check_fit(checkpoint: Path, model: nn.Module, config: SampleConfig) -> None:
     """Raise UserError where a checkpoint is of another layout or other data; a converted one does not say."""
-    layout = config.layout
-    if model.layout.names != layout.names or model.layout.sizes != layout.sizes:
-        raise UserError(f"{checkpoint}: model of layout {model.layout}, the config's layout is {layout}")
+    layout, own = config.layout, record_of(model).layout
+    if own.names != layout.names or own.sizes != layout.sizes:
+        raise UserError(f"{checkpoint}: model of layout {own}, the config's layout is {layout}")
     if not (checkpoint / STATE).is_file():
         return
     trained_on, present = read_state(checkpoint)["recipe"].get("data"), config.data_fingerprint()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from lwd.data.encoded import MANIFEST
 from lwd.data.samples import FACTS, FORMAT, IMAGE_FOLDER, INFO, LATENT_FOLDER, NPZ, SHEET, SampleSet
@@ -21,7 +21,7 @@ from lwd.errors import UserError
 from lwd.files import atomic_path, read_json, write_json
 from lwd.images.npz import write_npz
 from lwd.images.sheets import save_grid, to_unit
-from lwd.models import LightningDiT
+from lwd.models import null_label, record_of
 from lwd.models.pretrained import fingerprint, newest_checkpoint
 from lwd.run import write_run_files
 from lwd.runtime.checkpoint import first_difference, versions
@@ -178,13 +178,16 @@ def recipe_of(config: SampleConfig, checkpoint: Path, schedule: Schedule) -> dic
     }
 
 
-def class_labels(settings: SampleSettings, model: LightningDiT) -> Tensor:
+def class_labels(settings: SampleSettings, model: nn.Module) -> Tensor:
     """Labels (N,): the classes asked for in turn, or all null. Raises UserError for a class that the model lacks."""
+    count, null = record_of(model).num_classes, null_label(model)
     if settings.labels == "null":
-        return torch.full((settings.num,), model.null_label)
-    classes = torch.tensor(range(model.num_classes) if settings.labels == "balanced" else settings.labels)
-    if int(classes.max()) >= model.num_classes:
-        raise UserError(f"sample.labels: class {int(classes.max())}; the model has 0 to {model.num_classes - 1}")
+        if null is None:
+            raise UserError("sample.labels: the network has no null_label; name classes, or 'balanced'")
+        return torch.full((settings.num,), null)
+    classes = torch.tensor(range(count) if settings.labels == "balanced" else settings.labels)
+    if int(classes.max()) >= count:
+        raise UserError(f"sample.labels: class {int(classes.max())}; the model has 0 to {count - 1}")
     return classes[torch.arange(settings.num) % len(classes)]
 
 

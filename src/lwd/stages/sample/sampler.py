@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lwd.errors import UserError
-from lwd.models import LightningDiT
+from lwd.groups import Layout
+from lwd.models import record_of
 from lwd.models.pretrained import load_checkpoint_model
 from lwd.runtime.placement import place
 from lwd.runtime.processes import Processes
@@ -28,7 +29,8 @@ from lwd.stages.sample.settings import GuidanceSettings, SampleConfig, SampleSet
 class Sampler:
     """``model`` under ``schedule``, with the solver of ``settings`` and ``guidance``."""
 
-    model: LightningDiT
+    model: nn.Module
+    layout: Layout
     schedule: Schedule
     settings: SampleSettings
     guidance: Guidance | None
@@ -41,15 +43,15 @@ class Sampler:
 
     def sample(self, labels: Tensor, seeds: Tensor, finished: Callable[[int], None]) -> Samples:
         """labels, seeds (N,) -> latents and nfe on the device; ``finished`` is told how many more samples are done."""
-        s, how, model = self.settings, self.settings.integration, self.model
+        s, how = self.settings, self.settings.integration
         with self.precision():
             return generate(
-                model,
+                self.model,
                 self.schedule,
-                model.layout,
+                self.layout,
                 labels,
                 seeds,
-                model.shape,
+                record_of(self.model).sample_shape,
                 solver=how.solver,
                 atol=how.atol,
                 rtol=how.rtol,
@@ -62,8 +64,8 @@ class Sampler:
 
     def trace(self, labels: Tensor, seeds: Tensor) -> Trajectory:
         """The same samples' paths, at ``settings.trace_points`` global times from 0 to 1."""
-        taus, model = torch.linspace(0, 1, self.settings.trace_points).tolist(), self.model
-        flow = make_flow(model, self.schedule, model.layout, labels, seeds, model.shape, self.guidance)
+        taus, shape = torch.linspace(0, 1, self.settings.trace_points).tolist(), record_of(self.model).sample_shape
+        flow = make_flow(self.model, self.schedule, self.layout, labels, seeds, shape, self.guidance)
         with self.precision():
             return trace(flow, self.settings.integration, taus)
 
@@ -71,16 +73,21 @@ class Sampler:
 def open_sampler(config: SampleConfig, checkpoint: Path, processes: Processes) -> Sampler:
     """What ``config`` samples from, on the processes's device. Raises UserError for input that does not fit."""
     settings = config.sample
-    model, schedule = load_checkpoint_model(checkpoint)
+    model, schedule = load_checkpoint_model(checkpoint, config.model.name)
     check_fit(checkpoint, model, config)
-    guidance = load_guidance(settings.guidance, schedule, processes)
+    guidance = load_guidance(settings.guidance, schedule, processes, config.model.name)
     if guidance is not None:
         guidance.wrap(model, config.layout)  # refuses what does not fit before anything is computed or written
-    return Sampler(place(model, processes), schedule, settings, guidance, processes.autocast)
+    return Sampler(place(model, processes), config.layout, schedule, settings, guidance, processes.autocast)
 
 
-def load_guidance(settings: GuidanceSettings, schedule: Schedule, processes: Processes) -> Guidance | None:
-    """What ``sample.guidance`` asks for, with its weak model; raises UserError where that is of another schedule."""
+def load_guidance(
+    settings: GuidanceSettings, schedule: Schedule, processes: Processes, network: str
+) -> Guidance | None:
+    """What ``sample.guidance`` asks for, with its weak model, for which ``network`` is as in `load_model`.
+
+    Raises UserError where that is of another schedule.
+    """
     interval, scale = to_interval(settings.interval), to_scale(settings.scale)
     if settings.kind == "none":
         return None
@@ -88,7 +95,7 @@ def load_guidance(settings: GuidanceSettings, schedule: Schedule, processes: Pro
         return ClassifierFreeGuidance(scale, interval=interval)
     if settings.weak is None:
         raise UserError("sample.guidance.weak: AutoGuidance needs the checkpoint folder of a weak model")
-    weak, weak_schedule = load_checkpoint_model(settings.weak)
+    weak, weak_schedule = load_checkpoint_model(settings.weak, network)
     if weak_schedule.hash() != schedule.hash():
         raise UserError(f"{settings.weak}: the weak model was trained under another schedule than the main one")
     auto = AutoGuidance(place(weak, processes), scale, interval)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
+from safetensors import safe_open
 
 from lwd.errors import UserError
 from lwd.files import atomic_path
-from lwd.models import load_model
+from lwd.models.pretrained import load_lightningdit
+from lwd.models.record import read_record
 from lwd.models.sizes import name_of
 from lwd.runtime.checkpoint import read_state, verify
 from lwd.runtime.hub import CONFIG, WEIGHTS
@@ -23,30 +26,42 @@ CARD = """---
 
 # {name}, {step:,} steps
 
-A diffusion transformer for composite latents, trained under {schedule} with
+{kind} for composite latents, trained under {schedule} with
 [lwd](https://arxiv.org/abs/2606.19662) (Learning When to Denoise). These are the averaged (EMA) weights.
 
 | | |
 |---|---|
 | groups (channels) | {groups} |
-| latent grid | {grid} x {grid} |
-| classes | {classes}, and {classes} for none |
+| latent grid | {grid} |
+| classes | {classes} |
 | parameters | {parameters:.1f} M |
 | schedule | hash `{hash}`, in schedule.json |
 | data | {data} |
 | versions | {versions} |
 
 ```python
-from lwd.models import LightningDiT
+{example}
+```
+
+`lwd sample sample.checkpoint=FOLDER{name_it}` does the same and decodes.
+"""
+
+LIGHTNINGDIT = """from lwd.models import LightningDiT
 from lwd.sample import generate
 from lwd.schedules import Schedule
 
 model, schedule = LightningDiT.from_pretrained("FOLDER").eval(), Schedule.load("FOLDER/schedule.json")
-samples = generate(model, schedule, model.layout, labels, seeds, model.shape)
-```
+samples = generate(model, schedule, model.layout, labels, seeds, model.shape)"""
 
-`lwd sample sample.checkpoint=FOLDER` does the same and decodes.
-"""
+OWN = """from pathlib import Path
+
+from lwd.models import record_of
+from lwd.models.pretrained import load_checkpoint_model
+from lwd.sample import generate
+
+model, schedule = load_checkpoint_model(Path("FOLDER"), network="{network}")  # code that you have, and trust
+record = record_of(model)
+samples = generate(model, schedule, record.layout, labels, seeds, record.sample_shape)"""
 
 
 def export(checkpoint: Path, target: Path) -> str:
@@ -82,21 +97,30 @@ def push(folder: Path, repo: str) -> str:
 
 
 def _card(checkpoint: Path, state: dict[str, Any], schedule: Schedule) -> str:
-    model = load_model(checkpoint / "ema")
-    parameters = sum(p.numel() for p in model.parameters()) / 1e6
+    folder = checkpoint / "ema"
+    record, own = read_record(folder), read_record(folder).network
     metadata = ModelCardData(library_name="lwd", tags=["lwd", "latent-diffusion", "flow-matching"])
     weight = schedule.provenance.get("lambda")
     learned = "a fixed schedule" if weight is None else f"a schedule learned at lambda {weight:g}"
     return CARD.format(
         metadata=metadata.to_yaml(),
-        name=name_of(model),
+        kind="A network" if own else "A diffusion transformer",
+        name=own or name_of(load_lightningdit(folder)),
         step=state["step"],
         schedule=learned,
-        groups=", ".join(f"{group.name} ({group.channels})" for group in model.layout.groups),
-        grid=model.input_size,
-        classes=model.num_classes,
-        parameters=parameters,
+        groups=", ".join(f"{group.name} ({group.channels})" for group in record.layout.groups),
+        grid=" x ".join(map(str, record.shape)) or "none",
+        classes=record.num_classes if own else f"{record.num_classes}, and {record.num_classes} for none",
+        parameters=_count(folder / WEIGHTS) / 1e6,
+        example=OWN.format(network=own) if own else LIGHTNINGDIT,
+        name_it=f" model.name={own}" if own else "",
         hash=schedule.hash(),
         data=state.get("recipe", {}).get("data") or "no fingerprint",
         versions=", ".join(f"{name} {version}" for name, version in state.get("versions", {}).items()),
     )
+
+
+def _count(weights: Path) -> int:
+    """How many numbers a safetensors file holds."""
+    with safe_open(weights, "np") as tensors:
+        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118

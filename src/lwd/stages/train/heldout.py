@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lwd.data.shards import LatentShards
 from lwd.flow import Reduction, flow_loss, interpolate
-from lwd.models import LightningDiT
 from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, normal, uniform
 from lwd.schedules import Schedule
@@ -37,7 +36,7 @@ class HeldOut:
         self._reduction, self._batch, self._seed, self._processes = reduction, batch, seed, processes
 
     @torch.no_grad()
-    def measure(self, model: LightningDiT) -> dict[str, Tensor]:
+    def measure(self, model: nn.Module) -> dict[str, Tensor]:
         """Means over the images, the same on each process.
 
         ``heldout_corrected``: E[sum_g c_g t_g' l_g] (Eq. 33), ``heldout_unweighted``: E[sum_g c_g l_g], with the
@@ -54,9 +53,9 @@ class HeldOut:
         corrected, unweighted = self._processes.mean(sums) * self._processes.world / len(self.shards)
         return {"heldout_corrected": corrected, "heldout_unweighted": unweighted}
 
-    def _sums(self, model: LightningDiT, rows: Tensor) -> Tensor:
+    def _sums(self, model: nn.Module, rows: Tensor) -> Tensor:
         """Both losses summed over the images ``rows``, (2,) float64."""
-        device, layout = self._processes.device, model.layout
+        device, layout = self._processes.device, self.shards.layout
         batch, index = self.shards.read(rows), rows.to(device)
         x1, labels = batch.x1.to(device), batch.labels.to(device)
         x0 = normal(Stream.HELDOUT, self._seed, _NOISE, index, tuple(x1.shape[1:]))

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lwd.data.encoded import MANIFEST
@@ -17,7 +17,7 @@ from lwd.encoders.decoder import Decoder, load_decoder
 from lwd.errors import UserError
 from lwd.images.colours import LatentColours
 from lwd.images.sheets import save_grid
-from lwd.models import LightningDiT
+from lwd.models import record_of
 from lwd.run import RunConfig
 from lwd.runtime.processes import Processes
 from lwd.sample import generate
@@ -57,7 +57,7 @@ class SamplePreview:
             ) from error
         self.pictures.check()
 
-    def __call__(self, average: LightningDiT, step: int) -> None:
+    def __call__(self, average: nn.Module, step: int) -> None:
         """Draw samples of ``average`` after ``step`` steps.
 
         What goes wrong is a warning, except in the sampling of a network that is spread over processes: one that gave
@@ -70,12 +70,12 @@ class SamplePreview:
                 latents = samples[0] if spread else self.sample(average)
                 self.draw(latents, self.pictures.file(step))
 
-    def sample(self, model: LightningDiT) -> Tensor:
+    def sample(self, model: nn.Module) -> Tensor:
         """Standardised latents (N, C, H, W) on the CPU. Raises UserError where one is not finite."""
-        count, classes = self.count, model.num_classes
+        count, classes = self.count, self.config.model.num_classes
         places = torch.arange(count)
         labels = places * classes // count if count < classes else places % classes
-        arguments = (model, self.schedule, model.layout, labels, places, model.shape)
+        arguments = (model, self.schedule, self.config.layout, labels, places, record_of(model).sample_shape)
         return generate(*arguments, solver="heun", steps=SOLVER_STEPS).latents.cpu()
 
     def draw(self, latents: Tensor, file: Path) -> None:

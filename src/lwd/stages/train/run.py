@@ -23,13 +23,15 @@ from lwd.flow import (
     interpolate,
     repa_loss,
 )
-from lwd.models import LightningDiT, model_files, training_flops
+from lwd.groups import Layout
+from lwd.models import dropper, model_files, record_of, training_flops
+from lwd.models.build import check_network
 from lwd.run import RunConfig, write_run_files
 from lwd.runtime.checkpoint import Content, checkpoint_path
 from lwd.runtime.hub import CONFIG
 from lwd.runtime.placement import divide, place
 from lwd.runtime.processes import Processes
-from lwd.runtime.seeding import Stream, seeded
+from lwd.runtime.seeding import Stream, seed_network, seeded
 from lwd.schedules import Schedule
 from lwd.stages.train.heldout import HeldOut
 from lwd.stages.train.preview import SamplePreview
@@ -109,9 +111,12 @@ class TrainConfig(RunConfig):
 class DenoiserObjective(nn.Module):
     """L_theta (Eq. 39) of the denoiser under a frozen schedule, on one process's share of a step."""
 
-    def __init__(self, model: LightningDiT, schedule: Schedule, settings: TrainSettings, seed: int) -> None:
+    def __init__(
+        self, model: nn.Module, layout: Layout, schedule: Schedule, settings: TrainSettings, seed: int
+    ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.layout = model, layout
+        self._drop = dropper(model)
         self.schedule = schedule.requires_grad_(False)
         self._settings, self._seed = settings, seed
 
@@ -120,18 +125,19 @@ class DenoiserObjective(nn.Module):
         s, ((x1, labels, features), places) = self._settings, step_batch
         draws = draw(self._seed, step, places, x1.shape[1:], s.label_dropout)
         times, rates = self.schedule(TIME_DISTRIBUTIONS[s.time_distribution](draws.u))
-        z, u = interpolate(draws.x0, x1, times, self.model.layout)
-        labels = torch.where(draws.dropped, self.model.null_label, labels)
+        z, u = interpolate(draws.x0, x1, times, self.layout)
+        if self._drop is not None:
+            labels = self._drop(labels, draws.dropped)
         if features is not None:
             v, projected = self.model(z, times, labels, project=True)
         else:
             v = self.model(z, times, labels)
         omega = rates if s.corrected else torch.ones_like(rates)
-        loss, by_group = flow_loss(v, u, omega, self.model.layout, s.reduction)
+        loss, by_group = flow_loss(v, u, omega, self.layout, s.reduction)
         metrics: dict[str, Metric] = {"flow": loss, **{f"flow_{name}": value for name, value in by_group.items()}}
-        metrics |= by_local_time(v, u, times, self.model.layout)
+        metrics |= by_local_time(v, u, times, self.layout)
         if s.cosine_weight:
-            metrics["cosine"] = cosine = cosine_direction_loss(v, u, self.model.layout)
+            metrics["cosine"] = cosine = cosine_direction_loss(v, u, self.layout)
             loss = loss + s.cosine_weight * cosine
         if features is not None:
             metrics["repa"] = repa = repa_loss(projected, features)
@@ -151,6 +157,7 @@ class TrainTask(AveragedTask):
         heldout: HeldOut | None = None,
         shard: Callable[..., None] = lambda *models: None,
         preview: SamplePreview | None = None,
+        draws: Callable[[int], None] | None = None,
     ) -> None:
         self.module = objective
         self.ema = EMA(objective.model, settings.ema_decay)
@@ -158,7 +165,12 @@ class TrainTask(AveragedTask):
         shard(objective.model, self.ema.model, *(average.model for average in self.posthoc.averages.values()))
         self.optimizer = adamw((objective.model, settings.lr), weight_decay=settings.weight_decay)
         self.checkpoint_steps = settings.checkpoint_steps
-        self._settings, self._heldout, self._preview = settings, heldout, preview
+        self._settings, self._heldout, self._preview, self._draws = settings, heldout, preview, draws
+
+    def before_step(self, step: int) -> None:
+        """Seed what the network draws by itself."""
+        if self._draws is not None:
+            self._draws(step)
 
     def after_step(self, step: int) -> Mapping[str, Tensor]:
         """Move the averages; draw samples of the one and measure it where that is due."""
@@ -175,7 +187,7 @@ class TrainTask(AveragedTask):
         return every > 0 and (step % every == 0 or step == self._settings.steps)
 
     def files(self) -> dict[str, Content]:
-        """Weights and average, each a folder that `LightningDiT.from_pretrained` reads, and all else that goes on."""
+        """Weights and average, each a folder that `lwd.models.load_model` reads, and all else that goes on."""
         return {
             **super().files(),
             **self.posthoc.files(SNAPSHOTS),
@@ -210,7 +222,10 @@ def run(config: TrainConfig) -> Path:
     if settings.repa_weight > 0 and shards.feature_dim is None:
         raise UserError(f"{shards.path}: no REPA features in these shards; encode them, or set train.repa_weight=0")
     with seeded(Stream.INITIALISE, config.seed):
-        model = place(config.model.build(layout, shards.input_size, shards.feature_dim), processes)
+        model = config.model.build(layout, shards.shape, shards.feature_dim).to(processes.device)
+    check_network(model, shards.feature_dim, settings.label_dropout)
+    flops = training_flops(model, project=shards.feature_dim is not None)
+    place(model, processes)
     heldout = None
     if settings.heldout_every:
         held = config.shards("heldout", features=False)
@@ -226,8 +241,9 @@ def run(config: TrainConfig) -> Path:
         pictures.start()
         write_run_files(config, folder)
 
-    objective = DenoiserObjective(model, schedule, settings, config.seed)
-    task = TrainTask(objective, settings, heldout, partial(divide, processes), preview)
+    objective = DenoiserObjective(model, layout, schedule, settings, config.seed)
+    draws = None if record_of(model).network is None else partial(seed_network, config.seed, rank=processes.rank)
+    task = TrainTask(objective, settings, heldout, partial(divide, processes), preview, draws)
     recipe = config.recipe(train=settings.recipe(), schedule=schedule.hash())
     fit(
         processes,
@@ -238,7 +254,7 @@ def run(config: TrainConfig) -> Path:
         recipe=recipe,
         title=f"train {settings.name}",
         on_start=on_start,
-        work=Work(settings.batch, training_flops(model, project=shards.feature_dim is not None)),
+        work=Work(settings.batch, flops or 0),
     )
     return checkpoint_path(folder, settings.steps)
 
@@ -256,10 +272,12 @@ def choose_schedule(config: TrainConfig) -> Schedule:
     return schedule
 
 
-def main_flops(config: TrainConfig) -> int:
-    """Operations of ``train.steps`` steps, forward and backward, of the network that the shards call for."""
+def main_flops(config: TrainConfig) -> int | None:
+    """Operations of ``train.steps`` steps, forward and backward, of the network that the shards call for.
+
+    None where they cannot be counted (`training_flops`).
+    """
     settings = config.train
     shards = config.shards("train", features=settings.repa_weight > 0)
-    with torch.device("meta"):
-        model = config.model.build(config.layout, shards.input_size, shards.feature_dim)
-    return settings.steps * settings.batch * training_flops(model, project=shards.feature_dim is not None)
+    flops = config.model.training_flops(config.layout, shards.shape, shards.feature_dim)
+    return None if flops is None else settings.steps * settings.batch * flops

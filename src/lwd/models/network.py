@@ -1,0 +1,68 @@
+"""What the code asks of a network, and what it may ask for beyond that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+Drop = Callable[[Any, Tensor], Any]
+"""The conditions of a batch, without those of the samples that are ``dropped`` (B,) bool."""
+
+
+class Network(Protocol):
+    """A denoiser: z (B, C, ...), local times (B, G) in layout order, a condition -> local velocities like z.
+
+    In the commands the condition is labels (B,) int64 and the network an `nn.Module` that may also have
+
+    - ``null_label: int``, the label that stands for "no class"; or, for conditions of any other kind,
+      ``drop(condition, dropped)``, which gives the condition without those of the samples ``dropped`` (B,) bool.
+      With neither nothing can be dropped, and there is no classifier-free guidance;
+    - ``project``: called with ``project=True`` it returns (v, REPA features (B, L, D)), D being what it was built with
+      as ``feature_dim``;
+    - ``blocks``: a list of modules, of each of which nothing is used but its call; they are compiled and divided among
+      processes one by one, instead of the whole network; and ``checkpoint_blocks: bool``: set it, and activations are
+      recomputed (`lwd.runtime.placement`).
+
+    Its ``state_dict()`` is what is saved.
+    """
+
+    def __call__(self, z: Tensor, times: Tensor, condition: Any) -> Tensor:
+        """z (B, C, ...), times (B, G), the condition -> v (B, C, ...)."""
+
+
+def null_label(network: object) -> int | None:
+    """The label that stands for "no class"; None where the network has none."""
+    label = getattr(network, "null_label", None)
+    return label if isinstance(label, int) else None
+
+
+def dropper(network: object) -> Drop | None:
+    """How the network's conditions are dropped: by its own ``drop``, else by its null label; None: not at all."""
+    drop: Drop | None = getattr(network, "drop", None)
+    if drop is not None and not isinstance(drop, nn.Module):  # many a network calls its nn.Dropout that
+        return drop
+    null = null_label(network)
+    if null is None:
+        return None
+    return lambda labels, dropped: torch.where(dropped, null, labels)
+
+
+def device_of(network: nn.Module) -> torch.device:
+    """Where a network computes: the device of its first parameter."""
+    return next(network.parameters()).device
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The block in which a network is in evaluation mode; every part of it is put back into its own."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

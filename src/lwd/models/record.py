@@ -1,0 +1,67 @@
+"""What a network was built with, as config.json of its folder says; read without running any code of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from lwd.errors import UserError
+from lwd.files import read_json
+from lwd.groups import Layout
+from lwd.runtime.hub import CONFIG, built_with
+
+NETWORK = "network"
+"""The key that only config.json of a user's own network has: the name of what built it."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """``network``: what built it, None for LightningDiT; the latents' layout and trailing axes; the number of classes.
+
+    ``arguments``: all that the builder was given.
+    """
+
+    network: str | None
+    layout: Layout
+    shape: tuple[int, ...]
+    num_classes: int
+    arguments: dict[str, Any]
+
+    @property
+    def sample_shape(self) -> tuple[int, ...]:
+        """Of one latent, (C, ...)."""
+        return (self.layout.channels, *self.shape)
+
+
+def write_record(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """config.json of a user's own network."""
+    layout, shape = arguments["layout"].to_list(), list(arguments["shape"])
+    return {NETWORK: name, **arguments, "layout": layout, "shape": shape}
+
+
+def record_of(network: nn.Module) -> Record:
+    """Of a network that `lwd.models` built or loaded. Raises ValueError, TypeError or KeyError for another one."""
+    return _parse(built_with(network))
+
+
+def read_record(folder: Path) -> Record:
+    """Of a model folder. Raises UserError where config.json does not say."""
+    try:
+        return _parse(read_json(folder / CONFIG))
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / CONFIG}: not a LightningDiT's config, nor another network's ({error})") from error
+
+
+def _parse(config: Mapping[str, Any]) -> Record:
+    layout, classes = Layout(config["layout"]), int(config["num_classes"])
+    if NETWORK not in config:
+        return Record(None, layout, (int(config["input_size"]),) * 2, classes, {**config, "layout": layout})
+    name, shape = config[NETWORK], tuple(int(n) for n in config["shape"])
+    if not isinstance(name, str):
+        raise TypeError(f"{NETWORK} must be a name")
+    arguments = {key: value for key, value in config.items() if key != NETWORK}
+    return Record(name, layout, shape, classes, {**arguments, "layout": layout, "shape": shape})

@@ -20,6 +20,7 @@ from lwd.probe.task import Drop, ProbeObjective, ProbeTask
 from lwd.runtime.compute import ComputeConfig
 from lwd.runtime.placement import divide, place
 from lwd.runtime.processes import Processes
+from lwd.runtime.seeding import seed_network
 from lwd.schedules import Schedule
 from lwd.schedules.collapse import distance_from_collapse
 from lwd.training.loading import Cycled
@@ -93,6 +94,7 @@ def learn(
         chosen,
         stop,
         pictures if processes.is_main else None,
+        None if folder is None else lambda step: seed_network(seed, step, processes.rank),
     )
 
     def start() -> None:

@@ -72,16 +72,23 @@ class ProbeTask(Task):
         settings: LearnSettings,
         rule: EarlyStop | None = None,
         pictures: Pictures | None = None,
+        draws: Callable[[int], None] | None = None,
     ) -> None:
         self.module, self.optimizer = objective, optimizer
         self._probe = objective.probe
         self._steps, self._preview_every, self._pictures = settings.steps, settings.preview_every, pictures
         self._drawn: dict[int, dict[str, Tensor]] = {}
+        self._draws = draws
         self._watcher = None if rule is None else Watcher(rule, self._probe.schedule, settings.burn_in)
         self._window = 0 if rule is None else rule.window
         self._points = torch.tensor(POINTS, device=self._probe.steps.device)
         self.stopped: Stopped | None = None
         """Why training ended early."""
+
+    def before_step(self, step: int) -> None:
+        """Where the run can be resumed, make what the network draws by itself a function of the step."""
+        if self._draws is not None:
+            self._draws(step)
 
     @torch.no_grad()
     def after_step(self, step: int) -> Mapping[str, Tensor]:

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 import lwd
@@ -22,6 +23,8 @@ from lwd.files import atomic_path, checksum, read_json, write_json
 from lwd.runtime.sharding import divided_like, gather, whole
 
 STATE = "state.json"
+ADAM = ("exp_avg", "exp_avg_sq")
+STATELESS = "stateless"
 
 
 class Saveable(Protocol):
@@ -179,16 +182,22 @@ def check_tensors(tensors: Mapping[str, Tensor], wanted: Mapping[str, Tensor], w
 
 
 def optimizer_tensors(module: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state by parameter name, e.g. ``blocks.0.attn.qkv.weight/exp_avg``."""
-    return {
+    """The optimiser's state by parameter name, e.g. ``blocks.0.attn.qkv.weight/exp_avg``.
+
+    One that keeps none, as plain SGD, says so by the one key `STATELESS`.
+    """
+    state = {
         f"{name}/{key}": torch.as_tensor(value)
         for name, parameter in module.named_parameters()
         for key, value in optimizer.state.get(parameter, {}).items()
     }
+    return state or {STATELESS: torch.ones(())}
 
 
 def load_optimizer(module: nn.Module, optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Put back what `optimizer_tensors` took, each tensor on its parameter's device."""
+    if set(tensors) == {STATELESS}:
+        return
     parameters = dict(module.named_parameters())
     saved = {key.rpartition("/")[0] for key in tensors}
     if missing := [name for name, p in parameters.items() if p.requires_grad and name not in saved]:
@@ -199,11 +208,12 @@ def load_optimizer(module: nn.Module, optimizer: Optimizer, tensors: Mapping[str
         if name not in parameters:
             raise UserError(f"optimizer state of {name!r}, which this model does not have")
         parameter = parameters[name]
-        if tensor.ndim and tensor.shape != parameter.shape:
+        same = tensor.shape == parameter.shape  # of all moments but a factored optimiser's, and no counter
+        if tensor.ndim and not same and (isinstance(parameter, DTensor) or entry in ADAM):
             raise UserError(f"optimizer state {key!r} has shape {tuple(tensor.shape)}, not {tuple(parameter.shape)}")
         fused = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
         device = parameter.device if tensor.ndim or fused else torch.device("cpu")
-        optimizer.state[parameter][entry] = (divided_like(tensor, parameter) if tensor.ndim else tensor).to(device)
+        optimizer.state[parameter][entry] = (divided_like(tensor, parameter) if same else tensor).to(device)
 
 
 def first_difference(old: Any, new: Any, key: str = "") -> str | None:

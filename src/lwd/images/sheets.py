@@ -42,8 +42,8 @@ def side_by_side(parts: Sequence[Tensor]) -> Tensor:
     height, shown = max(part.shape[-2] for part in parts), []
     for part in parts:
         times = height // part.shape[-2]
-        part = part.repeat_interleave(times, -2).repeat_interleave(times, -1)
-        shown.append(F.pad(part, (0, 1, 0, height - part.shape[-2]), value=1.0))
+        enlarged = part.repeat_interleave(times, -2).repeat_interleave(times, -1)
+        shown.append(F.pad(enlarged, (0, 1, 0, height - enlarged.shape[-2]), value=1.0))
     return torch.cat(shown, dim=-1)[..., :-1]
 
 

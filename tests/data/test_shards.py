@@ -62,7 +62,7 @@ def test_sfds_own_format_at_its_own_sizes(tmp_path):
     save_file(tensors, tmp_path / "latents_rank00_shard000.safetensors")
     stats = write_stats(tmp_path, channels=(32, 16))
     shards = LatentShards(tmp_path, SFD, flip=False)
-    assert (len(shards), shards.input_size, shards.feature_dim) == (3, 16, 768)
+    assert (len(shards), shards.shape, shards.feature_dim) == (3, (16, 16), 768)
     assert torch.equal(shards.labels(), tensors["labels"])
     expected = standardised(tensors, stats)
     for i in range(3):

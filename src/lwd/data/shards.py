@@ -82,8 +82,8 @@ default_collate_fn_map[_Item] = _collate  # torch's documented way to extend `de
 class LatentShards(Dataset[tuple[Tensor, ...]]):
     """The images of a shard folder, as composite latents standardised per channel.
 
-    Images stand for samples of any kind: groups on one grid are stacked, (C, ...) with any number of trailing axes;
-    those of a flat layout, each of its own shape, are laid end to end, (D,).
+    Images stand for samples of any kind: groups on one grid are stacked, (C, ...); those of a flat layout, each of its
+    own shape, are laid end to end, (D,). ``shape``: the trailing axes, (H, W) of images, () of vectors and flat ones.
 
     ``ds[i]`` is (x1 (C, ...), label) or, with ``features`` where the shards have them, (x1, label, features); with
     ``flip`` the mirrored twin of image i is taken with probability 1/2, a pure function of (seed, epoch, i): call
@@ -131,16 +131,6 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
             stats.append([x.expand(1, *latents.shape).flatten(1) for x in pair] if self.layout.flat else pair)
         mean, std = (torch.cat(parts, dim=1) for parts in zip(*stats, strict=True))
         return mean, std
-
-    @property
-    def input_size(self) -> int:
-        """Height (= width) of the latent grid."""
-        return int(self.shape[-1])
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The latents' trailing axes, (H, W) of images."""
-        return self._grid
 
     @property
     def feature_dim(self) -> int | None:

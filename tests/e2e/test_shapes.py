@@ -13,8 +13,7 @@ from torch import Tensor
 import lwd
 from any_shape import mlp, two_classes
 from lwd.config import parse
-from lwd.data import LatentShards, write_shard, write_stats
-from lwd.data.samples import SampleSet
+from lwd.data import write_shard, write_stats
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
 from lwd.runtime.compute import ComputeConfig
@@ -129,7 +128,8 @@ def test_through_the_commands(layout: Layout, shape: tuple[int, ...], tmp_path: 
     assert (folder / "trajectory.png").stat().st_size > 1000
     with pytest.raises(UserError, match=r"holds no images \(sample.formats was \['latents'\]\)"):
         evaluate.run(config)
-    assert "report.html" in str(report.write_page(config))
+    if layout.flat:  # the page looks at curves and numbers, the same for all
+        assert report.write_page(config).is_file()
 
 
 def test_lightningdit_says_what_it_is_for(tmp_path: Path) -> None:

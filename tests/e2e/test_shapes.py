@@ -12,7 +12,7 @@ from torch import Tensor
 
 import lwd
 from any_shape import mlp, two_classes
-from lwd.config import parse
+from lwd.config import dump, load, parse
 from lwd.data import write_shard, write_stats
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
@@ -149,3 +149,27 @@ def test_heldout_latents_of_another_shape(tmp_path: Path) -> None:
     settings = config.train.model_copy(update={"schedule": config.train.schedule.model_copy(update={"kind": "offset"})})
     with pytest.raises(UserError, match=r"heldout: latents on a grid \(7,\), those of .*train on \(6,\)"):
         train.run(config.model_copy(update={"train": settings}))
+
+
+def test_the_data_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/extending.md: what its Python writes, its YAML reads; the resolved config reads back as the same."""
+    text = (Path(__file__).parents[2] / "docs" / "extending.md").read_text().partition("**Other latents**")[2]
+    code, settings = (text.partition(f"```{kind}\n")[2].partition("```")[0] for kind in ("python", "yaml"))
+    monkeypatch.chdir(tmp_path)
+    image, token, labels = torch.randn(6, 4, 16, 16), torch.randn(6, 768), torch.zeros(6)
+    named = {"Layout": Layout, "Group": Group, "write_shard": write_shard, "write_stats": write_stats}
+    exec(code, named | {"image": image, "token": token, "labels": labels})
+    config = load(Experiment, written(tmp_path / "own.yaml", settings), [])
+    x1 = config.shards("train", features=False).read(torch.arange(6)).x1
+    parts = config.layout.split(x1)
+    assert parts["image"].shape == image.shape and parts["token"].shape == token.shape
+    # By torch: standardised per channel (float32, 1e-5).
+    expected = (token - token.mean(0)) / token.std(0, correction=0)
+    torch.testing.assert_close(parts["token"], expected, rtol=1e-5, atol=1e-5)
+    again = load(Experiment, written(tmp_path / "resolved.yaml", dump(config)), [])
+    assert again.layout == config.layout and again.recipe() == config.recipe()
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path

@@ -44,7 +44,7 @@ def encoded(config: Experiment, images: dict[str, int]) -> str:
     for split, count in images.items():
         shards = config.shards(split, features=True)
         require(len(shards) == count, f"{shards.path}: {len(shards)} images of {count}")
-        require(shards.input_size == GRID, f"{shards.path}: a grid of {shards.input_size}")
+        require(shards.shape == (GRID, GRID), f"{shards.path}: a grid of {shards.shape}")
         require(shards.feature_dim is not None, f"{shards.path}: no features")
     return f"{config.data_path}: {' + '.join(map(str, images.values()))} images, {GRID}x{GRID}"
 

@@ -159,7 +159,7 @@ def test_heldout_data_under_the_training_split_s_statistics(data):
     ("tensors", "message"),
     [
         ({"latents": None}, "missing key 'latents'"),
-        ({"latents": torch.zeros(150, 4, 4, 4)}, "needs (N, 3, H, W)"),
+        ({"latents": torch.zeros(150, 4, 4, 4)}, "needs (N, 3, ...)"),
         ({"labels": torch.zeros(151, dtype=torch.int64)}, "unequal length"),
         ({"labels": torch.zeros(150)}, "must be integers"),
         ({"labels": -torch.ones(150, dtype=torch.int64)}, "label -1 of image 0 should be at least 0"),

@@ -62,7 +62,7 @@ def test_sfds_own_format_at_its_own_sizes(tmp_path):
     save_file(tensors, tmp_path / "latents_rank00_shard000.safetensors")
     stats = write_stats(tmp_path, channels=(32, 16))
     shards = LatentShards(tmp_path, SFD, flip=False)
-    assert (len(shards), shards.input_size, shards.feature_dim) == (3, 16, 768)
+    assert (len(shards), shards.shape, shards.feature_dim) == (3, (16, 16), 768)
     assert torch.equal(shards.labels(), tensors["labels"])
     expected = standardised(tensors, stats)
     for i in range(3):
@@ -259,8 +259,9 @@ BAD_SHARDS = {
     "missing twin": (lambda t: t.pop("latents_sv_flip"), "missing key 'latents_sv_flip'"),
     "missing labels": (lambda t: t.pop("labels"), "missing key 'labels'"),
     "missing twin of the features": (lambda t: t.pop("feats_dino_flip"), "missing key 'feats_dino_flip'"),
-    "wrong channels": (both("latents", lambda x: x[:, :1]), "'tex' needs (N, 2, H, W)"),
-    "no grid": (both("latents", lambda x: x.flatten(2)), "'tex' needs (N, 2, H, W)"),
+    "wrong channels": (both("latents", lambda x: x[:, :1]), "'tex' needs (N, 2, ...)"),
+    "no channels": (both("latents", lambda x: x[:, 0, 0, 0]), "'tex' needs (N, 2, ...)"),
+    "another number of axes": (both("latents", lambda x: x.flatten(2)), "different grids, (9,) and (3, 3)"),
     "fewer labels": (set_tensor("labels", lambda x: x[:-1]), "unequal length"),
     "fewer twins": (set_tensor("latents_flip", lambda x: x[:-1]), "unequal length"),
     "fewer features": (set_tensor("feats_dino", lambda x: x[:-1]), "unequal length"),
@@ -328,13 +329,13 @@ def test_values_that_are_not_finite_name_file_row_and_channel(folder, value, twi
     path, _, _ = folder
     file = path / "latents_rank00_shard001.safetensors"
     tensors = load_file(file)
-    tensors["latents_sv_flip" if twin else "latents_sv"][4, 0, 1, 1] = value  # image 7 of the data set, channel 2
+    tensors["latents_sv_flip" if twin else "latents_sv"][4, 0, 1, 1] = value  # image 7 of the data set
     save_file(tensors, file)
     shards = LatentShards(path, SMALL)
     flips = torch.full((10,), twin)
     with pytest.raises(UserError) as caught:
         shards.read(torch.arange(10), flips)
-    one_line(caught, file, "image 4", "channel 2", "not finite")
+    one_line(caught, file, "image 4", "channel 0 of 'latents_sv'", "not finite")
     shards.read(torch.arange(7), flips[:7])
     shards.read(torch.arange(10), ~flips)
 

@@ -37,7 +37,7 @@ def share(batch: int, rank: int, world: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Draws:
-    """A step's randomness: noise x0 (B, C, H, W), uniform numbers for tau (B,), which labels are dropped (B,)."""
+    """A step's randomness: noise x0 (B, C, ...), uniform numbers for tau (B,), which labels are dropped (B,)."""
 
     x0: Tensor
     u: Tensor
@@ -87,7 +87,7 @@ class StepBatches(StepOrder, Dataset[StepBatch]):
 
 
 def draw(seed: int, step: int, places: Tensor, shape: tuple[int, ...], label_dropout: float) -> Draws:
-    """The randomness of samples ``places`` (B,) in ``step``, on their device; ``shape`` is (C, H, W)."""
+    """The randomness of samples ``places`` (B,) in ``step``, on their device; ``shape`` is (C, ...)."""
     return Draws(
         normal(Stream.NOISE, seed, step, places, shape),
         uniform(Stream.TIME, seed, step, places),

@@ -93,13 +93,20 @@ def check(path: Path, layout: Layout | None = None, show: bool = True) -> list[F
 
 
 def infer_layout(shards: list[Shard]) -> Layout | None:
-    """The groups that the keys of all shards together show, None where there is none."""
-    groups: dict[str, Group] = {}
+    """The groups that the keys of all shards together show, None where there is none.
+
+    They have shapes of their own where no shard contradicts that and they lie on different grids.
+    """
+    channels: dict[str, int] = {}
+    grids: dict[str, set[tuple[int, ...]]] = {}
     for shard in shards:
         for key, tensor in shard.items():
-            if (key == "latents" or key.startswith("latents_")) and not key.endswith(FLIP) and tensor.ndim == 4:
-                groups.setdefault(key, Group(key, max(1, tensor.shape[1]), key=key))
-    return Layout(groups[key] for key in sorted(groups)) if groups else None
+            if (key == "latents" or key.startswith("latents_")) and not key.endswith(FLIP) and tensor.ndim > 1:
+                channels.setdefault(key, max(1, tensor.shape[1]))
+                grids.setdefault(key, set()).add(tuple(tensor.shape[2:]))
+    alike = len(set().union(*grids.values())) < 2 or any(len(each) > 1 or 0 in min(each) for each in grids.values())
+    shapes = {key: None if alike else min(each) for key, each in grids.items()}
+    return Layout(Group(key, channels[key], key=key, shape=shapes[key]) for key in sorted(grids)) if grids else None
 
 
 def _check_folder(
@@ -144,7 +151,7 @@ def _usable(shard: Shard, key: str, channels: int | None) -> bool:
     tensor = shard.get(key)
     return (
         tensor is not None
-        and tensor.ndim == 4
+        and tensor.ndim > 1
         and tensor.is_floating_point()
         and channels in (None, tensor.shape[1])
         and tensor.numel() > 0
@@ -230,7 +237,7 @@ class _Summary:
         self.counts = torch.zeros(channels * BINS, dtype=torch.int64)
         self._scale: tuple[Tensor, Tensor] | None = None
         if reference is not None:
-            self._scale = reference.mean[:, None, None], reference.std[:, None, None].clamp(min=TINY)
+            self._scale = reference.mean, reference.std.clamp(min=TINY)
 
     def watch(self, blocks: Iterator[Tensor]) -> Iterator[Tensor]:
         for block in blocks:
@@ -243,10 +250,11 @@ class _Summary:
         self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
         if self._scale is None:
             mean, std = channel_stats([x])
-            self._scale = mean[0], std[0].clamp(min=TINY)
-        mean, std = self._scale
+            self._scale = mean.flatten(), std.flatten().clamp(min=TINY)
+        along = (-1, *[1] * (x.ndim - 2))  # a number for each channel, at every position
+        mean, std = (each.view(along) for each in self._scale)
         bins = ((x - mean) / std * (BINS / 2 / REACH) + BINS / 2).clamp_(0, BINS - 1).long()
-        bins += torch.arange(x.shape[1])[:, None, None] * BINS
+        bins += torch.arange(x.shape[1]).view(along) * BINS
         self.counts += torch.bincount(bins.flatten(), minlength=len(self.counts))
 
 
@@ -256,8 +264,10 @@ def _stats_problems(report: FolderCheck, group: Group, reference: dict[str, Chan
     if seen is not None and bool((seen.std == 0).any()):
         constant = (seen.std == 0).nonzero().flatten().tolist()
         yield f"{folder}: {key!r}: channel {constant[0]} is constant{_more(len(constant) - 1, 'channel')}"
+    like = seen or reference.get(key)
+    axes = len(group.shape) if group.shape is not None else 2 if like is None else len(like.shape) - 1
     try:
-        mean, std = (t.flatten() for t in load_stats(path, group.channels))
+        mean, std = (t.flatten() for t in load_stats(path, group.channels, axes))
     except UserError as error:
         yield str(error)
         return

@@ -1,12 +1,12 @@
 """One shard file: SFD's and LightningDiT's key names, its tensors mapped to memory, and all that its header tells.
 
-A file holds one tensor (N, C_g, H, W) per group and its mirrored twin, optionally the REPA features (N, D, h, w) and
-theirs, and ``labels`` (N,). Opening one reads its header only.
+A file holds one tensor (N, C_g, ...) per group, with any number of trailing axes, and its mirrored twin, optionally
+the REPA features (N, D, ...) and theirs, and ``labels`` (N,). Opening one reads its header only.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -61,14 +61,12 @@ def shard_problems(file: Path, shard: Shard, layout: Layout, flip: bool, feature
     needed = [*keys, *(key + FLIP for key in keys if flip), LABELS]
     for key in needed:
         if key not in shard:
-            yield f"{file}: missing key {key!r} (it has {', '.join(sorted(shard))})"
+            hint = "; data.flip=false does without mirrored twins" if key.endswith(FLIP) else ""
+            yield f"{file}: missing key {key!r} (it has {', '.join(sorted(shard))}){hint}"
     for group in layout.groups:
         key = shard_key(group)
-        if key in shard and (shard[key].ndim != 4 or shard[key].shape[1] != group.channels):
-            yield (
-                f"{file}: {key!r} has shape {tuple(shard[key].shape)}, group {group.name!r} needs "
-                f"(N, {group.channels}, H, W)"
-            )
+        if key in shard and (problem := shape_problem(group, shard[key])):
+            yield f"{file}: {key!r} {problem}"
     for key in keys if flip else ():
         if key in shard and key + FLIP in shard and shard[key + FLIP].shape[1:] != shard[key].shape[1:]:
             twin, shape = tuple(shard[key + FLIP].shape), tuple(shard[key].shape)
@@ -84,14 +82,33 @@ def shard_problems(file: Path, shard: Shard, layout: Layout, flip: bool, feature
         yield f"{file}: tensors of unequal length {lengths}"
 
 
+def shape_problem(group: Group, latents: Tensor) -> str:
+    """What is wrong with the shape of a group's latents (N, C_g, ...); empty where nothing is."""
+    own = None if group.shape is None else (group.channels, *group.shape)
+    if latents.ndim > 1 and (latents.shape[1] == group.channels if own is None else latents.shape[1:] == own):
+        return ""
+    needed = ", ".join(map(str, (group.channels, "...") if own is None else own))
+    return f"has shape {tuple(latents.shape)}, group {group.name!r} needs (N, {needed})"
+
+
+def grid_problem(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """Where latents (N, C_g, ...) under names for people do not share their trailing axes; empty where they do."""
+    (first, reference), *others = tensors
+    for name, latents in others:
+        if latents.shape[2:] != reference.shape[2:]:
+            grids = f"{tuple(latents.shape[2:])} and {tuple(reference.shape[2:])}"
+            return f"{name} and {first} lie on different grids, {grids}; they must share one, or each group has a shape"
+    return ""
+
+
 def folder_problems(
     path: Path, shards: Mapping[Path, Shard], layout: Layout, flip: bool, features: bool
 ) -> Iterator[str]:
     """Where the shards of a folder do not fit together, one line each: grids, features, dtypes."""
     keys = [shard_key(g) for g in layout.groups]
-    grids = {tuple(shard[key].shape[2:]) for shard in shards.values() for key in keys if key in shard}
-    if len(grids) > 1:
-        yield f"{path}: groups or shards lie on different grids {sorted(grids)}; they must share one"
+    latents = [(f"{file}: {key!r}", shard[key]) for file, shard in shards.items() for key in keys if key in shard]
+    if latents and not layout.flat and (problem := grid_problem(latents)):
+        yield problem
     without = [file for file, shard in shards.items() if FEATURES not in shard]
     if features and 0 < len(without) < len(shards):
         yield f"{without[0]}: missing key {FEATURES!r}, which other shards have"

@@ -66,6 +66,11 @@ class SampleSet:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def has_images(self) -> bool:
+        """Whether images were kept, not latents alone."""
+        return (self.path / NPZ).is_file() or (self.path / IMAGE_FOLDER).is_dir()
+
     def images(self, indices: Tensor | None = None, batch: int = 256) -> Iterator[Tensor]:
         """The images, or those at ``indices``, in batches: uint8 (n, 3, H, W); UserError where none were kept."""
         wanted = torch.arange(len(self)) if indices is None else indices

@@ -19,9 +19,11 @@ from lwd.data.format import (
     FLIP,
     LABELS,
     folder_problems,
+    grid_problem,
     of_key,
     open_shard,
     raise_first,
+    shape_problem,
     shard_files,
     shard_key,
     shard_problems,
@@ -30,7 +32,7 @@ from lwd.data.gather import Buffers, Index, MappedRows
 from lwd.data.stats import channel_stats, first_not_finite, load_stats, save_stats, stats_path
 from lwd.errors import UserError
 from lwd.files import atomic_path
-from lwd.groups import Layout
+from lwd.groups import Group, Layout
 from lwd.runtime.checkpoint import save_tensors
 from lwd.runtime.seeding import Stream, uniform
 
@@ -38,7 +40,7 @@ __all__ = ["FEATURES", "FLIP", "LABELS", "Batch", "Items", "LatentShards", "shar
 
 
 class Batch(NamedTuple):
-    """x1 (B, C, H, W) float32, standardised; labels (B,) int64; features (B, D, h, w) as stored, or None."""
+    """x1 (B, C, ...) float32, standardised; labels (B,) int64; features (B, D, ...) as stored, or None."""
 
     x1: Tensor
     labels: Tensor
@@ -80,7 +82,10 @@ default_collate_fn_map[_Item] = _collate  # torch's documented way to extend `de
 class LatentShards(Dataset[tuple[Tensor, ...]]):
     """The images of a shard folder, as composite latents standardised per channel.
 
-    ``ds[i]`` is (x1 (C, H, W), label) or, with ``features`` where the shards have them, (x1, label, features); with
+    Images stand for samples of any kind: groups on one grid are stacked, (C, ...); those of a flat layout, each of its
+    own shape, are laid end to end, (D,). ``shape``: the trailing axes, (H, W) of images, () of vectors and flat ones.
+
+    ``ds[i]`` is (x1 (C, ...), label) or, with ``features`` where the shards have them, (x1, label, features); with
     ``flip`` the mirrored twin of image i is taken with probability 1/2, a pure function of (seed, epoch, i): call
     `set_epoch`. `read` is the same for a whole batch at once, with the flips given.
 
@@ -97,8 +102,7 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         self._wants_features = features
         self.files = shard_files(self.path)
         self._open()
-        stats = [load_stats(stats_path(self.path, shard_key(g)), g.channels) for g in layout.groups]
-        self.mean, self.std = (torch.cat(parts, dim=1) for parts in zip(*stats, strict=True))
+        self.mean, self.std = self._statistics()
         self._gain, self._bias = (1 / self.std).flatten(), (-self.mean / self.std).flatten()
 
     def _open(self) -> None:
@@ -113,20 +117,20 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         self._features = MappedRows(of_key(tensors, FEATURES, self.flip)) if self.has_features else None
         self._labels = torch.cat([shard[LABELS] for shard in tensors]).long()
         self._index = Index(len(shard[LABELS]) for shard in tensors)
-        self._grid = tuple(tensors[0][keys[0]].shape[2:])
+        self.shape: tuple[int, ...] = () if self.layout.flat else tuple(tensors[0][keys[0]].shape[2:])
         self._unseen = torch.ones(len(self), 2, dtype=torch.bool)
         self._buffers = Buffers()
         self._flips: tuple[tuple[int, int], Tensor] | None = None
 
-    @property
-    def input_size(self) -> int:
-        """Height (= width) of the latent grid."""
-        return int(self._grid[-1])
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The latents' trailing axes, (H, W) of images."""
-        return self._grid
+    def _statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, (1, C, 1, ...), or (1, D) of a flat layout: its channels' at each position."""
+        stats = []
+        for group, latents in zip(self.layout.groups, self._latents, strict=True):
+            path, axes = stats_path(self.path, shard_key(group)), len(latents.shape) - 1
+            pair = load_stats(path, group.channels, axes)
+            stats.append([x.expand(1, *latents.shape).flatten(1) for x in pair] if self.layout.flat else pair)
+        mean, std = (torch.cat(parts, dim=1) for parts in zip(*stats, strict=True))
+        return mean, std
 
     @property
     def feature_dim(self) -> int | None:
@@ -138,7 +142,7 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         return self._labels.clone()
 
     def destandardise(self, x: Tensor) -> Tensor:
-        """Standardised latents (B, C, H, W) -> the encoders' own scale."""
+        """Standardised latents (B, C, ...) -> the encoders' own scale."""
         return torch.addcmul(self.mean.to(x.device), x, self.std.to(x.device))
 
     def set_epoch(self, epoch: int) -> None:
@@ -175,8 +179,8 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         return Batch(x1, self._labels[indices], features)
 
     def _standardised(self, sources: Tensor, rows: Tensor) -> Tensor:
-        """Rows (B,) of the tensors ``sources`` (B,) -> x1 (B, C, H, W)."""
-        x1 = self._buffers.empty((len(rows), self.layout.channels, *self._grid), torch.float32)
+        """Rows (B,) of the tensors ``sources`` (B,) -> x1 (B, C, ...)."""
+        x1 = self._buffers.empty((len(rows), self.layout.channels, *self.shape), torch.float32)
         for latents, part in zip(self._latents, self.layout.split(x1).values(), strict=True):
             latents.gather(sources, rows, part.flatten(1))
         # In inference a batch norm of mean 0 and variance 1 is gain * x + bias in one pass, with one load per value,
@@ -196,12 +200,10 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         return self._flips[1]
 
     def _check_finite(self, x1: Tensor, indices: Tensor) -> None:
-        bad = first_not_finite(x1)
-        if bad is None:
-            return
-        position, channel = bad
-        where = self._index.name(self.files, indices[position])
-        raise UserError(f"{where}, channel {channel} of {self.layout} is not finite")
+        for group, part in zip(self.layout.groups, self.layout.split(x1).values(), strict=True):
+            if (bad := first_not_finite(part)) is not None:
+                where = self._index.name(self.files, indices[bad[0]])
+                raise UserError(f"{where}, channel {bad[1]} of {shard_key(group)!r} is not finite")
 
     def __getstate__(self) -> dict[str, Any]:
         recipe = (
@@ -235,8 +237,9 @@ def write_shard(
 ) -> None:
     """Write one shard atomically.
 
-    ``latents`` and ``flipped``: group name -> (N, C_g, H, W) on the encoders' own scale; labels (N,); features
-    (N, D, h, w), stored as float16. Raises UserError for values that are not finite or tensors of unequal length.
+    ``latents`` and ``flipped``: group name -> (N, C_g, ...) on the encoders' own scale; labels (N,); features
+    (N, D, ...), stored as float16. Raises UserError for values that are not finite, tensors of unequal length, and
+    groups of other shapes than the layout's, or on different grids where it gives them none.
     """
     path = Path(path)
     tensors = {shard_key(g): latents[g.name].float() for g in layout.groups}
@@ -246,12 +249,14 @@ def write_shard(
         tensors[FEATURES] = features.half()
     if features_flipped is not None:
         tensors[FEATURES + FLIP] = features_flipped.half()
+    sides = (latents,) if flipped is None else (latents, flipped)
     for group in layout.groups:
-        for part in (latents, flipped) if flipped is not None else (latents,):
-            if part[group.name].shape[1:2] != (group.channels,):
-                raise UserError(
-                    f"{path}: {group.name!r} needs (N, {group.channels}, H, W), got {tuple(part[group.name].shape)}"
-                )
+        for part in sides:
+            if problem := shape_problem(group, part[group.name]):
+                raise UserError(f"{path}: {shard_key(group)!r} {problem}")
+    named = [(repr(name), part[name]) for part in sides for name in layout.names]
+    if not layout.flat and (problem := grid_problem(named)):
+        raise UserError(f"{path}: {problem}")
     for key, tensor in tensors.items():
         if len(tensor) != len(labels):
             raise UserError(f"{path}: {len(labels)} labels for {len(tensor)} rows of {key!r}")
@@ -266,20 +271,23 @@ def write_shard(
 def write_stats(folder: str | Path, layout: Layout) -> None:
     """Write the per-channel statistics of a folder's shards beside them, one tensor in memory at a time.
 
-    Raises UserError, before anything is written, for an unreadable shard and for a value that is not finite.
+    Raises UserError, before anything is written, for an unreadable shard, latents of another shape than the layout's,
+    and a value that is not finite.
     """
     folder = Path(folder)
     files = shard_files(folder)
-    keys = [shard_key(group) for group in layout.groups]
-    stats = {key: channel_stats(_latents(file, key) for file in files) for key in keys}
-    for key, (mean, std) in stats.items():
+    groups = [(group, shard_key(group)) for group in layout.groups]
+    stats = [channel_stats(_latents(file, group, key) for file in files) for group, key in groups]
+    for (_, key), (mean, std) in zip(groups, stats, strict=True):
         save_stats(stats_path(folder, key), mean, std)
 
 
-def _latents(file: Path, key: str) -> Tensor:
+def _latents(file: Path, group: Group, key: str) -> Tensor:
     shard = open_shard(file)
     if key not in shard:
         raise UserError(f"{file}: missing key {key!r} (it has {', '.join(sorted(shard))})")
+    if problem := shape_problem(group, shard[key]):
+        raise UserError(f"{file}: {key!r} {problem}")
     if (bad := first_not_finite(shard[key])) is not None:
         raise UserError(f"{file}: {key!r} of image {bad[0]}, channel {bad[1]} is not finite; encode that shard again")
     return shard[key]

@@ -1,4 +1,7 @@
-"""Per-channel statistics of a shard folder, in SFD's files: ``<key>_stats.pt`` holding mean and std (1, C, 1, 1)."""
+"""Per-channel statistics of a shard folder, in SFD's files: ``<key>_stats.pt`` holding mean and std.
+
+They have as many axes as the latents, all of length 1 but the channels': (1, C, 1, 1) for images.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from lwd.runtime.untrusted import save_foreign
 
 
 def channel_stats(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation (1, C, 1, 1) over all images and positions of latents (N, C, H, W), streamed.
+    """Mean and standard deviation (1, C, 1, ...) over all samples and positions of latents (N, C, ...), streamed.
 
     Accumulated in float64 around the first chunk's mean, so that a large mean does not eat the variance.
     Raises ValueError where there is no chunk, UserError for a value that is not finite.
@@ -25,11 +28,12 @@ def channel_stats(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
         if (bad := first_not_finite(chunk)) is not None:
             raise UserError(f"latents: chunk {number}, image {bad[0]}, channel {bad[1]} is not finite")
         x = chunk.double()
-        shift = x.mean((0, 2, 3), keepdim=True) if shift is None else shift
+        everywhere = (0, *range(2, x.ndim))
+        shift = x.mean(everywhere, keepdim=True) if shift is None else shift
         centred = x - shift
-        s, q = centred.sum((0, 2, 3), keepdim=True), centred.square().sum((0, 2, 3), keepdim=True)
+        s, q = centred.sum(everywhere, keepdim=True), centred.square().sum(everywhere, keepdim=True)
         total, square = (s, q) if total is None or square is None else (total + s, square + q)
-        count += x.shape[0] * x.shape[2] * x.shape[3]
+        count += x.numel() // x.shape[1]
     if shift is None or total is None or square is None:
         raise ValueError("no latents to take statistics of")
     mean = total / count
@@ -38,10 +42,10 @@ def channel_stats(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def first_not_finite(x: Tensor) -> tuple[int, int] | None:
-    """(row, channel) of the first value of x (N, C, H, W) that is NaN or infinite, None where all are finite."""
+    """(row, channel) of the first value of x (N, C, ...) that is NaN or infinite, None where all are finite."""
     if bool(torch.isfinite(x.sum(dtype=torch.float32))):  # one pass; a term that is not finite makes the sum so
         return None
-    bad = (~torch.isfinite(x)).flatten(2).any(2).nonzero()
+    bad = (~torch.isfinite(x))[..., None].flatten(2).any(2).nonzero()
     return (int(bad[0, 0]), int(bad[0, 1])) if len(bad) else None
 
 
@@ -55,8 +59,8 @@ def save_stats(path: Path, mean: Tensor, std: Tensor) -> None:
     save_foreign(path, {"mean": mean, "std": std})
 
 
-def load_stats(path: Path, channels: int) -> tuple[Tensor, Tensor]:
-    """Read one statistics file: mean and std (1, C, 1, 1).
+def load_stats(path: Path, channels: int, axes: int = 2) -> tuple[Tensor, Tensor]:
+    """Read one statistics file of latents (N, C, ...) with so many trailing ``axes``: mean and std (1, C, 1, ...).
 
     Raises UserError where it is missing, malformed, of another width, not finite, or where a channel is constant.
     """
@@ -67,8 +71,9 @@ def load_stats(path: Path, channels: int) -> tuple[Tensor, Tensor]:
         mean, std = data["mean"].float(), data["std"].float()
     except Exception as error:  # torch.load raises whatever its unpickler meets, with advice to trust the file
         raise UserError(f"{path}: not a statistics file with tensors 'mean' and 'std' and nothing else") from error
-    if mean.shape != (1, channels, 1, 1) or std.shape != (1, channels, 1, 1):
-        raise UserError(f"{path}: mean {tuple(mean.shape)} and std {tuple(std.shape)} should be (1, {channels}, 1, 1)")
+    wanted = (1, channels, *[1] * axes)
+    if mean.shape != wanted or std.shape != wanted:
+        raise UserError(f"{path}: mean {tuple(mean.shape)} and std {tuple(std.shape)} should be {wanted}")
     if not bool(torch.isfinite(mean).all() and torch.isfinite(std).all()):
         raise UserError(f"{path}: statistics are not finite; encode the latents again")
     if bool((std <= 0).any()):

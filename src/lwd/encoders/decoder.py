@@ -25,7 +25,7 @@ class Decoder:
     encoder: TextureEncoder
 
     def decode(self, latents: Tensor, layout: Layout) -> Tensor:
-        """Latents (N, C, H, W) on the encoders' own scale -> images (N, c, H', W') in [-1, 1]."""
+        """Latents (N, C, ...) on the encoders' own scale -> images (N, c, H', W') in [-1, 1]."""
         return self.encoder.decode(layout.split(latents)[self.group])
 
 

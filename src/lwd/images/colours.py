@@ -7,6 +7,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
+_FRAMES = 8
+"""Of a video or volume so many frames are shown, evenly spread."""
+_STRIP = 8
+"""A sequence is shown as a strip so many times as long as it is high."""
 _RANGE = 2.5
 """Standard deviations of a latent that the colours span."""
 _CHROMA, _LIGHTNESS, _LIGHTNESS_SPAN = 0.17, 0.72, 0.22
@@ -34,7 +38,7 @@ class LatentColours:
 
     @classmethod
     def fit(cls, latents: Tensor) -> Self:
-        """From the vectors of latents (N, C, H, W); one and two channels are taken as they are."""
+        """From the vectors of latents (N, C, ...); one and two channels are taken as they are."""
         vectors = latents.movedim(1, -1).flatten(0, -2).double()
         mean = vectors.mean(0)
         channels = vectors.shape[1]
@@ -45,13 +49,31 @@ class LatentColours:
         return cls(mean, axes, spread)
 
     def __call__(self, latents: Tensor) -> Tensor:
-        """Latents (N, C, H, W) -> images (N, 3, H, W) in [-1, 1]."""
+        """Latents (N, C, ...) -> images (N, 3, H, W) in [-1, 1].
+
+        One pixel for every position: (C, H, W) at its own size, a sequence (C, L) as a strip, the frames of
+        (C, T, H, W) side by side, a vector (C,) as one pixel.
+        """
         vectors = latents.movedim(1, -1).double()
         x = (((vectors - self._mean) @ self._axes.T) / (_RANGE * self._spread)).clamp(-1, 1)
         zero = torch.zeros_like(x[..., 0])
         a, b, lightness = (*x.unbind(-1), zero, zero)[:3] if x.shape[-1] > 1 else (zero, x[..., 0], zero)
         lab = torch.stack([_LIGHTNESS + _LIGHTNESS_SPAN * lightness, _CHROMA * a, _CHROMA * b], dim=-1)
-        return (2 * _oklab_to_srgb(lab) - 1).movedim(-1, 1).float()
+        return _as_images((2 * _oklab_to_srgb(lab) - 1).movedim(-1, 1).float())
+
+
+def _as_images(colours: Tensor) -> Tensor:
+    """Colours (N, 3, ...) -> images (N, 3, H, W)."""
+    if colours.ndim == 2:
+        return colours[..., None, None]
+    if colours.ndim == 3:
+        return colours[:, :, None].expand(-1, -1, max(1, round(colours.shape[-1] / _STRIP)), -1)
+    if colours.ndim == 4:
+        return colours
+    frames = colours.flatten(2, -3)
+    count = frames.shape[2]
+    shown = frames[:, :, torch.linspace(0, count - 1, min(count, _FRAMES)).round().long()]
+    return shown.transpose(2, 3).flatten(3)
 
 
 def _oklab_to_srgb(lab: Tensor) -> Tensor:

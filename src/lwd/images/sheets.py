@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 
 from lwd.files import atomic_path
 
@@ -30,6 +32,19 @@ def grid(images: Tensor, columns: int = 10, gap: int = 1) -> Tensor:
         y, x = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         sheet[:, y : y + height, x : x + width] = image
     return sheet
+
+
+def side_by_side(parts: Sequence[Tensor]) -> Tensor:
+    """Images (N, c, h, w) of several sizes -> (N, c, H, W), a light gap of 1 between them.
+
+    Lower ones are enlarged a whole number of times, as often as they fit into the height of the highest.
+    """
+    height, shown = max(part.shape[-2] for part in parts), []
+    for part in parts:
+        times = height // part.shape[-2]
+        enlarged = part.repeat_interleave(times, -2).repeat_interleave(times, -1)
+        shown.append(F.pad(enlarged, (0, 1, 0, height - enlarged.shape[-2]), value=1.0))
+    return torch.cat(shown, dim=-1)[..., :-1]
 
 
 def save_grid(images: Tensor, path: Path, columns: int = 10, scale: int | None = None) -> None:

@@ -47,7 +47,7 @@ class Trajectory:
         except KeyError as error:
             raise UserError(f"{file}: missing key {error}; run `lwd sample` again") from error
         shape, count = path.states.shape, len(path.taus)
-        fits = len(shape) == 5 and shape[0] == count and shape[2] == layout.channels
+        fits = len(shape) > 2 and shape[0] == count and shape[2] == layout.channels and not (layout.flat and shape[3:])
         if not fits or path.predictions.shape != shape or path.times.shape != (count, len(layout.names)):
             raise UserError(f"{file}: not a trajectory of layout {layout}; run `lwd sample` again")
         return path

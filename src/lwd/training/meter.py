@@ -97,7 +97,7 @@ class Watch:
 def by_local_time(v: Tensor, u: Tensor, times: Tensor, layout: Layout) -> dict[str, Pooled]:
     """``loss_by_time_NAME`` of each group: its unweighted loss l_g by bins of its local time (`lwd.flow.TIME_BINS`).
 
-    Predicted and target local velocities v, u (B, C, H, W), times (B, G).
+    Predicted and target local velocities v, u (B, C, ...), times (B, G).
     """
     totals, counts = losses_by_time(component_losses(v, u, layout), times)
     return {f"loss_by_time_{name}": Pooled(totals[g], counts[g]) for g, name in enumerate(layout.names)}

@@ -157,7 +157,8 @@ def sampled_images(folder: Path, arrays: Any) -> Images:
             raise UserError(f"{folder / NPZ}: does not hold the {len(samples)} images; run `lwd sample` again")
         return ArrayImages(folder / NPZ, found, samples.labels, facts)
     if not (folder / IMAGE_FOLDER).is_dir():
-        raise UserError(f"{folder}: holds no images (sample.formats was {samples.info.get('formats')})")
+        kept = f"sample.formats was {samples.info.get('formats')}"
+        raise UserError(f"{folder}: holds no images ({kept}), and images are what is measured; decode and name them")
     return PictureImages(folder / IMAGE_FOLDER, samples.labels, facts)
 
 

@@ -79,11 +79,11 @@ class Pixels:
     decoder: Decoder
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents (N, C, H, W) on the encoders' own scale -> images (N, c, H', W')."""
+        """Latents (N, C, ...) on the encoders' own scale -> images (N, c, H', W')."""
         return self.decoder.decode(latents, self.layout)
 
     def decode_standardised(self, latents: Tensor) -> Tensor:
-        """Latents (N, C, H, W) as the network sees them -> images (N, c, H', W')."""
+        """Latents (N, C, ...) as the network sees them -> images (N, c, H', W')."""
         return self.decode(self.heldout.destandardise(latents))
 
 
@@ -95,18 +95,22 @@ def read_pixels(config: RunConfig) -> Pixels | None:
 
 
 def samples_section(config: RunConfig, variants: Variants, pixels: Pixels | None) -> SamplesSection | None:
-    """None where there are no samples, or no data to decode them with."""
+    """None where there are no samples, or no data to decode them with; latents alone are passed over."""
     folders = sample_folders(config, variants, INFO)
     if not folders or pixels is None:
         return None
     sheets, balanced = [], []
     for folder in folders:
         samples = SampleSet.read(folder.path)
+        if not samples.has_images:
+            continue
         rows = pick(samples.labels)
         images = to_unit(torch.cat(list(samples.images(rows.flatten()))))
         picture = sheet(images, rows.shape[1])
         sheets.append(Sheet(folder.variant, folder.caption, picture, variants.colour(folder.variant)))
         balanced.append(has_classes(samples.labels))
+    if not sheets:
+        return None
     rows = pick(pixels.heldout.labels())
     picture = sheet(pixels.decode_standardised(pixels.heldout.read(rows.flatten()).x1), rows.shape[1])
     sheets.append(Sheet("real", "held-out images", picture, None))

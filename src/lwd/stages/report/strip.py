@@ -78,7 +78,7 @@ def strip_section(config: RunConfig, variants: Variants, pixels: Pixels | None) 
 
 def _latent_note(layout: Layout, groups: list[str], decoded: str) -> str:
     """How the latents are drawn, for the reader."""
-    channels = dict(zip(layout.names, layout.sizes, strict=True))
+    channels = {group.name: group.channels for group in layout.groups}
     ways = {1: "from blue to yellow", 2: "as hue and saturation, grey being the mean"}
     said = [
         f"{name} in colour ({ways.get(channels[name], 'three principal directions')})"

@@ -39,7 +39,7 @@ def part_path(folder: Path, number: int) -> Path:
 
 
 def decode_rgb(decoder: Decoder, latents: Tensor, layout: Layout) -> Tensor:
-    """Latents (n, C, H, W) on the encoders' own scale -> uint8 (n, 3, H', W'), on the CPU."""
+    """Latents (n, C, ...) on the encoders' own scale -> uint8 (n, 3, H', W'), on the CPU."""
     return to_uint8(decoder.decode(latents, layout).float()).expand(-1, 3, -1, -1).cpu()
 
 
@@ -66,7 +66,7 @@ class BlockWriter(Background):
         self._folder, self._layout, self._decoder, self._formats = folder, layout, decoder, formats
 
     def put(self, number: int, start: int, latents: Tensor, facts: dict[str, Tensor]) -> None:
-        """Hand over block ``number``, from image ``start`` on: latents (n, C, H, W) on the encoders' own scale."""
+        """Hand over block ``number``, from image ``start`` on: latents (n, C, ...) on the encoders' own scale."""
         self.start(self._write, number, start, latents, facts)
 
     def _write(self, number: int, start: int, latents: Tensor, facts: dict[str, Tensor]) -> None:

@@ -15,7 +15,7 @@ from lwd.stages.sample.settings import SampleConfig
 def check_fit(checkpoint: Path, model: nn.Module, config: SampleConfig) -> None:
     """Raise UserError where a checkpoint is of another layout or other data; a converted one does not say."""
     layout, own = config.layout, record_of(model).layout
-    if own.names != layout.names or own.sizes != layout.sizes:
+    if list(map(str, own.groups)) != list(map(str, layout.groups)):  # names, channels, shapes; weights may differ
         raise UserError(f"{checkpoint}: model of layout {own}, the config's layout is {layout}")
     if not (checkpoint / STATE).is_file():
         return

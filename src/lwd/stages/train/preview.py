@@ -9,14 +9,13 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from lwd.data.encoded import MANIFEST
 from lwd.data.shards import LatentShards
 from lwd.encoders.decoder import Decoder, load_decoder
 from lwd.errors import UserError
 from lwd.images.colours import LatentColours
-from lwd.images.sheets import save_grid
+from lwd.images.sheets import save_grid, side_by_side
 from lwd.models import record_of
 from lwd.run import RunConfig
 from lwd.runtime.processes import Processes
@@ -71,7 +70,7 @@ class SamplePreview:
                 self.draw(latents, self.pictures.file(step))
 
     def sample(self, model: nn.Module) -> Tensor:
-        """Standardised latents (N, C, H, W) on the CPU. Raises UserError where one is not finite."""
+        """Standardised latents (N, C, ...) on the CPU. Raises UserError where one is not finite."""
         count, classes = self.count, self.config.model.num_classes
         places = torch.arange(count)
         labels = places * classes // count if count < classes else places % classes
@@ -97,9 +96,9 @@ class SamplePreview:
         return {name: LatentColours.fit(part) for name, part in self.config.layout.split(real).items()}
 
     def _images(self, latents: Tensor) -> Tensor:
-        """Standardised latents (N, C, H, W) -> images (N, c, H', W') in [-1, 1]."""
+        """Standardised latents (N, C, ...) -> images (N, c, H', W') in [-1, 1]."""
         layout = self.config.layout
         if self._decoder is not None:
             return self._decoder.decode(self._shards.destandardise(latents), layout)
         parts = [self._colours[name](part) for name, part in layout.split(latents).items()]
-        return torch.cat([F.pad(part, (0, 1), value=1.0) for part in parts], dim=-1)[..., :-1]
+        return side_by_side(parts)

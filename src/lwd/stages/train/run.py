@@ -230,6 +230,8 @@ def run(config: TrainConfig) -> Path:
     if settings.heldout_every:
         held = config.shards("heldout", features=False)
         config.check_labels(held)
+        if held.shape != shards.shape:
+            raise UserError(f"{held.path}: latents on a grid {held.shape}, those of {shards.path} on {shards.shape}")
         heldout = HeldOut(held, schedule, settings.reduction, settings.batch, config.seed, processes)
 
     pictures, preview = Pictures(folder), None

@@ -62,7 +62,8 @@ def shard_problems(file: Path, shard: Shard, layout: Layout, flip: bool, feature
     needed = [*keys, *(key + FLIP for key in keys if flip), LABELS]
     for key in needed:
         if key not in shard:
-            yield f"{file}: missing key {key!r} (it has {', '.join(sorted(shard))})"
+            twin = "; data.flip=false reads no mirrored images" if key.endswith(FLIP) else ""
+            yield f"{file}: missing key {key!r} (it has {', '.join(sorted(shard))}){twin}"
     for group in layout.groups:
         key = shard_key(group)
         if key in shard and (shard[key].ndim != 4 or shard[key].shape[1] != group.channels):

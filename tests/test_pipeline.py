@@ -171,7 +171,7 @@ def test_sampling_goes_on_from_what_a_callback_returns(pipe, networks):
 
 def test_a_callback_under_a_schedule_with_kinks(vae, networks):
     """Steps are cut elsewhere: both come near the accurate solution, and nearer with more of them."""
-    offset = scheduler(Schedule.offset(LAYOUT.names))
+    offset = scheduler(Schedule.offset(LAYOUT.names, "sem"))
     pipe = quiet(LwdPipeline(LwdTransformer.from_network(networks[0]), vae.model, offset))
     exact = latents_of(pipe, 3, seeds=1, atol=1e-8, rtol=1e-6)
     errors = []
@@ -306,7 +306,7 @@ def test_round_trip(vae, networks, tmp_path):
 
 
 def test_schedules_survive_the_file(tmp_path):
-    for schedule in (learned(), Schedule.offset(LAYOUT.names), Schedule.synchronous(LAYOUT.names)):
+    for schedule in (learned(), Schedule.offset(LAYOUT.names, "sem"), Schedule.synchronous(LAYOUT.names)):
         scheduler(schedule).save_pretrained(tmp_path)
         read = LwdScheduler.from_pretrained(tmp_path).schedule
         assert read.names == schedule.names and read.hash() == schedule.hash()

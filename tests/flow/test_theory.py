@@ -47,7 +47,7 @@ CASES = {
     "one group": (ONE, schedule(ONE)),
     "one group, not the identity": (ONE, Schedule({"z": curve(LATE)})),
     "synchronous": (TWO, Schedule.synchronous(TWO.layout.names)),
-    "offset": (TWO, Schedule.offset(TWO.layout.names)),
+    "offset": (TWO, Schedule.offset(TWO.layout.names, "sem")),
     "offset, tex leads": (TWO, Schedule.offset(TWO.layout.names, leader="tex", delta=0.8)),
     "learned": (TWO, schedule(TWO, LATE)),
     "nearly extremal": (TWO, schedule(TWO, COLLAPSED)),
@@ -268,7 +268,7 @@ def test_two_schedules_that_meet_recover_one_local_flow():
     tau = 0.7
     t_tex = learned(at(tau))[0][0, 0].item()
     delta = tau - t_tex  # SFD's leader is at tau' (1 + delta) = tau when its follower is at tau - delta
-    offset = Schedule.offset(data.layout.names, delta=delta)
+    offset = Schedule.offset(data.layout.names, "sem", delta=delta)
     tau_offset = tau / (1 + delta)
     torch.testing.assert_close(learned(at(tau))[0], offset(at(tau_offset))[0], rtol=0, atol=1e-12)
     first = fitted(data, learned, [tau], WEIGHTS["corrected"], "mean_flat")

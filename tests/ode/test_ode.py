@@ -150,7 +150,7 @@ def test_a_constant_field_moves_every_group_by_exactly_one(solver):
 @pytest.mark.parametrize(("solver", "steps"), [("euler", 20), ("heun", 20), ("dopri5", 50)])
 def test_which_it_does_not_where_kinks_are_ignored(solver, steps):
     """The control of the test above: without splitting, texture misses its mark by per cents."""
-    schedule = Schedule.offset(("tex", "sem"))
+    schedule = Schedule.offset(("tex", "sem"), "sem")
     z = integrate(constant_field(schedule), torch.zeros(1, 2, dtype=torch.float64), (), solver, steps).z
     assert (z - 1).abs().max() > 1e-3
 

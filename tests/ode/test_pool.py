@@ -89,7 +89,7 @@ def test_a_single_precision_sample_stays_single_and_time_does_not(solver):
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_waiting_groups_stay_bitwise_where_they_are(solver):
     """SFD's follower until delta / (1 + delta), and the leader from 1 / (1 + delta) on."""
-    schedule = Schedule.offset(("tex", "sem"))
+    schedule = Schedule.offset(("tex", "sem"), "sem")
     low, high = schedule.kinks
     seen = []
 

@@ -16,7 +16,7 @@ def learned(*rho):
 
 SCHEDULES = {
     "synchronous": Schedule.synchronous(LAYOUT.names),
-    "offset": Schedule.offset(LAYOUT.names),
+    "offset": Schedule.offset(LAYOUT.names, "sem"),
     "learned": learned(-1.0, 0.5, 1.0, -2.0, 0.3),
     "near-extremal": learned(-9.0, -9.0, -9.0, -9.0, 5.0),
 }

@@ -19,7 +19,7 @@ LAYOUT = Layout([Group("tex", 4), Group("sem", 2)])
 LEARNED = Schedule({"tex": PolynomialCurve.from_rho(torch.tensor([-1.0, 0.5, 1.0, -2.0, 0.3])), "sem": IdentityCurve()})
 SCHEDULES = {
     "synchronous": Schedule.synchronous(LAYOUT.names),
-    "offset": Schedule.offset(LAYOUT.names, delta=0.3),
+    "offset": Schedule.offset(LAYOUT.names, "sem", delta=0.3),
     "learned": LEARNED,
 }
 over_schedules = pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=list(SCHEDULES))
@@ -176,7 +176,7 @@ def test_the_network_is_asked_with_local_times_and_its_answer_weighed_with_rates
     """v_g = t_g^2 per group: the end is noise plus the integral of t^2 dt = 1/3, whatever the curve."""
     model = Plain(lambda z, t, y: LAYOUT.expand(t.square(), z).expand_as(z))
     seeds = torch.arange(3)
-    for schedule in (*SCHEDULES.values(), Schedule.offset(LAYOUT.names, delta=0.2)):
+    for schedule in (*SCHEDULES.values(), Schedule.offset(LAYOUT.names, "sem", delta=0.2)):
         samples = generate(model, schedule, LAYOUT, torch.zeros(3, dtype=torch.int64), seeds, SHAPE, rtol=1e-6)
         # rtol 1e-6 on numbers up to 5, over some ten steps, and float32 rounding of the same size.
         torch.testing.assert_close(samples.latents, start([0, 1, 2]) + 1 / 3, rtol=0, atol=1e-4)

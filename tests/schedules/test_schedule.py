@@ -22,7 +22,7 @@ SCHEDULES = {
     "one group": Schedule({"z": PolynomialCurve(2)}),
     "learned": learned(),
     "three groups": learned(1, ("tex", "depth", "sem")),
-    "offset": Schedule.offset(["tex", "sem"]),
+    "offset": Schedule.offset(["tex", "sem"], "sem"),
     "offset of three": Schedule.offset(["a", "b", "c"], leader="a", delta=0.5),
     "synchronous": Schedule.synchronous(["tex", "sem"]),
     "learnable": Schedule.learnable(["sem", "tex"], leader="sem", degree=3),
@@ -63,7 +63,7 @@ def test_the_leader_may_be_any_group():
 
 
 def test_kinks_are_those_of_all_groups_sorted():
-    assert Schedule.offset(["tex", "sem"], delta=0.3).kinks == pytest.approx((0.3 / 1.3, 1 / 1.3))
+    assert Schedule.offset(["tex", "sem"], "sem", delta=0.3).kinks == pytest.approx((0.3 / 1.3, 1 / 1.3))
     assert Schedule.offset(["a", "b", "c"], leader="a", delta=3.0).kinks == pytest.approx((0.25, 0.75))
     assert learned().kinks == ()
 
@@ -119,8 +119,8 @@ def test_the_hash_names_the_curves_and_nothing_else():
         Schedule({"sem": schedule["sem"], "tex": schedule["tex"]}),
         Schedule({"a": schedule["tex"], "sem": schedule["sem"]}),
         Schedule.synchronous(["tex", "sem"]),
-        Schedule.offset(["tex", "sem"]),
-        Schedule.offset(["tex", "sem"], delta=0.31),
+        Schedule.offset(["tex", "sem"], "sem"),
+        Schedule.offset(["tex", "sem"], "sem", delta=0.31),
         Schedule.offset(["tex", "sem"], leader="tex"),
     ]
     assert len({s.hash() for s in (schedule, *others)}) == len(others) + 1

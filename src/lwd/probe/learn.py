@@ -72,25 +72,14 @@ def learn(
     folder = None if folder is None else Path(folder)
     if len(layout.names) == 1:
         raise UserError("probe: the schedule has no learned group; the layout needs at least two")
-    probe = Probe(
-        layout,
-        leader,
-        chosen.kinetic_weight,
-        burn_in=chosen.burn_in,
-        jacobian=chosen.jacobian,
-        reduction=chosen.reduction,
-        family=chosen.family,
-        **chosen.curve_settings,
-    ).to(processes.device)
+    probe = _probe(chosen, layout, leader).to(processes.device)
     divide(processes, place(model, processes))
-    objective = ProbeObjective(model, probe, seed, chosen.label_dropout, drop)
-    groups = (model, chosen.lr), (probe, chosen.rho_lr)
     pictures = None if folder is None else Pictures(folder)
     if pictures is not None and chosen.preview_every:
         pictures.check()
     task = ProbeTask(
-        objective,
-        adamw(*groups) if optimizer is None else optimizer(model, probe),
+        ProbeObjective(model, probe, seed, chosen.label_dropout, drop),
+        optimizer(model, probe) if optimizer is not None else adamw((model, chosen.lr), (probe, chosen.rho_lr)),
         chosen,
         stop,
         pictures if processes.is_main else None,
@@ -116,13 +105,8 @@ def learn(
     learned = task.learned()
     learned.provenance = {
         "layout": layout.to_list(),
-        "lambda": chosen.kinetic_weight,
-        "steps": chosen.steps,
-        "burn_in": chosen.burn_in,
-        "jacobian": chosen.jacobian,
-        "reduction": chosen.reduction,
+        **_facts(chosen),
         "seed": seed,
-        "lwd": lwd.__version__,
         **(provenance or {}),
         **(task.stopped.provenance if task.stopped else {}),
         "distance_from_collapse": distance_from_collapse(learned),
@@ -131,3 +115,29 @@ def learn(
         learned.save(folder / "schedule.json")
     processes.barrier()
     return learned
+
+
+def _probe(settings: LearnSettings, layout: Layout, leader: str) -> Probe:
+    """A probe as it starts."""
+    return Probe(
+        layout,
+        leader,
+        settings.kinetic_weight,
+        burn_in=settings.burn_in,
+        jacobian=settings.jacobian,
+        reduction=settings.reduction,
+        family=settings.family,
+        **settings.curve_settings,
+    )
+
+
+def _facts(settings: LearnSettings) -> dict[str, Any]:
+    """What a schedule's provenance says of the settings."""
+    return {
+        "lambda": settings.kinetic_weight,
+        "steps": settings.steps,
+        "burn_in": settings.burn_in,
+        "jacobian": settings.jacobian,
+        "reduction": settings.reduction,
+        "lwd": lwd.__version__,
+    }

@@ -19,7 +19,7 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 class Probe(nn.Module):
     """L_rho (Eq. 38) of a denoiser and the curves of all groups but the ``leader``, whose rho are the parameters.
 
-        probe = Probe(layout, leader="sem", kinetic_weight=0.04, burn_in=5_000)
+        probe = Probe(layout, leader="coarse", kinetic_weight=0.04, burn_in=5_000)
         terms = probe(lambda z, times: model(z, times, y), x1)  # in each step
         terms.total.backward(); optimizer.step(); probe.after_step()
         schedule = probe.averaged()  # after the last

@@ -58,7 +58,7 @@ class Schedule(nn.Module):
         return cls({name: IdentityCurve() for name in names})
 
     @classmethod
-    def offset(cls, names: Iterable[str], leader: str = "sem", delta: float = 0.3) -> Schedule:
+    def offset(cls, names: Iterable[str], leader: str, delta: float = 0.3) -> Schedule:
         """SFD's schedule: ``leader`` runs ahead of all others by ``delta``. Raises ValueError for an unknown leader."""
         names = tuple(names)
         if leader not in names:

@@ -99,7 +99,7 @@ def sample(
 ) -> tuple[float, list[int]]:
     """Seconds for all images, and each one's evaluations."""
     labels = torch.arange(arguments.images) * CLASSES // arguments.images
-    schedule = Schedule.offset(LAYOUT.names)
+    schedule = Schedule.offset(LAYOUT.names, "sem")
     flow = make_flow(model, schedule, LAYOUT, labels, torch.arange(arguments.images), model.shape, guidance)
     how = Integration(solver, atol=arguments.rtol / 10, rtol=arguments.rtol, steps=arguments.steps)
     nfe: list[int] = []

@@ -14,7 +14,7 @@ from lwd.ode.plan import Integration
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
 
 NAMES = ("tex", "sem")
-OFFSET = Schedule.offset(NAMES)  # kinks at 0.3 / 1.3 and 1 / 1.3
+OFFSET = Schedule.offset(NAMES, "sem")  # kinks at 0.3 / 1.3 and 1 / 1.3
 
 
 def points(warp, steps, kinks=()):

@@ -5,21 +5,27 @@ from __future__ import annotations
 from itertools import cycle, islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn.functional import pixel_shuffle
 
 import lwd
 from any_shape import mlp, two_classes
 from lwd.config import dump, load, parse
 from lwd.data import write_shard, write_stats
+from lwd.data.encoded import FORMAT
 from lwd.errors import UserError
+from lwd.files import write_json
 from lwd.groups import Group, Layout
 from lwd.runtime.compute import ComputeConfig
 from lwd.sample.path import TRAJECTORY, Trajectory
 from lwd.stages import evaluate, probe, report, sample, train
 from lwd.stages.experiment import Experiment
+from lwd.stages.report.page import read_page
 from lwd.training.logging import read_log
 
 CASES = {
@@ -38,7 +44,7 @@ def check_samples(samples: Tensor, labels: Tensor, means: Tensor) -> None:
     """
     assert samples.shape == (len(labels), *means.shape[1:]) and samples.isfinite().all()
     share = (samples.sign() == means[labels].sign()).float().flatten(1).mean(1)
-    assert share.min() > 0.7 and share.mean() > 0.85, share
+    assert share.min() > 0.6 and share.mean() > 0.8, share
 
 
 @each_case
@@ -99,14 +105,14 @@ def experiment(folder: Path, layout: Layout, **changes: object) -> Experiment:
             "preview_images": 4,
             "schedule": {"path": str(folder / "run" / "probe" / "schedule.json")},
         },
-        "sample": {"num": 20, "formats": ["latents"], "solver": "heun", "steps": 10, "trace": 2, "trace_points": 3},
+        "sample": {"num": 20, "formats": ["latents"], "solver": "heun", "steps": 10, "trace": 1, "trace_points": 3},
     }
     return parse(Experiment, settings | changes, "test")
 
 
 @each_case
 def test_through_the_commands(layout: Layout, shape: tuple[int, ...], tmp_path: Path) -> None:
-    """Shards are written, then `lwd probe`, `train`, `sample`, `report`; `evaluate` says why it cannot."""
+    """Shards are written, then `lwd probe`, `train`, `sample`; `evaluate` says why it cannot."""
     means = write_data(tmp_path / "data", layout, shape)
     config = experiment(tmp_path, layout)
     assert probe.run(config).learned == layout.names[:1]
@@ -124,12 +130,43 @@ def test_through_the_commands(layout: Layout, shape: tuple[int, ...], tmp_path: 
     # Stored latents are standardised by their own statistics: mean 5, deviation 3 * sqrt(1 + 0.3^2), so signs stay.
     check_samples(layout.join(parts), stored["labels"], means)
     path = Trajectory.read(folder / TRAJECTORY, layout)
-    assert path.states.shape == (3, 2, layout.channels, *shape)
+    assert path.states.shape == (3, 1, layout.channels, *shape)
     assert (folder / "trajectory.png").stat().st_size > 1000
     with pytest.raises(UserError, match=r"holds no images \(sample.formats was \['latents'\]\)"):
         evaluate.run(config)
-    if layout.flat:  # the page looks at curves and numbers, the same for all
-        assert report.write_page(config).is_file()
+
+
+def test_one_group_of_a_flat_layout_is_decoded(tmp_path: Path) -> None:
+    """Pictures of the image beside a token; the page shows both, and passes over samples that are latents alone."""
+    layout = Layout([Group("image", 4, shape=(4, 4)), Group("token", 5, 2.0, shape=())])
+    write_data(tmp_path / "data", layout, ())
+    texture = {"group": "image", "encoder": "identity", "factor": 2}
+    write_json(
+        tmp_path / "data" / "manifest.json",
+        {"format": FORMAT, "fingerprint": "made up", "recipe": {}, "splits": {}, "texture": texture, "judge": None},
+    )
+    config = experiment(tmp_path, layout)
+    probe.run(config)
+    few = {"steps": 4, "preview_every": 4, "heldout_every": 0}
+    config = config.model_copy(update={"train": config.train.model_copy(update=few)})
+    end = train.run(config)
+    with Image.open(end.parent / "previews" / "step-00000004.png") as picture:
+        assert picture.mode == "L" and picture.size == (8 * (2 * 9 + 1),) * 2  # 2 x 2 grey pictures of 8 x 8, enlarged
+    for formats in (("npz", "latents"), ("latents",)):
+        settings = config.sample.model_copy(update={"formats": formats, "name": formats[0]})
+        sample.run(config.model_copy(update={"sample": settings}))
+    with np.load(config.output / "samples" / "npz" / "images.npz") as file:
+        images = torch.from_numpy(file["arr_0"])
+    assert images.shape == (20, 8, 8, 3)
+    (shard,) = (config.output / "samples" / "npz" / "latents").glob("*.safetensors")
+    pixels = pixel_shuffle(load_file(shard)["latents_image"], 2)[:, 0].clamp(-1, 1)
+    assert (images[..., 0] - (pixels + 1) * 127.5).abs().max() <= 0.5 + 1e-3  # rounded to 8 bits
+    page = read_page(config)
+    assert page.samples is not None and [sheet.title for sheet in page.samples.sheets] == ["npz", "real"]
+    assert page.strip is not None and [strip.variant for strip in page.strip.strips] == ["latents", "npz"]
+    labels = [row.label for row in page.strip.strips[0].rows]
+    assert labels == ["token, expected", "image, expected", "image, as it is"]
+    assert report.write_page(config).is_file()
 
 
 def test_lightningdit_says_what_it_is_for(tmp_path: Path) -> None:

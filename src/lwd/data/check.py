@@ -17,6 +17,7 @@ from lwd.data.format import (
     LABELS,
     Shard,
     folder_problems,
+    infer_layout,
     is_shard,
     open_shard,
     shard_files,
@@ -95,23 +96,6 @@ def check(path: Path, layout: Layout | None = None, show: bool = True) -> list[F
     return reports
 
 
-def infer_layout(shards: list[Shard]) -> Layout | None:
-    """The groups that the keys of all shards together show, None where there is none.
-
-    They have shapes of their own where no shard contradicts that and they lie on different grids.
-    """
-    channels: dict[str, int] = {}
-    grids: dict[str, set[tuple[int, ...]]] = {}
-    for shard in shards:
-        for key, tensor in shard.items():
-            if (key == "latents" or key.startswith("latents_")) and not key.endswith(FLIP) and tensor.ndim > 1:
-                channels.setdefault(key, max(1, tensor.shape[1]))
-                grids.setdefault(key, set()).add(tuple(tensor.shape[2:]))
-    alike = len(set().union(*grids.values())) < 2 or any(len(each) > 1 or 0 in min(each) for each in grids.values())
-    shapes = {key: None if alike else min(each) for key, each in grids.items()}
-    return Layout(Group(key, channels[key], key=key, shape=shapes[key]) for key in sorted(grids)) if grids else None
-
-
 def _check_folder(
     folder: Path,
     layout: Layout | None,
@@ -126,7 +110,7 @@ def _check_folder(
             shards[file] = open_shard(file)
         except UserError as error:
             report.problems.append(str(error))
-    layout = layout or infer_layout(list(shards.values()))
+    layout = layout or infer_layout(shards.values())
     if layout is None:
         report.problems.append(f"{folder}: no readable shard has a key 'latents' or 'latents_*'")
         return report

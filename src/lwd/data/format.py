@@ -58,6 +58,23 @@ def open_shard(file: Path) -> Shard:
         raise UserError(f"{file}: not a readable safetensors file ({reason})") from error
 
 
+def infer_layout(shards: Iterable[Shard]) -> Layout | None:
+    """The groups that the keys of all shards together show, None where there is none.
+
+    They have shapes of their own where no shard contradicts that and they lie on different grids.
+    """
+    channels: dict[str, int] = {}
+    grids: dict[str, set[tuple[int, ...]]] = {}
+    for shard in shards:
+        for key, tensor in shard.items():
+            if (key == "latents" or key.startswith("latents_")) and not key.endswith(FLIP) and tensor.ndim > 1:
+                channels.setdefault(key, max(1, tensor.shape[1]))
+                grids.setdefault(key, set()).add(tuple(tensor.shape[2:]))
+    alike = len(set().union(*grids.values())) < 2 or any(len(each) > 1 or 0 in min(each) for each in grids.values())
+    shapes = {key: None if alike else min(each) for key, each in grids.items()}
+    return Layout(Group(key, channels[key], key=key, shape=shapes[key]) for key in sorted(grids)) if grids else None
+
+
 def shard_problems(file: Path, shard: Shard, layout: Layout, flip: bool, features: bool) -> Iterator[str]:
     """What a shard's header shows to be wrong, one line each: keys, shapes, dtypes, lengths.
 

@@ -72,7 +72,7 @@ def _data(manifest: dict[str, Any]) -> Facts:
     facts = [("dataset", str(manifest["dataset"]))] if "dataset" in manifest else []
     facts += [(f"{split} images", count(part["images"])) for split, part in manifest.get("splits", {}).items()]
     for role in ("texture", "semantic", "judge"):
-        part = manifest.get(role, {})
+        part = manifest.get(role) or {}  # images on disk have no judge
         if "group" in part:
             facts.append((f"{part['group']} is", str(part.get("kind", role)).replace("_", " ")))
         if ratio := part.get("explained_variance_ratio"):

@@ -7,9 +7,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lwd.data import LatentShards, channel_stats, write_shard, write_stats
-from lwd.data.check import check, infer_layout
+from lwd.data.check import check
 from lwd.data.check_picture import save_histograms, table
-from lwd.data.format import open_shard
+from lwd.data.format import infer_layout, open_shard
 from lwd.data.stats import load_stats, save_stats
 from lwd.errors import UserError
 from lwd.groups import Group, Layout

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from lwd.errors import UserError
-from lwd.images.source import ImageError, decode
+from lwd.images.decode import ImageError, decode
 
 Vendor = Literal["google", "twitter"]
 VENDORS: tuple[Vendor, ...] = ("google", "twitter")
@@ -156,6 +156,6 @@ def _picture(data: bytes, where: str) -> NDArray[np.uint8]:
     if (width, height) != (SIZE, SIZE):
         raise UserError(f"{where}: {width}x{height} pixels, not {SIZE}x{SIZE}")
     try:
-        return np.asarray(decode(io.BytesIO(data), where).convert("RGBA"))
+        return np.asarray(decode(io.BytesIO(data), where, ("PNG",)).image.convert("RGBA"))
     except ImageError as error:
         raise UserError(str(error)) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from typing import Any
 from lwd.errors import UserError
 
 _CHUNK_BYTES = 2**24
+_HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Half a character of UTF-16, other than those that stand for the bytes of a file name."""
 _UMASK = os.umask(0)
 os.umask(_UMASK)
 
@@ -58,9 +61,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically."""
+    """Write a text file atomically, in UTF-8 under every locale."""
     with atomic_path(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(printable(text), encoding="utf-8")
+
+
+def printable(text: str) -> str:
+    """The text with file names' bytes that are not UTF-8 spelt out, as in "caf\\xe9.jpg"."""
+    halves = _HALF.sub(lambda half: f"\\u{ord(half[0]):x}", text)
+    return halves.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def write_json(path: Path, data: Any) -> None:
@@ -78,7 +87,7 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path}: not valid JSON ({error})") from error
 

@@ -13,8 +13,8 @@ from PIL import Image, ImageFile
 from torch.utils.data import DataLoader
 
 from lwd.images.crop import CropBatch, CroppedImages, centre_crop, collate
+from lwd.images.decode import ImageError
 from lwd.images.folder import FolderSource
-from lwd.images.source import ImageError
 from pictures import encoded, fill, noise
 
 
@@ -132,7 +132,7 @@ def test_exif_rotation_is_not_applied(tmp_path: Path) -> None:
     image, exif = ramp(4, 3), Image.Exif()
     exif[0x0112] = 6  # "rotate by 90 degrees to show"
     image.save(tmp_path / "a" / "x.png", exif=exif)
-    assert columns(centre_crop(FolderSource(tmp_path).read(0), 3)) == [0, 10, 20]
+    assert columns(centre_crop(FolderSource(tmp_path).read(0).image, 3)) == [0, 10, 20]
 
 
 def test_a_needle_is_refused_not_allocated() -> None:

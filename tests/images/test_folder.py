@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from lwd.errors import UserError
+from lwd.images.decode import ImageError
 from lwd.images.folder import FolderSource
 from lwd.images.open import open_source
-from lwd.images.source import ImageError
 from lwd.images.tar import TarSource
 from pictures import encoded, fill, noise, pack, png
 
@@ -53,7 +53,7 @@ def test_reads_the_image_of_that_name(tmp_path: Path) -> None:
     fill(tmp_path, "b/x.png", "a/y.png")
     source = open_source(str(tmp_path))
     for position, seed in ((0, 1), (1, 0)):
-        assert np.array_equal(np.asarray(source.read(position)), np.asarray(noise(5, 4, seed)))
+        assert np.array_equal(np.asarray(source.read(position).image), np.asarray(noise(5, 4, seed)))
 
 
 def test_links_and_odd_names(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_links_and_odd_names(tmp_path: Path) -> None:
     odd.write_bytes(encoded(noise(2, 2)))
     source = FolderSource(tmp_path / "root")
     assert [name for name, _ in listed(source)] == ["class/pläce 1.png", f"class/{odd.name}", "class/sub/2.png"]
-    assert source.read(1).size == (2, 2)
+    assert source.read(1).image.size == (2, 2)
     assert len(source.fingerprint()) == 64
 
 

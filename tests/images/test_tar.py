@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from lwd.errors import UserError
+from lwd.images.decode import ImageError
 from lwd.images.open import open_source
-from lwd.images.source import ImageError
 from lwd.images.tar import TarSource, expand
 from pictures import noise, pack, png
 
 
 def pixels(source: TarSource, index: int) -> np.ndarray:
-    return np.asarray(source.read(index))
+    return np.asarray(source.read(index).image)
 
 
 def drawn(seed: int) -> np.ndarray:
@@ -71,7 +71,7 @@ def test_several_files_are_one_source(tmp_path: Path) -> None:
     source = open_source(str(tmp_path / "*" / "t-*.tar"))
     assert [source.name(i) for i in range(3)] == ["0/t-00.tar:k.png", "0/t-02.tar:k.png", "1/t-01.tar:k.png"]
     assert source.labels.tolist() == [0, 2, 1]
-    assert np.array_equal(np.asarray(source.read(2)), drawn(1))
+    assert np.array_equal(np.asarray(source.read(2).image), drawn(1))
 
 
 def test_ranges_and_globs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", help="YAML file of the experiment, e.g. configs/digits.yaml")
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Overrides, in YAML syntax")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the resolved config and stop")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and print the resolved config, and stop")]
 
 
 def _one_process_only(name: str) -> None:
@@ -50,21 +50,31 @@ def _one_process_only(name: str) -> None:
         raise UserError(f"{name}: runs on one process; start it without torchrun or accelerate launch")
 
 
-def _perform(action: Callable[[Experiment], str], config: Path, overrides: Sequence[str], dry_run: bool) -> None:
-    """Load the config, then print it or run ``action`` and print what that returns."""
+def _perform(
+    action: Callable[[Experiment], str],
+    config: Path,
+    overrides: Sequence[str],
+    dry_run: bool,
+    check: Callable[[Experiment], None] | None = None,
+) -> None:
+    """Load the config, then ``check`` and print it, or run ``action`` and print what that returns."""
     from lwd.config import dump, load
     from lwd.stages.experiment import Experiment
 
     with one_line_errors():
         experiment = load(Experiment, config, overrides)
+        if dry_run and check is not None:
+            check(experiment)
         show(dump(experiment).rstrip() if dry_run else action(experiment))
 
 
-def _stage(name: str, help_text: str, action: Callable[[Experiment], str]) -> None:
-    """Register one stage."""
+def _stage(
+    name: str, help_text: str, action: Callable[[Experiment], str], check: Callable[[Experiment], None] | None = None
+) -> None:
+    """Register one stage; ``check`` is what a dry run does beside printing."""
 
     def command(config: ConfigOption, overrides: Overrides = None, dry_run: DryRun = False) -> None:
-        _perform(action, config, overrides or (), dry_run)
+        _perform(action, config, overrides or (), dry_run, check)
 
     app.command(name, help=help_text)(command)
 
@@ -73,6 +83,12 @@ def _encode(experiment: Experiment) -> str:
     from lwd.stages.encode.run import run
 
     return f"wrote {run(experiment)}"
+
+
+def _check_encode(experiment: Experiment) -> None:
+    from lwd.stages.encode.run import check
+
+    check(experiment)
 
 
 def _semvae(experiment: Experiment) -> str:
@@ -116,7 +132,7 @@ def _report(experiment: Experiment) -> str:
     return f"wrote {write_page(experiment)}"
 
 
-_stage("encode", "Images to latent shards, statistics and encoders, in OUTPUT/data.", _encode)
+_stage("encode", "Images to latent shards, statistics and encoders, in OUTPUT/data.", _encode, _check_encode)
 _stage("semvae", "Train the semantic VAE on the features in the shards, in OUTPUT/semvae.", _semvae)
 _stage("probe", "Stage I at one lambda: learn a schedule, in OUTPUT/probe.", _probe)
 

@@ -17,6 +17,7 @@ from lwd.data.format import (
     LABELS,
     Shard,
     folder_problems,
+    is_shard,
     open_shard,
     shard_files,
     shard_key,
@@ -26,6 +27,7 @@ from lwd.data.stats import channel_stats, first_not_finite, load_stats, stats_pa
 from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.groups import Group, Layout
+from lwd.images.walk import files_in, folders_in
 from lwd.runtime.progress import Advance, progress_bar
 
 REACH, BINS = 5.0, 80
@@ -68,7 +70,8 @@ def check(path: Path, layout: Layout | None = None, show: bool = True) -> list[F
     All values are read once. Without a layout the groups are the keys ``latents`` and ``latents_*``. Statistics are
     compared with those of ``train``, where there is one. Raises UserError where there are no shards at all.
     """
-    folders = sorted({file.parent for file in path.glob("*/*.safetensors")}, key=lambda f: (f.name != "train", f.name))
+    inside = [path / name for name in folders_in(path) if files_in(path / name, is_shard)]
+    folders = sorted(inside, key=lambda f: (f.name != "train", f.name))
     if not folders:
         shard_files(path)
         folders = [path]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
+from lwd.images.walk import files_in
 
 LABELS = "labels"
 FEATURES = "feats_dino"
@@ -29,9 +30,14 @@ def shard_key(group: Group) -> str:
     return group.key or SFD_KEYS.get(group.name, f"latents_{group.name}")
 
 
+def is_shard(name: str) -> bool:
+    """Whether the name ends as a shard does."""
+    return name.endswith(".safetensors")
+
+
 def shard_files(folder: Path) -> list[Path]:
     """The shards of a folder, in order. Raises UserError where there is none."""
-    files = sorted(folder.glob("*.safetensors"))
+    files = files_in(folder, is_shard)
     if not files:
         raise UserError(f"{folder}: no *.safetensors shards here; `lwd encode` makes them")
     return files

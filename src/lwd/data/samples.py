@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from lwd.errors import UserError
 from lwd.files import read_json
+from lwd.images.decode import flat_picture, is_image
 from lwd.images.npz import IMAGES, read_npz
+from lwd.images.walk import files_in
 from lwd.runtime.checkpoint import load_tensors
 
 FORMAT = "lwd.samples/1"
@@ -84,21 +85,13 @@ class SampleSet:
             if array is None or array.ndim != 4 or len(array) != len(self):
                 raise UserError(f"{self.path / NPZ}: does not hold the {len(self)} images; run `lwd sample` again")
             return lambda rows: _to_tensor(np.asarray(array[rows]))
-        files = sorted((self.path / IMAGE_FOLDER).glob("*.*"))
+        files = files_in(self.path / IMAGE_FOLDER, is_image)
         if not files:
             raise UserError(f"{self.path}: holds no images (sample.formats was {self.info.get('formats')})")
         if len(files) != len(self):
             raise UserError(f"{self.path / IMAGE_FOLDER}: {len(files)} images, there were {len(self)}")
-        return lambda rows: _to_tensor(np.stack([_pixels(files[row]) for row in rows]))
+        return lambda rows: _to_tensor(np.stack([flat_picture(files[row]) for row in rows]))
 
 
 def _to_tensor(array: np.ndarray[Any, Any]) -> Tensor:
     return torch.from_numpy(array).permute(0, 3, 1, 2)
-
-
-def _pixels(path: Path) -> np.ndarray[Any, Any]:
-    try:
-        with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
-    except OSError as error:
-        raise UserError(f"{path}: not a readable image ({error})") from error

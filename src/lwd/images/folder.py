@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from lwd.errors import UserError
-from lwd.images.source import EXTENSIONS, ImageSource, decode, is_image, parse_label, unreadable
+from lwd.images.decode import EXTENSIONS, Picture, is_image, open_picture
+from lwd.images.source import LABELS_CSV, ImageSource, parse_label
+from lwd.images.walk import SEEN, LeftOut, Walk, walk
 
-LABELS_CSV = "labels.csv"
 HEADER = ["file", "label"]
 
 
@@ -25,72 +24,58 @@ class FolderSource(ImageSource):
     Where the folder holds `LABELS_CSV`, with the header "file,label", the images are its rows in their order: paths
     relative to the folder, and whole numbers or class names (sorted, they are 0..K-1). Otherwise each subfolder is a
     class, its sorted position the label; within a class the files of a sorted recursive walk. This is the order of
-    torchvision 0.2 and later, so index and label of ImageNet's images are everyone's.
+    torchvision 0.2 and later, so index and label of ImageNet's images are everyone's. `lwd.images.walk` has the
+    rule for all else.
     """
 
     def __init__(self, path: Path) -> None:
         """List the folder. Raises UserError for images without label, labels without image and classes without any."""
         self.path = path
-        files, labels, classes = _from_csv(path) if (path / LABELS_CSV).is_file() else _from_subfolders(path)
-        super().__init__(files, labels, classes)
+        found = walk(path, is_image)
+        has_table = (path / LABELS_CSV).is_file()
+        files, labels, classes = _from_csv(path, found) if has_table else _from_subfolders(path, found)
+        left_out = [one for one in found.left_out if not (one.name == LABELS_CSV and has_table)]
+        super().__init__(files, labels, classes, left_out)
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int) -> Picture:
         """See `ImageSource.read`."""
         name = self.name(index)
-        try:
-            file = (self.path / name).open("rb")
-        except OSError as error:
-            raise unreadable(error, name) from error
-        with file:
-            return decode(file, name)
+        return open_picture(self.path / name, name)
 
     def sizes(self) -> NDArray[np.int64]:
         """See `ImageSource.sizes`; one look at each file's entry."""
         return np.array([(self.path / self.name(i)).stat().st_size for i in range(len(self))], dtype=np.int64)
 
 
-def _from_subfolders(path: Path) -> tuple[list[str], list[int], list[str]]:
+def _from_subfolders(path: Path, found: Walk) -> tuple[list[str], list[int], list[str]]:
     """Files, labels and class names."""
-    with os.scandir(path) as entries:
-        content = sorted((entry.name, entry.is_dir()) for entry in entries)
-    classes = [name for name, is_folder in content if is_folder]
-    stray = [name for name, is_folder in content if not is_folder and is_image(name)]
-    if not classes:
-        raise UserError(f"{path}: {_what_is_there(content, stray)}; images go in class subfolders or need {LABELS_CSV}")
+    of_class: dict[str, list[str]] = {name: [] for name in found.folders}
+    stray = [name for name in found.files if "/" not in name]
+    for name in found.files:
+        if "/" in name:
+            of_class[name.partition("/")[0]].append(name)
+    if not of_class:
+        here = _what_is_there(stray, found.left_out)
+        raise UserError(f"{path}: {here}; images go in class subfolders or need {LABELS_CSV}")
     if stray:
         raise UserError(f"{path / stray[0]}: lies beside the class subfolders, so it has no label; move it")
-    files: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        mine = list(_walk(path, name))
-        if not mine:
-            raise UserError(f"{path / name}: class subfolder without images ({', '.join(EXTENSIONS)}); remove it")
-        files += mine
-        labels += [label] * len(mine)
-    return files, labels, classes
+    if doubled := [one.name for one in found.left_out if one.reason == SEEN and one.name.count("/") == 1]:
+        raise UserError(f"{path / doubled[0]}: a class subfolder that is {SEEN}; remove it")
+    if empty := [name for name, files in of_class.items() if not files]:
+        raise UserError(f"{path / empty[0]}: class subfolder without images ({', '.join(EXTENSIONS)}); remove it")
+    labels = [label for label, files in enumerate(of_class.values()) for _ in files]
+    return [name for files in of_class.values() for name in files], labels, list(of_class)
 
 
-def _what_is_there(content: list[tuple[str, bool]], images: list[str]) -> str:
-    if not content:
-        return "an empty folder"
-    if any(name.endswith(".tar") for name, _ in content):
+def _what_is_there(images: list[str], left_out: list[LeftOut]) -> str:
+    if images:
+        return f"{len(images)} images without labels"
+    if any(name.endswith(".tar") for name, _ in left_out):
         return "holds tar files (for those, give the pattern FOLDER/*.tar)"
-    return f"{len(images)} images without labels" if images else "no images"
+    return "no images" if left_out else "an empty folder"
 
 
-def _walk(root: Path, start: str = "") -> Iterator[str]:
-    """The images below ``root``/``start``, relative to ``root``, in torchvision's order."""
-
-    def fail(error: OSError) -> None:
-        raise UserError(f"{error.filename}: cannot be listed ({error.strerror})") from error
-
-    for folder, _, names in sorted(os.walk(root / start, onerror=fail, followlinks=True)):
-        inside = Path(folder).relative_to(root)
-        prefix = "" if inside == Path() else f"{inside}/"
-        yield from (prefix + name for name in sorted(names) if is_image(name))
-
-
-def _from_csv(path: Path) -> tuple[list[str], list[int], list[str] | None]:
+def _from_csv(path: Path, found: Walk) -> tuple[list[str], list[int], list[str] | None]:
     """Files, labels, and class names where the labels are names."""
     table = path / LABELS_CSV
     rows = list(_rows(table))
@@ -99,7 +84,7 @@ def _from_csv(path: Path) -> tuple[list[str], list[int], list[str] | None]:
         if file in lines:
             raise UserError(f"{table}: line {line}: {file!r} already stands in line {lines[file]}")
         lines[file] = line
-    present = set(_walk(path))
+    present = set(found.files)
     for line, file, _ in rows:
         if file not in present and not (path / file).is_file():
             raise UserError(f"{table}: line {line}: no file {file!r} in {path}")

@@ -10,11 +10,19 @@ from lwd.images.source import ImageSource
 from lwd.images.tar import TarSource
 
 
-def open_source(path: str) -> ImageSource:
+def open_source(path: str, train: ImageSource | None = None) -> ImageSource:
     """A folder (class subfolders, or files with a labels.csv), or tar files: a path, a glob or a {000..123} range.
 
-    Raises UserError where there is nothing of the kind, or where images and labels do not match.
+    Raises UserError where there is nothing of the kind, where images and labels do not match, and for a class that the
+    ``train`` images lack, whose class numbers are taken over.
     """
+    source = _open(path)
+    if train is not None:
+        source.number_as(train, path)
+    return source
+
+
+def _open(path: str) -> ImageSource:
     if Path(path).is_dir():
         return FolderSource(Path(path))
     if path.endswith(".tar"):

@@ -9,22 +9,16 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from lwd.errors import UserError
+from lwd.images.decode import Picture
+from lwd.images.walk import LeftOut
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""What counts as an image, in any case of letters: torchvision's list, so that labels agree with its ImageFolder."""
-
+LABELS_CSV = "labels.csv"
 LABEL_LIMIT = 2**31
-
-
-class ImageError(Exception):
-    """One image that cannot be read or decoded: its name and the reason, in one line."""
 
 
 class ImageSource(ABC):
@@ -33,12 +27,16 @@ class ImageSource(ABC):
     Index, names and labels are functions of the files alone, so a run can go on at any index.
     """
 
-    def __init__(self, names: Iterable[str], labels: Sequence[int], classes: list[str] | None) -> None:
+    def __init__(
+        self, names: Iterable[str], labels: Sequence[int], classes: list[str] | None, left_out: Sequence[LeftOut] = ()
+    ) -> None:
         self._names = Names(names)
         self.labels: NDArray[np.int64] = np.asarray(labels, dtype=np.int64)
         """All labels, (N,)."""
         self.classes = classes
         """Name of each class, by label; None where the source only has numbers."""
+        self.left_out = left_out
+        """What lies among the images and is none of them."""
 
     def __len__(self) -> int:
         return len(self._names)
@@ -51,8 +49,33 @@ class ImageSource(ABC):
         """The class of image ``index``."""
         return int(self.labels[index])
 
+    def number_as(self, train: ImageSource, where: str) -> None:
+        """Take over the class numbers of the training images; classes without an image here are no matter.
+
+        Raises UserError, starting with ``where``, for a class that those lack, and where one has names, the other not.
+        """
+        if self.classes is None:
+            known = np.unique(train.labels) if train.classes is None else np.arange(len(train.classes))
+            if len(strange := np.setdiff1d(self.labels, known)):
+                raise UserError(
+                    f"{where}: label {strange[0]} is no class of the training images, which have {len(known)}"
+                )
+            return
+        if train.classes is None:
+            raise UserError(
+                f"{where}: has class names, the training images have numbers only; add a {LABELS_CSV} with numbers"
+            )
+        place = {name: label for label, name in enumerate(train.classes)}
+        if unknown := [name for name in self.classes if name not in place]:
+            raise UserError(
+                f"{where}: {unknown[0]!r} is no class of the training images, which have {len(place)} "
+                f"({', '.join(train.classes[:5])}{', ...' * (len(place) > 5)}); remove it, or rename it"
+            )
+        self.labels = np.array([place[name] for name in self.classes], dtype=np.int64)[self.labels]
+        self.classes = train.classes
+
     @abstractmethod
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int) -> Picture:
         """Image ``index``, decoded in full, in its own mode; the first of several frames. Raises ImageError."""
 
     @abstractmethod
@@ -86,41 +109,9 @@ class Names:
         return os.fsdecode(self.block[start : self.ends[index]])
 
 
-def is_image(name: str) -> bool:
-    """Whether the name ends as an image file does."""
-    return name.lower().endswith(EXTENSIONS)
-
-
-def decode(file: BinaryIO, name: str) -> Image.Image:
-    """Decode a whole image; raises ImageError with ``name`` where it is cut short, damaged or beyond Pillow's limit.
-
-    Of a damaged JPEG, Pillow reports a missing end but not garbled data in between. `PIL.Image.Image.draft`, which
-    lets JPEGs be decoded at a reduced size, is not used: its pixels differ from ADM's.
-    """
-    try:
-        image = Image.open(file)
-        image.load()
-    except MemoryError:
-        raise
-    except UnidentifiedImageError:
-        raise ImageError(f"{name}: not an image in a format that Pillow reads") from None
-    except Exception as error:  # Pillow's decoders raise whatever they trip over in a damaged file
-        raise ImageError(f"{name}: {_one_line(error)}") from error
-    return image
-
-
-def unreadable(error: OSError, name: str) -> ImageError:
-    """The ImageError for a file that the system does not hand out."""
-    return ImageError(f"{name}: {error.strerror or _one_line(error)}")
-
-
 def parse_label(text: str, where: str) -> int:
     """A label in decimal digits; raises UserError, starting with ``where``, for anything else."""
     text = text.strip()
     if not (text.isascii() and text.isdigit()) or len(text) > 10 or int(text) >= LABEL_LIMIT:
         raise UserError(f"{where}: label {text[:40]!r} is not a whole number from 0 to {LABEL_LIMIT - 1}")
     return int(text)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -14,46 +14,55 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from lwd.errors import UserError
-from lwd.images.source import ImageError, ImageSource, decode, is_image, parse_label, unreadable
+from lwd.images.decode import ImageError, Picture, decode, is_image, unreadable
+from lwd.images.source import ImageSource, parse_label
+from lwd.images.walk import LeftOut
 
 BLOCK_BYTES = tarfile.BLOCKSIZE
+HEADER_BYTES, LABEL_BYTES = 2**20, 2**20
+"""The most that a header with its long names, and a label with what else its JSON says, may have."""
 
 
 class TarSource(ImageSource):
     """The images of one or several tar files: in the order of the files, then of their place in the file.
 
     The key of a member is its path up to the first dot of the file name (the WebDataset convention). Where a key has
-    both `.cls` and `.json`, `.cls` counts. Members that are neither `key.jpg` nor a label are left alone.
+    both `.cls` and `.json`, `.cls` counts. Further members of a key that has an image (a caption, a map) are left
+    alone; those of no image are left out and listed.
     """
 
     def __init__(self, pattern: str) -> None:
         """List the tar files that ``pattern`` names (see `expand`).
 
         Raises UserError for an image without label or with two of a kind, a label without image, an unreadable label,
-        links, and a file that is compressed, cut short or damaged.
+        links, sizes that cannot be, and a file that is compressed, cut short or damaged.
         """
         self.paths = expand(pattern)
         common = Path(os.path.commonpath([path.parent for path in self.paths]))
         names: list[str] = []
         labels: list[int] = []
         places: list[tuple[int, int, int]] = []
+        left_out: list[LeftOut] = []
         for number, path in enumerate(self.paths):
-            for image in _images(path):
-                names.append(f"{path.relative_to(common)}:{image.name}")
+            file = path.relative_to(common)
+            images, others = _images(path)
+            left_out += [LeftOut(f"{file}:{name}", "neither an image nor of one") for name in others]
+            for image in images:
+                names.append(f"{file}:{image.name}")
                 labels.append(image.label)
                 places.append((number, image.offset, image.size))
         self._places = np.array(places, dtype=np.int64).reshape(-1, 3)
-        super().__init__(names, labels, None)
+        super().__init__(names, labels, None, left_out)
         if not names:
             raise UserError(f"{pattern}: no images in {len(self.paths)} tar file(s)")
 
-    def read(self, index: int) -> Image.Image:
+    def read(self, index: int) -> Picture:
         """See `ImageSource.read`. The file is opened for each image, so that processes share no offset."""
         name = self.name(index)
         number, offset, size = (int(value) for value in self._places[index])
@@ -81,6 +90,8 @@ def expand(pattern: str) -> list[Path]:
         found = [Path(part)] if Path(part).is_file() else sorted(Path(name) for name in glob.glob(part))  # noqa: PTH207
         if not found:
             raise UserError(f"{part}: no such tar file")
+        if strange := [path for path in found if not path.is_file()]:
+            raise UserError(f"{strange[0]}: no tar file, but a folder, a pipe or a broken link")
         paths += found
     return paths
 
@@ -115,11 +126,13 @@ class _Sample:
     json: int | None = None
     other: str | None = None
     """A further image of the sample, such as `key.mask.png`."""
+    further: str | None = None
+    """A member that is neither."""
 
 
-def _images(path: Path) -> list[_Image]:
-    """The labelled images of one tar file; raises UserError."""
-    images = []
+def _images(path: Path) -> tuple[list[_Image], list[str]]:
+    """The labelled images of one tar file, and one member of each key that is of no image; raises UserError."""
+    images, others = [], []
     for key, sample in _samples(path).items():
         label = sample.json if sample.cls is None else sample.cls
         if sample.image is None:
@@ -127,24 +140,41 @@ def _images(path: Path) -> list[_Image]:
                 raise UserError(f"{path}: {sample.other!r}: the key is {key!r}, up to the first dot, and has no image")
             if label is not None:
                 raise UserError(f"{path}: {key!r} has a label but no image")
+            others += [sample.further] if sample.further is not None else []
             continue
         if label is None:
             raise UserError(f'{path}: {sample.image[0]!r} has no label; add {key}.cls, or {key}.json with a "label"')
         images.append(_Image(*sample.image, label))
-    return images
+    return images, others
+
+
+class _Headers:
+    """A tar file as tarfile reads its headers: each read is bounded, whatever size a header claims for the next."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.seek, self.tell = file, file.seek, file.tell
+
+    def read(self, size: int) -> bytes:
+        """Raises TarError for more than `HEADER_BYTES`."""
+        if not 0 <= size <= HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._file.read(size)
 
 
 def _samples(path: Path) -> dict[str, _Sample]:
     samples: dict[str, _Sample] = {}
     end = 0
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
+        with path.open("rb") as file, tarfile.open(fileobj=_Headers(file), mode="r:") as tar:  # type: ignore[call-overload]
+            length = os.fstat(file.fileno()).st_size
             while (member := tar.next()) is not None:
-                tar.members.clear()  # type: ignore[attr-defined] # tarfile would keep a record of each
-                end = member.offset_data + -(-member.size // BLOCK_BYTES) * BLOCK_BYTES
+                tar.members.clear()  # tarfile would keep a record of each
+                if member.size < 0 or (member.isreg() and member.size > length - member.offset_data):
+                    raise tarfile.ReadError(f"{member.name!r} is to have {member.size} bytes, the file has {length}")
+                end = tar.offset
                 _add(samples, path, member, file.fileno())
             _check_end(path, file.fileno(), end)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
         raise UserError(f"{path}: not a whole, uncompressed tar file ({error})") from error
     return samples
 
@@ -153,12 +183,15 @@ def _add(samples: dict[str, _Sample], path: Path, member: tarfile.TarInfo, descr
     """Enter one member; raises UserError for a second one of its kind, a link, or a label that cannot be read."""
     folder, slash, file = member.name.rpartition("/")
     stem, dot, extension = file.partition(".")
-    if member.isdir() or not stem or not dot or not (extension in ("cls", "json") or is_image(file)):
+    if member.isdir():
+        return
+    key = folder + slash + stem
+    if not stem or not dot or not (extension in ("cls", "json") or is_image(file)):
+        samples.setdefault(key if stem else member.name, _Sample()).further = member.name
         return
     where = f"{path}: {member.name!r}"
     if not member.isreg() or member.issparse():
         raise UserError(f"{where} is a link or a sparse file; pack the tar file with --dereference --hard-dereference")
-    key = folder + slash + stem
     sample = samples.setdefault(key, _Sample())
     if "." in extension:
         sample.other = member.name
@@ -169,11 +202,14 @@ def _add(samples: dict[str, _Sample], path: Path, member: tarfile.TarInfo, descr
     if kind == "image":
         sample.image = (member.name, member.offset_data, member.size)
         return
+    if member.size > LABEL_BYTES:
+        raise UserError(f"{where}: a label of {member.size} bytes, more than the {LABEL_BYTES} that are read")
     text = os.pread(descriptor, member.size, member.offset_data)
     if kind == "cls":
         sample.cls = parse_label(text.decode(errors="replace"), where)
     else:
         sample.json = _json_label(text, where)
+        sample.further = member.name
 
 
 def _json_label(text: bytes, where: str) -> int | None:

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lwd.errors import UserError
-from lwd.stages.evaluate.images import read_picture
+from lwd.images.decode import flat_picture
 from stub_extractor import StubExtractor
 
 
@@ -141,16 +141,16 @@ def test_pictures_of_16_bits_are_refused(tmp_path: Path, colour: int, channels: 
     for depth, width in ((8, 1), (16, 2)):
         row = b"\0" + b"\xff" * (4 * channels * width)
         _png(tmp_path / f"{depth}.png", depth, colour, 4 * row)
-    assert (read_picture(tmp_path / "8.png") == 255).all()
+    assert (flat_picture(tmp_path / "8.png") == 255).all()
     with pytest.raises(UserError, match="more than 8 bits a channel"):
-        read_picture(tmp_path / "16.png")
+        flat_picture(tmp_path / "16.png")
 
 
 def test_a_picture_that_would_fill_the_memory_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(SAMPLES[0]).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
     with pytest.raises(UserError, match=r"a.png: not a readable picture \(Image size"):
-        read_picture(tmp_path / "a.png")
+        flat_picture(tmp_path / "a.png")
 
 
 def test_an_encrypted_npz_is_one_line(evaluate: Evaluate, files: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -42,40 +43,91 @@ EXACT_PCA_VALUES = 2**26
 """Up to so many feature values (0.5 GB in float64) PCA is fitted at once and exactly, beyond in a stream."""
 
 
-def prepare(
-    settings: EncodeSettings, layout: Layout, seed: int, folder: Path, processes: Processes, train: ImagesOrFiles
-) -> CompositeEncoder:
-    """Make what has to be made, on the main process and into ``folder``, then load everything on every process.
+@dataclass(frozen=True)
+class Networks:
+    """The encoders before anything is trained or fitted; ``compressor`` is None where PCA is still to be fitted."""
 
-    What ``folder`` holds already is not made again. Raises UserError for settings that do not fit the images or groups.
+    texture: TextureEncoder
+    semantic: PatchFeatures
+    repa: PatchFeatures | None
+    compressor: Compressor | None
+
+
+def assemble(settings: EncodeSettings, layout: Layout, processes: Processes, train: ImagesOrFiles) -> Networks:
+    """Load what is pretrained and make what is trained on the spot, then decide all shapes by one blank image.
+
+    Raises UserError for settings that do not fit the images or groups; costs no work that a run would have to do anew.
     """
     texture = _texture(settings.texture, processes)
-    if isinstance(train, TensorImages) and processes.is_main:
-        _train_small(settings, seed, folder, train, processes.compute.progress)
-    processes.barrier()
-    semantic = _features(settings.semantic.encoder, settings.semantic.path, folder, train, processes)
-    _check_takes(train, texture, semantic, processes)
+    semantic = _features(settings.semantic.encoder, settings.semantic.path, train, processes)
     repa: PatchFeatures | None = semantic
     if settings.repa.encoder != SAME:
         none = settings.repa.encoder == NONE
-        repa = None if none else _features(settings.repa.encoder, settings.repa.path, folder, train, processes)
-    channels = {group.name: group.channels for group in layout.groups}[settings.semantic.group]
-    if settings.semantic.compress == "pca" and processes.is_main and not (folder / PCA_FILE).is_file():
+        repa = None if none else _features(settings.repa.encoder, settings.repa.path, train, processes)
+    semvae = _semvae(settings.semantic, processes) if settings.semantic.compress == "semvae" else None
+    networks = Networks(texture, semantic, repa, semvae)
+    _check_shapes(settings, layout, networks, torch.zeros(1, *image_shape(train), device=processes.device))
+    return networks
+
+
+def prepare(
+    settings: EncodeSettings,
+    layout: Layout,
+    seed: int,
+    folder: Path,
+    processes: Processes,
+    train: ImagesOrFiles,
+    networks: Networks,
+) -> CompositeEncoder:
+    """Make what has to be made, on the main process and into ``folder``, then load it on every process.
+
+    What ``folder`` holds already is not made again. Raises UserError where PCA cannot be fitted.
+    """
+    if isinstance(train, TensorImages) and processes.is_main:
+        _train_small(settings, seed, folder, train, processes.compute.progress)
+    processes.barrier()
+    for name, network in ((settings.semantic.encoder, networks.semantic), (settings.repa.encoder, networks.repa)):
+        if name in SMALL and isinstance(network, SmallViT):
+            load_module(network, folder / SMALL[name])
+    semantic = networks.semantic
+    if networks.compressor is None and processes.is_main and not (folder / PCA_FILE).is_file():
+        channels = _channels(layout, settings.semantic.group)
         _fit_pca(settings, channels, train, semantic, processes).save(folder / PCA_FILE)
     processes.barrier()
-    compressor = _compressor(settings.semantic, folder, processes)
-    return CompositeEncoder(settings.texture.group, texture, settings.semantic.group, semantic, compressor, repa)
+    compressor = networks.compressor or PatchPCA.load(folder / PCA_FILE)
+    return CompositeEncoder(
+        settings.texture.group, networks.texture, settings.semantic.group, semantic, compressor, networks.repa
+    )
 
 
-def _check_takes(images: ImagesOrFiles, texture: TextureEncoder, semantic: PatchFeatures, processes: Processes) -> None:
-    """Raise UserError unless the encoders take images of this size, before any has been decoded."""
-    blank = torch.zeros(1, *image_shape(images), device=processes.device)
+@torch.inference_mode()
+def _check_shapes(settings: EncodeSettings, layout: Layout, networks: Networks, blank: Tensor) -> None:
+    """Raise UserError unless the encoders take images like ``blank`` and make the groups of it, on one grid."""
     try:
-        with torch.inference_mode():
-            texture.encode(blank)
-            semantic.patch_features(blank)
+        texture, features = networks.texture.encode(blank), networks.semantic.patch_features(blank)
+        semantic = features if networks.compressor is None else networks.compressor.encode(features)
+        if networks.repa is not None and networks.repa is not networks.semantic:
+            networks.repa.patch_features(blank)
     except ValueError as error:
         raise UserError(f"encode: the encoders do not take images of {tuple(blank.shape[1:])} ({error})") from error
+    wanted, width = _channels(layout, settings.semantic.group), semantic.shape[1]
+    if networks.compressor is None and wanted > width:
+        raise UserError(f"encode: PCA to {wanted} channels: the features of {settings.semantic.encoder} have {width}")
+    made = {settings.texture.group: texture.shape[1]}
+    made[settings.semantic.group] = wanted if networks.compressor is None else width
+    for name, channels in made.items():
+        if channels != _channels(layout, name):
+            raise UserError(
+                f"groups: {name!r} has {_channels(layout, name)} channels, its encoder makes {channels} of images of "
+                f"shape {tuple(blank.shape[1:])}"
+            )
+    grids = {settings.texture.group: tuple(texture.shape[2:]), settings.semantic.group: tuple(semantic.shape[2:])}
+    if len(set(grids.values())) > 1:
+        raise UserError(f"encode: the groups lie on different grids {grids}; choose another factor, size or encoder")
+
+
+def _channels(layout: Layout, name: str) -> int:
+    return next(group.channels for group in layout.groups if group.name == name)
 
 
 def _texture(settings: TextureSettings, processes: Processes) -> TextureEncoder:
@@ -84,16 +136,14 @@ def _texture(settings: TextureSettings, processes: Processes) -> TextureEncoder:
     return SDVAE.load(settings.path, processes.device, processes.dtype)
 
 
-def _features(name: str, path: Path | None, folder: Path, train: ImagesOrFiles, processes: Processes) -> PatchFeatures:
+def _features(name: str, path: Path | None, train: ImagesOrFiles, processes: Processes) -> PatchFeatures:
     if name not in SMALL:
         return load_patch_encoder(name, path, processes.device, processes.dtype)
     if not isinstance(train, TensorImages):
         raise UserError(
             f"encode: {name!r} is made for built-in and prepared data sets; images on disk need a pretrained one"
         )
-    vit = small_vit(train)
-    load_module(vit, folder / SMALL[name])
-    return vit.eval().to(processes.device)
+    return small_vit(train).eval().to(processes.device)
 
 
 def small_vit(train: TensorImages) -> SmallViT:
@@ -156,9 +206,7 @@ def _feature_chunks(
             advance(len(good))
 
 
-def _compressor(settings: SemanticSettings, folder: Path, processes: Processes) -> Compressor:
-    if settings.compress == "pca":
-        return PatchPCA.load(folder / PCA_FILE)
+def _semvae(settings: SemanticSettings, processes: Processes) -> SemVAE:
     if settings.semvae is None:
         raise UserError("encode.semantic.semvae: the folder that lwd semvae wrote, or a released .pt, is needed")
     load = load_semvae if settings.semvae.is_dir() else load_released_semvae

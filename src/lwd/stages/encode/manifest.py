@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import adaptive_avg_pool2d
 
 from lwd.data.encoded import FORMAT, JUDGE, MANIFEST
 from lwd.data.shards import write_stats
@@ -22,16 +23,20 @@ from lwd.encoders.small import SmallCNN, SmallViT
 from lwd.encoders.vae import SDVAE
 from lwd.encoders.vision import PatchEncoder
 from lwd.errors import UserError
-from lwd.files import atomic_path, write_json
+from lwd.files import atomic_path, printable, write_json
 from lwd.groups import Layout
 from lwd.images.crop import CroppedImages
+from lwd.images.sheets import save_grid, to_unit
+from lwd.images.walk import LeftOut
 from lwd.runtime.checkpoint import load_module, versions
 from lwd.stages.encode.feed import ImagesOrFiles, TensorImages
 from lwd.stages.encode.settings import EncodeSettings
 from lwd.stages.encode.writer import read_record, record_path, shards_of
 
 UNREADABLE = "unreadable.csv"
-"""Of images on disk: which could not be read, and why."""
+"""Of the files beside and among images on disk: which were not taken, and why."""
+SHEET, SHEET_IMAGES, SHEET_PIXELS = "first-images.png", 64, 128
+"""Beside the shards of a split: its first images, as the encoders get them, or smaller."""
 
 
 def finish(
@@ -42,13 +47,14 @@ def finish(
     images: Mapping[Split, ImagesOrFiles],
     encoders: CompositeEncoder,
 ) -> None:
-    """Statistics of the training split beside every split, the list of unreadable images, and last the manifest.
+    """Statistics of the training split beside every split, sheets of images, what was not taken, and the manifest.
 
     Raises UserError where a shard is missing or a split has no image.
     """
     numbers = {split: range(len(shards_of(len(source), settings.shard_images))) for split, source in images.items()}
     records = {split: [_record(folder / split, number) for number in numbers[split]] for split in images}
     skipped = [(split, *entry) for split, rows in records.items() for row in rows for entry in row["skipped"]]
+    skipped += [(split, *entry) for split, source in images.items() for entry in left_out(source)]
     write_unreadable(folder / UNREADABLE, skipped)
     if empty := [split for split, rows in records.items() if not sum(row["images"] for row in rows)]:
         raise UserError(f"{folder / empty[0]}: none of the images could be read; see {folder / UNREADABLE}")
@@ -58,10 +64,25 @@ def finish(
             if split != "train":
                 with atomic_path(folder / split / stats.name) as temporary:
                     temporary.write_bytes(stats.read_bytes())
+    for split, source in images.items():
+        _write_sheet(folder / split / SHEET, source)
     write_json(folder / MANIFEST, _manifest(folder, settings, recipe, records, images, encoders))
     for split in images:
         for number in numbers[split]:
             record_path(folder / split, number).unlink()
+
+
+def left_out(images: ImagesOrFiles) -> Sequence[LeftOut]:
+    """What lies among images on disk and is none of them."""
+    return images.source.left_out if isinstance(images, CroppedImages) else ()
+
+
+def _write_sheet(path: Path, images: ImagesOrFiles) -> None:
+    first = [images[index] for index in range(min(SHEET_IMAGES, len(images)))]
+    good = to_unit(torch.stack([crop.image for crop in first if crop.error is None] or [first[0].image]))
+    if good.shape[-1] > SHEET_PIXELS:
+        good = adaptive_avg_pool2d(good, SHEET_PIXELS)
+    save_grid(good, path, columns=8)
 
 
 def write_unreadable(path: Path, entries: Sequence[tuple[str, ...]]) -> None:
@@ -69,8 +90,9 @@ def write_unreadable(path: Path, entries: Sequence[tuple[str, ...]]) -> None:
     if not entries:
         path.unlink(missing_ok=True)
         return
-    with atomic_path(path) as temporary, temporary.open("w", newline="") as file:
-        csv.writer(file).writerows([("split", "file", "error"), *entries])
+    rows = [[printable(cell) for cell in entry] for entry in entries]
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("split", "file", "error"), *rows])
 
 
 def _record(folder: Path, number: int) -> dict[str, Any]:
@@ -90,13 +112,14 @@ def _manifest(
 ) -> dict[str, Any]:
     sums = [row["sha256"] for rows in records.values() for row in rows]
     train = images["train"]
+    classes = 1 + max(int(label) for rows in records.values() for row in rows for label in row["labels"])
     return {
         "format": FORMAT,
         "recipe": dict(recipe),
         "fingerprint": hashlib.sha256("".join(sums).encode()).hexdigest()[:12],
         "dataset": settings.dataset,
         "classes": train.source.classes if isinstance(train, CroppedImages) else None,
-        "splits": {split: _split(rows) for split, rows in records.items()},
+        "splits": {split: _split(rows, images[split], classes) for split, rows in records.items()},
         "texture": settings.texture.model_dump(mode="json") | _weights(encoders.texture),
         "semantic": settings.semantic.model_dump(mode="json") | _semantic(encoders, images),
         "repa": settings.repa.model_dump(mode="json") | _weights(encoders.repa),
@@ -105,12 +128,13 @@ def _manifest(
     }
 
 
-def _split(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _split(rows: Sequence[Mapping[str, Any]], images: ImagesOrFiles, classes: int) -> dict[str, Any]:
     counts = sum((Counter({int(label): n for label, n in row["labels"].items()}) for row in rows), Counter[int]())
     return {
         "images": counts.total(),
-        "skipped": sum(len(row["skipped"]) for row in rows),
-        "per_class": [counts[label] for label in range(max(counts) + 1)],
+        "skipped": sum(len(row["skipped"]) for row in rows) + len(left_out(images)),
+        "animated": sum(row.get("animated", 0) for row in rows),
+        "per_class": [counts[label] for label in range(classes)],
         "shards": [{key: row[key] for key in ("file", "images", "sha256")} for row in rows if row["file"]],
     }
 

@@ -11,23 +11,29 @@ import torch
 from torch import Tensor
 
 from lwd.data.encoded import MANIFEST, read_manifest
+from lwd.data.format import is_shard
 from lwd.datasets.builtin import DATASETS, load
 from lwd.datasets.prepared import SPLITS, SUFFIX, Split, read_prepared
 from lwd.encoders.composite import CompositeEncoder, Encoded
 from lwd.errors import UserError
 from lwd.files import discard, read_json, write_json
 from lwd.images.crop import CropBatch, CroppedImages
+from lwd.images.decode import WHITE
 from lwd.images.open import open_source
 from lwd.images.sheets import to_unit
+from lwd.images.source import ImageSource
+from lwd.images.walk import files_in, folders_in, summary
 from lwd.run import RunConfig, write_run_files
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
-from lwd.stages.encode.encoders import prepare
-from lwd.stages.encode.feed import ImagesOrFiles, TensorImages, image_loader, image_shape
+from lwd.stages.encode.encoders import assemble, prepare
+from lwd.stages.encode.feed import ImagesOrFiles, TensorImages, image_loader
 from lwd.stages.encode.manifest import UNREADABLE, finish, write_unreadable
 from lwd.stages.encode.settings import EncodeSettings
 from lwd.stages.encode.writer import ShardWriter, read_record, shards_of
 
+TWINS = "twins"
+"""The recipe's key, False where `data.flip` is: shards then hold no mirrored images."""
 STARTED = "recipe.json"
 """Written before anything else: an unfinished folder is gone on with under the same recipe alone."""
 
@@ -52,6 +58,7 @@ def run(config: EncodeConfig) -> Path:
     if _finished(folder, recipe):
         processes.say(f"already encoded: {folder}")
         return folder
+    networks = assemble(config.encode, config.layout, processes, images["train"])
     processes.barrier()
     if processes.is_main:
         if (folder / STARTED).is_file() and read_json(folder / STARTED) != recipe:
@@ -59,16 +66,24 @@ def run(config: EncodeConfig) -> Path:
         for leftover in folder.rglob(".*.tmp"):  # of a run that was killed while it wrote
             leftover.unlink()
         write_json(folder / STARTED, recipe)
-    encoders = prepare(config.encode, config.layout, config.seed, folder, processes, images["train"])
-    _check_shapes(config, encoders, images["train"], processes)
+    encoders = prepare(config.encode, config.layout, config.seed, folder, processes, images["train"], networks)
     for split, source in images.items():
         encode_split(config, folder / split, source, encoders, processes)
     processes.barrier()
     if processes.is_main:
         write_run_files(config, folder)
         finish(folder, config.layout, config.encode, recipe, images, encoders)
+    _say_what_was_left_out(images, processes)
     processes.barrier()
     return folder
+
+
+def check(config: EncodeConfig) -> None:
+    """Raise UserError for all that `run` would refuse before its work begins; writes nothing."""
+    _check_groups(config)
+    images = open_images(config.encode)
+    if not _finished(config.data_path, _recipe(config, images)):
+        assemble(config.encode, config.layout, Processes(config.compute), images["train"])
 
 
 def open_images(settings: EncodeSettings) -> dict[Split, ImagesOrFiles]:
@@ -80,10 +95,15 @@ def open_images(settings: EncodeSettings) -> dict[Split, ImagesOrFiles]:
         if prepared:
             return {split: TensorImages(*pair) for split, pair in read_prepared(Path(settings.dataset)).items()}
         return {split: TensorImages(*load(settings.dataset, split)) for split in SPLITS}
-    paths = {"train": settings.dataset, "heldout": settings.heldout}
     if "/" not in settings.dataset and not Path(settings.dataset).exists():
         load(settings.dataset, "train")  # says which names there are
-    return {split: CroppedImages(open_source(path), settings.size) for split in SPLITS if (path := paths[split])}
+    train = open_source(settings.dataset)
+    sources: dict[Split, ImageSource] = (
+        {"train": train}
+        if settings.heldout is None
+        else {"train": train, "heldout": open_source(settings.heldout, train)}
+    )
+    return {split: CroppedImages(source, settings.size, settings.background) for split, source in sources.items()}
 
 
 def encode_split(
@@ -105,7 +125,7 @@ def encode_split(
     ):
         shard = _Shard()
         for batch in image_loader(images, batches, settings.decoders):
-            shard.add(batch, images, encoders, processes.device)
+            shard.add(batch, images, encoders, processes.device, config.data.flip)
             if shard.skipped and settings.on_error == "stop":
                 report = folder.parent / UNREADABLE
                 write_unreadable(report, [(folder.name, *entry) for entry in shard.skipped])
@@ -117,30 +137,35 @@ def encode_split(
             advance(len(batch.labels))
             number = int(batch.positions[-1]) // settings.shard_images
             if int(batch.positions[-1]) == shards[number][-1]:
-                writer.put(number, shard.parts, torch.cat(shard.labels), shard.skipped)
+                writer.put(number, shard.parts, torch.cat(shard.labels), shard.skipped, shard.animated)
                 shard = _Shard()
 
 
 @dataclass
 class _Shard:
-    """What has been encoded of a shard: (images, mirrored images) by batch, their labels, (name, error) of the rest."""
+    """What has been encoded of a shard: (images, mirrored images or None) by batch, their labels, (name, error) of the
+    rest, and of how many images the first of several frames was taken."""
 
-    parts: list[tuple[Encoded, Encoded]] = field(default_factory=list)
+    parts: list[tuple[Encoded, Encoded | None]] = field(default_factory=list)
     labels: list[Tensor] = field(default_factory=list)
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    animated: int = 0
 
-    def add(self, batch: CropBatch, images: ImagesOrFiles, encoders: CompositeEncoder, device: torch.device) -> None:
-        """Encode the good images of a batch."""
+    def add(
+        self, batch: CropBatch, images: ImagesOrFiles, encoders: CompositeEncoder, device: torch.device, flip: bool
+    ) -> None:
+        """Encode the good images of a batch, and with ``flip`` their mirrored twins."""
         good = torch.tensor([error is None for error in batch.errors])
         for position, error in zip(batch.positions.tolist(), batch.errors, strict=True):
             if error is not None:
                 name = name_of(images, position)
                 self.skipped.append((name, error.removeprefix(f"{name}: ")))
         self.labels.append(batch.labels[good])
+        self.animated += int((batch.frames > 1).sum())
         if not bool(good.any()):
             return
         x = to_unit(batch.images[good].to(device, non_blocking=True))
-        self.parts.append((_to_cpu(encoders.encode(x)), _to_cpu(encoders.encode(x.flip(-1)))))
+        self.parts.append((_to_cpu(encoders.encode(x)), _to_cpu(encoders.encode(x.flip(-1))) if flip else None))
 
 
 def name_of(images: ImagesOrFiles, position: int) -> str:
@@ -163,30 +188,23 @@ def _check_groups(config: EncodeConfig) -> None:
         )
 
 
-def _check_shapes(
-    config: EncodeConfig, encoders: CompositeEncoder, images: ImagesOrFiles, processes: Processes
-) -> None:
-    """Raise UserError unless the encoders' outputs are the groups', on one grid."""
-    shape = image_shape(images)
-    encoded = encoders.encode(torch.zeros(1, *shape, device=processes.device)).groups
-    for group in config.layout.groups:
-        if encoded[group.name].shape[1] != group.channels:
-            raise UserError(
-                f"groups: {group.name!r} has {group.channels} channels, its encoder makes "
-                f"{encoded[group.name].shape[1]} of images of shape {shape}"
-            )
-    grids = {name: tuple(latents.shape[2:]) for name, latents in encoded.items()}
-    if len(set(grids.values())) > 1:
-        raise UserError(f"encode: the groups lie on different grids {grids}; choose another factor, size or encoder")
+def _say_what_was_left_out(images: dict[Split, ImagesOrFiles], processes: Processes) -> None:
+    for split, source in images.items():
+        if isinstance(source, CroppedImages) and (left_out := source.source.left_out):
+            processes.say(f"{split}: {len(left_out)} files left out ({summary(left_out)}), listed in {UNREADABLE}")
 
 
 def _recipe(config: EncodeConfig, images: dict[Split, ImagesOrFiles]) -> dict[str, Any]:
     """What decides every byte of the shards."""
     ignored = {"on_error", "decoders", "dataset", "heldout"}
+    if config.encode.background == WHITE:
+        ignored.add("background")  # recipes written before there was one must compare equal
     names = {split: _identity(config.encode.dataset, source) for split, source in images.items()}
     settings = config.encode.model_dump(mode="json", exclude=ignored)
     precision = config.compute.precision
-    return {"seed": config.seed, "groups": config.layout.to_list(), "images": names, **settings, "precision": precision}
+    without_twins = {} if config.data.flip else {TWINS: False}
+    groups = config.layout.to_list()
+    return {"seed": config.seed, "groups": groups, "images": names, **settings, "precision": precision, **without_twins}
 
 
 def _identity(dataset: str, images: ImagesOrFiles) -> str:
@@ -207,8 +225,12 @@ def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
         raise UserError(f"{folder}: holds other files; choose another output or data.path")
     whole = (folder / MANIFEST).is_file()
     present = read_manifest(folder)["recipe"] if whole else read_json(folder / STARTED)
-    shards = any(folder.glob("*/*.safetensors"))
+    shards = any(files_in(folder / name, is_shard) for name in folders_in(folder))
+    if whole and present.get(TWINS, True):
+        recipe = {key: value for key, value in recipe.items() if key != TWINS}  # twins that are not read do no harm
+    if whole and TWINS not in recipe and present == {**recipe, TWINS: False}:
+        raise UserError(f"{folder}: encoded without mirrored twins; set data.flip=false, or choose another output")
     if present != recipe and (whole or shards):
         raise UserError(f"{folder}: encoded with other settings or images; choose another output or remove it")
-    missing = [s for s in recipe["images"] if not any((folder / s).glob("*.safetensors"))]
+    missing = [s for s in recipe["images"] if not files_in(folder / s, is_shard)]
     return whole and not missing

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
 from lwd.config import Config
 from lwd.encoders.vae import RELEASED
+from lwd.images.decode import WHITE
 
 SMALL_VIT, RANDOM_VIT = "small-vit", "random-vit"
+Level = Annotated[int, Field(ge=0, le=255)]
 SAME, NONE = "semantic", "none"
 
 
@@ -58,6 +60,8 @@ class EncodeSettings(Config):
     """Held-out images on disk; built-in and prepared data sets have their own."""
     size: int = Field(default=256, ge=8, le=4096)
     """Images on disk are cropped to so many pixels, as ADM does."""
+    background: tuple[Level, Level, Level] = WHITE
+    """On which colour (red, green, blue) images on disk are laid where they are transparent."""
     texture: TextureSettings = TextureSettings()
     semantic: SemanticSettings = SemanticSettings()
     repa: RepaSettings = RepaSettings()
@@ -67,7 +71,7 @@ class EncodeSettings(Config):
     decoders: int | None = Field(default=None, ge=0, le=256)
     """Processes that decode images on disk, for each process that encodes; null: its share of the cores, up to 8."""
     on_error: Literal["stop", "skip"] = "stop"
-    """What becomes of images that cannot be read; either way unreadable.csv lists them."""
+    """What becomes of images that cannot be read; either way unreadable.csv lists them, and what else is not taken."""
     encoder_steps: PositiveInt = 400
     judge_steps: PositiveInt = 400
     judge_distortion: NonNegativeFloat = 0.1

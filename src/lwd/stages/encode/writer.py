@@ -30,24 +30,32 @@ class ShardWriter(Background):
         self._folder, self._layout = folder, layout
 
     def put(
-        self, number: int, parts: Sequence[tuple[Encoded, Encoded]], labels: Tensor, skipped: Iterable[tuple[str, str]]
+        self,
+        number: int,
+        parts: Sequence[tuple[Encoded, Encoded | None]],
+        labels: Tensor,
+        skipped: Iterable[tuple[str, str]],
+        animated: int,
     ) -> None:
-        """Hand over shard ``number``: batches of (images, mirrored images), labels (N,), and (name, error) pairs."""
-        self.start(self._write, number, list(parts), labels, list(skipped))
+        """Hand over shard ``number``: batches of (images, mirrored images or None), labels (N,), (name, error) pairs,
+        and how many images are the first of several frames."""
+        self.start(self._write, number, list(parts), labels, {"skipped": list(skipped), "animated": animated})
 
     def _write(
-        self, number: int, parts: list[tuple[Encoded, Encoded]], labels: Tensor, skipped: list[tuple[str, str]]
+        self, number: int, parts: list[tuple[Encoded, Encoded | None]], labels: Tensor, facts: dict[str, Any]
     ) -> None:
         path, record = shard_path(self._folder, number), record_path(self._folder, number)
         if not len(labels):
-            write_json(record, {"file": None, "images": 0, "labels": {}, "sha256": "", "skipped": skipped})
+            write_json(record, {"file": None, "images": 0, "labels": {}, "sha256": "", **facts})
             return
-        (latents, features), (flipped, features_flipped) = (_join(side) for side in zip(*parts, strict=True))
+        latents, features = _join([plain for plain, _ in parts])
+        twins = [twin for _, twin in parts if twin is not None]
+        flipped, features_flipped = _join(twins) if twins else (None, None)
         write_shard(path, self._layout, latents, labels, flipped, features, features_flipped)
         values, counts = torch.unique(labels, return_counts=True)
         per_label = {str(value): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
         row = {"file": path.name, "images": len(labels), "labels": per_label, "sha256": checksum(path)}
-        write_json(record, {**row, "skipped": skipped})
+        write_json(record, {**row, **facts})
 
 
 def shards_of(count: int, shard_images: int) -> list[range]:

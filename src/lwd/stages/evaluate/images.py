@@ -13,18 +13,18 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from lwd.data.samples import IMAGE_FOLDER, NPZ, SampleSet
 from lwd.encoders.decoder import load_decoder
 from lwd.errors import UserError
 from lwd.files import checksum
+from lwd.images.decode import EXTENSIONS, flat_picture, is_image
 from lwd.images.npz import IMAGES, LABELS, verify_npz
 from lwd.images.sheets import to_uint8
+from lwd.images.walk import summary, walk
 from lwd.run import RunConfig
 
-SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 _READERS = 8
 
 
@@ -76,31 +76,32 @@ class ArrayImages:
 
 
 class PictureImages:
-    """All png, webp and jpg files under a folder, by name; grey ones are made RGB."""
+    """All pictures under a folder (`lwd.images.walk`), by name; grey ones are made RGB."""
 
     def __init__(self, folder: Path, labels: Tensor | None = None, facts: Any = None) -> None:
-        found = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        self._files: Sequence[Path] = sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+        found = walk(folder, is_image)
+        self._files: Sequence[Path] = [folder / name for name in sorted(found.files)]
         if not self._files:
-            raise UserError(f"{folder}: holds no pictures ({', '.join(SUFFIXES)}) and no finished samples")
+            raise UserError(f"{folder}: holds no pictures ({', '.join(EXTENSIONS)}) and no finished samples")
         _check_count(folder, len(self._files))
         if labels is not None and len(labels) != len(self._files):
             raise UserError(f"{folder}: holds {len(self._files)} pictures, samples.json says {len(labels)}")
         self.name, self._folder, self.labels = str(folder), folder, labels
-        self.facts: Mapping[str, Any] = facts or {}
+        skipped = {"skipped": f"{len(found.left_out)} files: {summary(found.left_out)}"} if found.left_out else {}
+        self.facts: Mapping[str, Any] = {**(facts or {}), **skipped}
 
     def __len__(self) -> int:
         return len(self._files)
 
     @cached_property
     def _size(self) -> tuple[int, ...]:
-        return read_picture(self._files[0]).shape
+        return flat_picture(self._files[0]).shape
 
     def read(self, rows: Tensor) -> Tensor:
         """See `Images`; raises UserError for a picture of another size."""
         files = [self._files[row] for row in rows.tolist()]
         with ThreadPoolExecutor(_READERS) as pool:
-            arrays = list(pool.map(read_picture, files))
+            arrays = list(pool.map(flat_picture, files))
         for file, array in zip(files, arrays, strict=True):
             if array.shape != self._size:
                 sizes = " and ".join(f"{width}x{height}" for height, width, _ in (array.shape, self._size))
@@ -160,20 +161,6 @@ def sampled_images(folder: Path, arrays: Any) -> Images:
         kept = f"sample.formats was {samples.info.get('formats')}"
         raise UserError(f"{folder}: holds no images ({kept}), and images are what is measured; decode and name them")
     return PictureImages(folder / IMAGE_FOLDER, samples.labels, facts)
-
-
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """(H, W, 3); raises UserError for what is no picture, has more than 8 bits a channel, or is transparent."""
-    try:
-        with Image.open(path) as picture:
-            stored = [str(tile[3]) for tile in picture.tile]  # a 16-bit RGB picture is opened as if it had 8
-            if picture.mode[0] in "IF" or any(";16" in mode for mode in stored):
-                raise UserError(f"{path}: has more than 8 bits a channel; store it in 8")
-            if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").getextrema()[0] != 255:
-                raise UserError(f"{path}: is transparent in places; lay it on a background first")
-            return np.asarray(picture.convert("RGB"))
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path}: not a readable picture ({' '.join(str(error).split())})") from error
 
 
 def _labels(arrays: Mapping[str, NDArray[Any]], count: int) -> Tensor | None:

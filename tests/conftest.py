@@ -36,9 +36,9 @@ TINY = (
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Encoded digits."""
+    """Encoded digits, with mirrored twins for the tests that want them."""
     folder = tmp_path_factory.mktemp("digits")
-    return encode(load(Experiment, DIGITS, [*TINY, f"output={folder}"]))
+    return encode(load(Experiment, DIGITS, [*TINY, "data.flip=true", f"output={folder}"]))
 
 
 @pytest.fixture

@@ -1,14 +1,18 @@
 """Files that are whole or absent."""
 
+import ast
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+import lwd
 from lwd.errors import UserError
-from lwd.files import atomic_path, discard, read_json, write_json, write_text
+from lwd.files import atomic_path, discard, printable, read_json, write_json, write_text
 from lwd.runtime.checkpoint import save_tensors
 
 
@@ -194,3 +198,46 @@ def test_files_have_the_rights_of_any_new_file(tmp_path):
         temporary.mkdir()
         save_tensors(temporary / "a.safetensors", {"x": torch.ones(2)})
     assert (tmp_path / "folder" / "a.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+NAME = b"caf\xe9 \xc3\xa9.jpg".decode("utf-8", "surrogateescape")  # Latin-1, then UTF-8, as a folder lists it
+
+
+def test_every_name_can_be_shown():
+    assert printable(NAME) == "caf\\xe9 é.jpg"
+    assert printable("half \ud83d of a pair") == "half \\ud83d of a pair"
+    in_ascii = b"\xc3\xa9.jpg".decode("ascii", "surrogateescape")  # the same file under the locale C
+    assert printable(in_ascii) == "é.jpg"
+
+
+def test_text_is_utf8_under_every_locale(tmp_path):
+    """In a process whose locale knows ASCII alone; surrogates in JSON come back, since they name a file."""
+    script = (
+        "import sys; from pathlib import Path; from lwd.files import *; import locale;"
+        "assert 'utf' not in locale.getpreferredencoding(False).lower();"
+        "p = Path(sys.argv[1]); write_text(p / 'a.html', 'λ caf\\udce9'); "
+        "write_json(p / 'b.json', ['λ', 'caf\\udce9']);"
+        "(p / 'c.json').write_bytes('\"λ\"'.encode()); assert read_json(p / 'c.json') == 'λ'"
+    )
+    locale = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    (tmp_path / "script.py").write_text(script, encoding="utf-8")
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path)]
+    subprocess.run(command, env={**os.environ, **locale}, check=True)
+    assert (tmp_path / "a.html").read_bytes() == "λ caf\\xe9".encode()
+    assert read_json(tmp_path / "b.json") == ["λ", "caf\udce9"]
+
+
+def test_text_files_name_their_encoding():
+    """Whatever is written or read as text under src says how, so that no locale has a say."""
+    found = []
+    for file in sorted(Path(lwd.__file__).parent.rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            mode = node.args[0].value if node.args and isinstance(node.args[0], ast.Constant) else None
+            as_text = node.func.attr == "open" and mode in ("r", "w", "a", "a+", "x")
+            if (node.func.attr in ("write_text", "read_text") or as_text) and not any(
+                keyword.arg == "encoding" for keyword in node.keywords
+            ):
+                found.append(f"{file.name}:{node.lineno}")
+    assert found == []

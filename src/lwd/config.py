@@ -158,7 +158,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{file}: no such config file")
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{file}: not a text file in UTF-8 ({error})") from error
     data = _parse(text, str(file))

@@ -39,8 +39,9 @@ def lwd(processes: int, *arguments: str) -> None:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     lwd(
-        1, "encode", "-c", "configs/digits.yaml", f"output={folder}", "encode.encoder_steps=10", "encode.judge_steps=10"
-    )
+        1, "encode", "-c", "configs/digits.yaml", f"output={folder}", "encode.encoder_steps=10",
+        "encode.judge_steps=10", "data.flip=true",
+    )  # fmt: skip
     return folder / "data"
 
 

@@ -113,18 +113,20 @@ def test_rounding_is_to_even() -> None:
 
 
 def test_every_mode_becomes_rgb() -> None:
-    """Alpha is dropped, not composed; grey is repeated; a palette is looked up; CMYK and 16 bits as Pillow has it."""
-    assert (centre_crop(Image.new("RGBA", (3, 3), (10, 20, 30, 0)), 3) == [10, 20, 30]).all()
-    assert (centre_crop(Image.new("LA", (3, 3), (40, 0)), 3) == 40).all()
+    """Alpha is composed; grey is repeated; a palette is looked up; 16 bits are scaled; CMYK as Pillow has it."""
+    assert (centre_crop(Image.new("RGBA", (3, 3), (10, 20, 30, 255)), 3) == [10, 20, 30]).all()
+    assert (centre_crop(Image.new("RGBA", (3, 3), (10, 20, 30, 0)), 3) == 255).all()
+    assert (centre_crop(Image.new("LA", (3, 3), (40, 0)), 3) == 255).all()
+    assert (centre_crop(Image.new("La", (3, 3)), 3, (4, 5, 6)) == [4, 5, 6]).all()
     assert (centre_crop(Image.new("L", (3, 3), 50), 3) == 50).all()
     assert (centre_crop(Image.new("1", (3, 3), 1), 3) == 255).all()
     palette = Image.new("P", (3, 3), 1)
     palette.putpalette([0, 0, 0, 60, 70, 80])
     assert (centre_crop(palette, 3) == [60, 70, 80]).all()
     assert (centre_crop(Image.new("CMYK", (3, 3), (255, 0, 0, 0)), 3) == [0, 255, 255]).all()
-    assert (centre_crop(Image.new("I;16", (3, 3), 60_000), 3) == 255).all()
-    with pytest.raises(ImageError, match="mode La cannot be converted to RGB"):
-        centre_crop(Image.new("La", (3, 3)), 3)
+    assert (centre_crop(Image.new("I;16", (3, 3), 60_000), 3) == 233).all()  # 60000 / 257 = 233.5 less 0.04
+    with pytest.raises(ImageError, match="mode F: numbers whose depth"):
+        centre_crop(Image.new("F", (3, 3)), 3)
 
 
 def test_exif_rotation_is_not_applied(tmp_path: Path) -> None:

@@ -201,3 +201,34 @@ def test_pickled_for_spawned_workers(tmp_path: Path) -> None:
 def test_tar_files_go_to_their_own_source(tmp_path: Path) -> None:
     pack(tmp_path / "a.tar", {"1.png": png(0), "1.cls": b"3"})
     assert isinstance(open_source(str(tmp_path / "*.tar")), TarSource)
+
+
+def test_held_out_classes_are_numbered_as_in_training(tmp_path: Path) -> None:
+    """Lacking a class shifts no label; by subfolders, and by names in a table."""
+    fill(tmp_path / "train", "cat/1.png", "dog/1.png", "fox/1.png")
+    train = open_source(str(tmp_path / "train"))
+    val = open_source(str(fill(tmp_path / "val", "dog/1.png", "fox/1.png", "fox/2.png")), train)
+    assert val.labels.tolist() == [1, 2, 2] and val.classes == ["cat", "dog", "fox"]
+    rows = table(fill(tmp_path / "table", "1.png", "2.png"), "1.png,fox", "2.png,cat")
+    assert open_source(str(rows), train).labels.tolist() == [2, 0]
+    numbers = table(fill(tmp_path / "numbers", "1.png"), "1.png,2")
+    assert open_source(str(numbers), train).labels.tolist() == [2]
+
+
+def test_held_out_classes_that_training_lacks(tmp_path: Path) -> None:
+    def message(source: Path, train: Path) -> str:
+        with pytest.raises(UserError) as refused:
+            open_source(str(source), open_source(str(train)))
+        assert str(refused.value).startswith(f"{source}: ") and "\n" not in str(refused.value)
+        return str(refused.value)
+
+    names = fill(tmp_path / "names", *(f"{name}/1.png" for name in "abcdef"))
+    numbers = table(fill(tmp_path / "numbers", "1.png", "2.png"), "1.png,0", "2.png,7")
+    other = fill(tmp_path / "other", "a/1.png", "g/1.png")
+    assert "'g' is no class of the training images, which have 6 (a, b, c, d, e, ...); remove it" in message(
+        other, names
+    )
+    assert "label 7 is no class of the training images, which have 6" in message(numbers, names)
+    assert "has class names, the training images have numbers only" in message(names, numbers)
+    fewer = table(fill(tmp_path / "fewer", "1.png"), "1.png,1")
+    assert "label 1 is no class of the training images, which have 2" in message(fewer, numbers)

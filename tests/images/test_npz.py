@@ -1,6 +1,9 @@
 """Images as ADM's evaluator reads them."""
 
+import io
 import tracemalloc
+import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,3 +83,15 @@ def test_a_damaged_file_gives_one_line(tmp_path, kind):
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="no such file"):
         read_npz(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("shape", [(2**50, 8, 8, 3), (2**62, 2**62), (3, 8, 8, 3)])
+def test_a_header_that_claims_more_than_there_is(tmp_path: Path, method: int, shape: tuple[int, ...]) -> None:
+    """Said before memory is asked for; products beyond 64 bits do not wrap to something that fits."""
+    content = io.BytesIO()
+    np.lib.format.write_array_header_1_0(content, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    with zipfile.ZipFile(tmp_path / "x.npz", "w", method) as archive:
+        archive.writestr("arr_0.npy", content.getvalue() + bytes(2 * 8 * 8 * 3))
+    with pytest.raises(UserError, match=r"x\.npz: not a readable npz \(arr_0\.npy is cut short\)"):
+        read_npz(tmp_path / "x.npz")

@@ -224,3 +224,57 @@ def test_fingerprint(tmp_path: Path) -> None:
     assert of({"a.cls": b"1", "a.png": b"12"}) == base
     others = [{"b.png": b"12", "b.cls": b"1"}, {"a.png": b"123", "a.cls": b"1"}, {"a.png": b"12", "a.cls": b"2"}]
     assert len({base, *map(of, others)}) == 4
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A member's header alone, which claims ``size`` bytes to come."""
+    member = tarfile.TarInfo(name)
+    member.size, member.type = size, kind
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+@pytest.mark.parametrize("size", [2**62, 2**40, 5000, -512, -(2**40)])
+@pytest.mark.parametrize("name", ["a.png", "a.cls", "a.json", "a.txt"])
+def test_sizes_that_cannot_be(tmp_path: Path, name: str, size: int) -> None:
+    """No such amount of memory is asked for, and one below zero, which leads back to its own header, is no loop."""
+    path = tmp_path / "x.tar"
+    path.write_bytes(header(name, size) + bytes(2048))
+    with pytest.raises(UserError, match="not a whole, uncompressed tar file"):
+        TarSource(str(path))
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE])
+@pytest.mark.parametrize("size", [2**62, 2**30, -512])
+def test_headers_of_headers_that_cannot_be(tmp_path: Path, kind: bytes, size: int) -> None:
+    """Tarfile reads long names and pax records whole, whatever their size."""
+    path = tmp_path / "x.tar"
+    path.write_bytes(header("name", size, kind) + bytes(2048))
+    with pytest.raises(UserError, match="not a whole, uncompressed tar file"):
+        TarSource(str(path))
+
+
+def test_headers_without_end_and_a_label_of_megabytes(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    record = b"13 comment=a\n"
+    path.write_bytes(3000 * (header("p", len(record), tarfile.XHDTYPE) + record.ljust(512, b"\0")) + bytes(1024))
+    with pytest.raises(UserError, match="not a whole, uncompressed tar file"):
+        TarSource(str(path))
+    pack(path, {"a.png": png(0), "a.json": b'{"label": 1, "text": "' + bytes([97]) * 2**20 + b'"}'})
+    with pytest.raises(UserError, match=r"'a\.json': a label of \d+ bytes, more than the 1048576 that are read"):
+        TarSource(str(path))
+
+
+def test_members_of_no_image_are_listed(tmp_path: Path) -> None:
+    """A caption belongs to its image; a GIF, a Mac's copy and a lone caption do not."""
+    members = {
+        "a.txt": b"",
+        "a.png": png(0),
+        "a.cls": b"1",
+        "b.gif": b"",
+        "d/._a.png": b"",
+        "README": b"",
+        "c.json": b"{}",
+    }
+    source = TarSource(str(pack(tmp_path / "x.tar", members)))
+    assert len(source) == 1
+    assert [one.name for one in source.left_out] == ["x.tar:b.gif", "x.tar:d/._a.png", "x.tar:README", "x.tar:c.json"]

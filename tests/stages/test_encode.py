@@ -24,7 +24,7 @@ from lwd.encoders.semvae import load_semvae
 from lwd.encoders.small import SmallViT
 from lwd.encoders.vision import load_patch_encoder, random_patch_encoder
 from lwd.errors import UserError
-from lwd.stages.encode.run import run
+from lwd.stages.encode.run import check, run
 from lwd.stages.experiment import Experiment
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +34,10 @@ QUICK = ("compute.progress=false", "encode.encoder_steps=5", "encode.judge_steps
 
 def encode(folder, *overrides, config=DIGITS):
     return run(load(Experiment, config, [*QUICK, f"output={folder}", *overrides]))
+
+
+def dry_run(folder, *overrides, config=DIGITS):
+    check(load(Experiment, config, [*QUICK, f"output={folder}", *overrides]))
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +61,14 @@ def test_shards_are_what_the_encoders_make(whole):
     shard = load_file(files[3])
     rows = slice(150, 200)
     assert torch.equal(shard["labels"], labels[rows])
-    for suffix, x in (("", images[rows]), ("_flip", images[rows].flip(-1))):
-        by_hand = x.reshape(50, 4, 2, 4, 2).permute(0, 2, 4, 1, 3).reshape(50, 4, 4, 4)
-        assert torch.equal(shard[f"latents{suffix}"], by_hand)
-        with torch.no_grad():
-            features = vit.patch_features(x)
-        # float32 through three blocks, another batch than the pipeline's; features are stored in float16.
-        torch.testing.assert_close(shard[f"latents_sv{suffix}"], pca.encode(features), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(shard[f"feats_dino{suffix}"].float(), features, rtol=1e-3, atol=1e-3)
+    assert set(shard) == {"latents", "latents_sv", "feats_dino", "labels"}  # flip is false: no twin is read, or stored
+    by_hand = images[rows].reshape(50, 4, 2, 4, 2).permute(0, 2, 4, 1, 3).reshape(50, 4, 4, 4)
+    assert torch.equal(shard["latents"], by_hand)
+    with torch.no_grad():
+        features = vit.patch_features(images[rows])
+    # float32 through three blocks, another batch than the pipeline's; features are stored in float16.
+    torch.testing.assert_close(shard["latents_sv"], pca.encode(features), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(shard["feats_dino"].float(), features, rtol=1e-3, atol=1e-3)
 
 
 def test_statistics_are_those_of_the_training_split(whole):
@@ -129,6 +133,8 @@ def test_what_is_there_is_left_alone(whole, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in whole.rglob("*")} == before
     with pytest.raises(UserError, match="encoded with other settings or images"):
         encode(whole.parent, "seed=1")
+    with pytest.raises(UserError, match=r"encoded without mirrored twins; set data\.flip=false"):
+        encode(whole.parent, "data.flip=true")
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis.tex").write_text("")
     with pytest.raises(UserError, match="holds other files"):
@@ -142,6 +148,7 @@ def test_what_is_there_is_left_alone(whole, tmp_path):
         ("groups=[{name: tex, channels: 4}, {name: sem, channels: 65}]", "PCA to 65 channels"),
         ("encode.texture={group: tex, factor: 4}", "'tex' has 4 channels, its encoder makes 16"),
         ("encode.texture={group: tex, factor: 3}", "do not take images of"),
+        ("groups=[{name: tex, channels: 16}, {name: sem, channels: 2}]", "'tex' has 16 channels, its encoder makes 4"),
         ("encode.texture={group: image}", "texture.group 'image'"),
         ("encode.dataset=digit", "unknown data set 'digit'; did you mean 'digits'"),
         ("encode.heldout=/tmp", "digits has held-out images of its own"),
@@ -151,16 +158,30 @@ def test_what_is_there_is_left_alone(whole, tmp_path):
     ],
 )
 def test_settings_that_do_not_fit_give_one_line(tmp_path, override, message):
-    with pytest.raises(UserError, match=message) as error:
-        encode(tmp_path, override)
-    assert "\n" not in str(error.value)
-    assert not list(tmp_path.rglob("*shard*"))
+    for attempt in (encode, dry_run):
+        with pytest.raises(UserError, match=message) as error:
+            attempt(tmp_path, override)
+        assert "\n" not in str(error.value)
+        assert not list(tmp_path.rglob("*.*"))  # said before any work: nothing is trained, fitted or written
+
+
+def test_a_grid_mismatch_is_said_before_any_work(tmp_path):
+    groups = "groups=[{name: tex, channels: 16}, {name: sem, channels: 2}]"
+    for attempt in (encode, dry_run):
+        with pytest.raises(UserError, match=r"different grids \{'tex': \(2, 2\), 'sem': \(4, 4\)\}"):
+            attempt(tmp_path, groups, "encode.texture={group: tex, factor: 4}")
+        assert not list(tmp_path.rglob("*.*"))
+
+
+def test_a_dry_run_that_passes_writes_nothing(tmp_path):
+    dry_run(tmp_path)
+    assert not list(tmp_path.rglob("*.*"))
 
 
 def test_a_failed_try_does_not_stand_in_the_way(tmp_path):
     with pytest.raises(UserError):
         encode(tmp_path, "encode.texture={group: tex, factor: 4}")
-    assert len(LatentShards(encode(tmp_path) / "train", load(Experiment, DIGITS).layout)) == 1352
+    assert len(LatentShards(encode(tmp_path) / "train", load(Experiment, DIGITS).layout, flip=False)) == 1352
 
 
 PHOTOS = """
@@ -225,6 +246,11 @@ def test_images_on_disk_with_a_bad_one(photos, tmp_path):
     tex = load_file(files[1])["latents"][2]  # c/6, then c/7: the third of the second shard, b/4 being left out
     decoded = load_decoder(data).decode(torch.cat([tex[None], torch.zeros(1, 3, 16, 16)], dim=1), layout)[0]
     assert torch.equal(((decoded + 1) * 127.5).round().to(torch.uint8), expected)
+    twin = load_file(files[1])["latents_flip"][2].reshape(3, 16, 16, 16, 16).permute(0, 3, 1, 4, 2).reshape(3, 256, 256)
+    assert torch.equal(((twin + 1) * 127.5).round().to(torch.uint8), expected.flip(-1))
+    assert run(load(Experiment, config, [*settings, "encode.on_error=skip", "data.flip=false"])) == data  # has them
+    with Image.open(data / "train" / "first-images.png") as sheet:  # eight crops of 256, shown at 128, in a row
+        assert sheet.size == (8 * 129 + 1, 130)
     features = load_patch_encoder("dinov2-s", folder / "dino").patch_features(expected[None])
     stored = load_file(files[1])["feats_dino"][2]
     # float16 storage (2^-11) of features of order 1 to 5, and float32 through twelve blocks in another batch.

@@ -27,18 +27,18 @@ class Crop(NamedTuple):
     label: int
     position: int
     error: str | None
-    frames: int = 1
-    """Of the file; the first is taken."""
+    animated: bool = False
+    """Whether it is the first of several frames."""
 
 
 class CropBatch(NamedTuple):
-    """Images: uint8 (B, 3, size, size), labels, positions and frames (B,) int64, and B errors (None: good)."""
+    """Images: uint8 (B, 3, size, size), labels and positions (B,) int64, B errors (None: good), animated (B,)."""
 
     images: Tensor
     labels: Tensor
     positions: Tensor
     errors: tuple[str | None, ...]
-    frames: Tensor
+    animated: Tensor
 
 
 class CroppedImages(Dataset[Crop]):
@@ -62,7 +62,7 @@ class CroppedImages(Dataset[Crop]):
             pixels = centre_crop(picture.image, self.size, self.background)
         except ImageError as error:
             return self._failed(label, index, f"{self.source.name(index)}: {error}")
-        return Crop(torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), label, index, None, picture.frames)
+        return Crop(torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), label, index, None, picture.animated)
 
     def _failed(self, label: int, index: int, error: str) -> Crop:
         return Crop(torch.zeros(3, self.size, self.size, dtype=torch.uint8), label, index, error)
@@ -70,8 +70,8 @@ class CroppedImages(Dataset[Crop]):
 
 def collate(crops: Sequence[Crop]) -> CropBatch:
     """A batch, bad images included at their places."""
-    images, labels, positions, errors, frames = zip(*crops, strict=True)
-    return CropBatch(torch.stack(images), torch.tensor(labels), torch.tensor(positions), errors, torch.tensor(frames))
+    images, labels, positions, errors, animated = zip(*crops, strict=True)
+    return CropBatch(torch.stack(images), torch.tensor(labels), torch.tensor(positions), errors, torch.tensor(animated))
 
 
 def centre_crop(image: Image.Image, size: int, background: tuple[int, int, int] = WHITE) -> NDArray[np.uint8]:

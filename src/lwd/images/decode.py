@@ -11,7 +11,6 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lwd.errors import UserError
-from lwd.files import printable
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 """What counts as a picture, in any case of letters: torchvision's list, so that labels agree with its ImageFolder."""
@@ -30,10 +29,11 @@ class ImageError(Exception):
 
 
 class Picture(NamedTuple):
-    """A picture decoded in full, in its own mode: the first of its ``frames``."""
+    """A picture decoded in full, in its own mode; of several frames the first."""
 
     image: Image.Image
-    frames: int
+    animated: bool
+    """Whether the file has several frames."""
     deep: bool
     """Whether the file has more than 8 bits a channel; Pillow opens some of those as if they had 8."""
 
@@ -63,7 +63,7 @@ def decode(file: BinaryIO, name: str, formats: tuple[str, ...] = FORMATS) -> Pic
     """
     try:
         image = Image.open(file, formats=formats)
-        frames = int(getattr(image, "n_frames", 1))
+        animated = bool(getattr(image, "is_animated", False))
         deep = image.mode[0] in "IF" or any(";16" in str(tile[3]) for tile in image.tile)
         image.load()
     except MemoryError:
@@ -72,7 +72,7 @@ def decode(file: BinaryIO, name: str, formats: tuple[str, ...] = FORMATS) -> Pic
         raise ImageError(f"{name}: not an image in a format that is read ({', '.join(formats)})") from None
     except Exception as error:  # Pillow's decoders raise whatever they trip over in a damaged file
         raise ImageError(f"{name}: {_one_line(error)}") from error
-    return Picture(image, frames, deep)
+    return Picture(image, animated, deep)
 
 
 def to_rgb(image: Image.Image, background: tuple[int, int, int] = WHITE) -> Image.Image:
@@ -121,7 +121,7 @@ def flat_picture(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
     Raises UserError for what is no picture, has more than 8 bits a channel, or is transparent in places.
     """
     try:
-        picture = open_picture(path, printable(str(path)))
+        picture = open_picture(path, "")
         if picture.deep:
             raise UserError(f"{path}: has more than 8 bits a channel; store it in 8")
         image = picture.image
@@ -129,7 +129,8 @@ def flat_picture(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
             raise UserError(f"{path}: is transparent in places; lay it on a background first")
         return np.asarray(to_rgb(image))
     except ImageError as error:
-        raise UserError(f"{error}; not a readable picture") from error
+        reason = str(error).removeprefix(": ")
+        raise UserError(f"{path}: not a readable picture ({reason})") from error
 
 
 def _one_line(error: Exception) -> str:

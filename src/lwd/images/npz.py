@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import lzma
+import math
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -76,23 +77,24 @@ def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[np.generic]:
     with archive.open(info) as file:
-        if info.compress_type != zipfile.ZIP_STORED:
-            array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
-            return array
         version = np.lib.format.read_magic(file)
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(file)
         header = file.tell()
     if dtype.hasobject:
         raise ValueError(f"{info.filename} holds Python objects")
-    if header + int(np.prod(shape)) * dtype.itemsize != info.file_size:
+    if header + math.prod(shape) * dtype.itemsize != info.file_size:  # also before memory is asked for
         raise ValueError(f"{info.filename} is cut short")
+    if info.compress_type != zipfile.ZIP_STORED:
+        with archive.open(info) as file:
+            array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
+            return array
     with path.open("rb") as raw:  # the local header's extra field may differ in length from the directory's
         raw.seek(info.header_offset + 26)
         name_length, extra_length = np.frombuffer(raw.read(4), "<u2")
     start = info.header_offset + 30 + int(name_length) + int(extra_length) + header
     if start + info.file_size - header > path.stat().st_size:
         raise ValueError(f"{info.filename} is cut short")
-    if not np.prod(shape):
+    if not math.prod(shape):
         return np.empty(shape, dtype)
     return np.memmap(path, dtype, "r", start, shape, "F" if fortran else "C")

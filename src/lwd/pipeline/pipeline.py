@@ -106,7 +106,7 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
         """As every pipeline does, with a pipeline.py of one line that lets `DiffusionPipeline` find this class."""
         folder = Path(save_directory)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / _CODE).write_text(_IMPORT)
+        (folder / _CODE).write_text(_IMPORT, encoding="utf-8")
         super().save_pretrained(str(save_directory), *args, **kwargs)
 
     @torch.no_grad()

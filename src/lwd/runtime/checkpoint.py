@@ -73,7 +73,7 @@ class Files:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             if isinstance(content, str):
-                path.write_text(content)
+                path.write_text(content, encoding="utf-8")
             else:
                 save_tensors(path, content)
 

@@ -22,7 +22,7 @@ def alone_in(folder: Path) -> Iterator[None]:
     loader's workers, and holds over NFS where the server keeps locks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+") as file:
+    with (folder / LOCK).open("a+", encoding="utf-8") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

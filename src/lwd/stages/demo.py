@@ -66,7 +66,7 @@ def _measure(one: Experiment, job: Job, name: str, steps: int) -> Result:
     changes = {"sample": sampling, "evaluate": evaluate.EvaluateSettings(samples=folder), "compute": afresh}
     one = one.model_copy(update=changes)
     done = folder / "evaluation.json"
-    if not (done.is_file() and (folder / "config.yaml").read_text() == dump(one)):
+    if not (done.is_file() and (folder / "config.yaml").read_text(encoding="utf-8") == dump(one)):
         sample.run(one)
         evaluate.run(one)
     found = evaluate.Evaluation.read(done)

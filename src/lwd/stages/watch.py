@@ -123,7 +123,7 @@ class Run:
     def _section(self, stage: str) -> Mapping[str, Any]:
         """The stage's settings, none where there is no config.yaml; raises UserError for a file of something else."""
         try:
-            section = yaml.safe_load(self._config.read_text())[stage] if self._config.is_file() else {}
+            section = yaml.safe_load(self._config.read_text(encoding="utf-8"))[stage] if self._config.is_file() else {}
         except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{self._config}: not the config of a run") from error
         if not isinstance(section, Mapping):

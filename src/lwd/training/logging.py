@@ -51,9 +51,10 @@ class MetricLog:
         self._pending: list[tuple[int, dict[str, Metric]]] = []
         if write and path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            kept = [line for line in path.read_text().splitlines() if _step(line) < first_step] if path.exists() else []
+            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+            kept = [line for line in lines if _step(line) < first_step]
             with atomic_path(path) as temporary:
-                temporary.write_text("".join(line + "\n" for line in kept))
+                temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
     def add(self, step: int, metrics: Mapping[str, Metric]) -> None:
         """Remember the metrics of one step, detached here: scalars or vectors, on every process the same keys."""
@@ -80,7 +81,7 @@ class MetricLog:
         self._pending.clear()
         lines[-1] |= block
         if self.path is not None:
-            with self.path.open("a") as file:
+            with self.path.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(line) + "\n" for line in lines)
             self._sink(lines)
         return lines[-1]
@@ -116,7 +117,7 @@ def read_log(path: Path) -> list[Line]:
     """All whole lines of a log, in order. Raises UserError where it is missing."""
     if not path.is_file():
         raise UserError(f"{path}: no such log")
-    return [json.loads(line) for line in path.read_text().splitlines() if _step(line) != _CUT_SHORT]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if _step(line) != _CUT_SHORT]
 
 
 _CUT_SHORT = float("inf")

@@ -161,7 +161,7 @@ class _Shard:
                 name = name_of(images, position)
                 self.skipped.append((name, error.removeprefix(f"{name}: ")))
         self.labels.append(batch.labels[good])
-        self.animated += int((batch.frames > 1).sum())
+        self.animated += int(batch.animated.sum())
         if not bool(good.any()):
             return
         x = to_unit(batch.images[good].to(device, non_blocking=True))

@@ -81,7 +81,7 @@ def export(checkpoint: Path, target: Path) -> str:
         for name in (CONFIG, WEIGHTS):
             shutil.copyfile(checkpoint / "ema" / name, temporary / name)
         schedule.save(temporary / "schedule.json")
-        (temporary / "README.md").write_text(_card(checkpoint, state, schedule))
+        (temporary / "README.md").write_text(_card(checkpoint, state, schedule), encoding="utf-8")
     return f"wrote {target}: the average after {state['step']} steps, its schedule and a model card"
 
 

@@ -53,9 +53,9 @@ def reconstruct(run: Path, width: float, step: int | None = None, out: Path | No
         )
     content = Files(
         {
-            f"ema/{CONFIG}": (found[until] / CONFIG).read_text(),
+            f"ema/{CONFIG}": (found[until] / CONFIG).read_text(encoding="utf-8"),
             f"ema/{WEIGHTS}": mixture(files, parts.tolist()),
-            "schedule.json": (found[until] / "schedule.json").read_text(),
+            "schedule.json": (found[until] / "schedule.json").read_text(encoding="utf-8"),
         }
     )
     target = save_checkpoint(out, step, content, recipe | {"posthoc": {"sigma_rel": width}})

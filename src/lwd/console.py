@@ -18,9 +18,13 @@ INTERRUPTED = 130
 
 
 def show(text: str) -> None:
-    """On stdout, with a line break; nothing for nothing, and of several processes the first alone."""
+    """On stdout, with a line break; nothing for nothing, and of several processes the first alone.
+
+    What the terminal's encoding lacks, or a file's name has of no encoding at all, is spelt out.
+    """
     if text and os.environ.get("RANK", "0") == "0":
-        sys.stdout.write(text + "\n")
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
 
 
 def complain(message: str) -> None:

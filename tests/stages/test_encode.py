@@ -116,7 +116,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(whole, tmp_path):
         if (folder / "manifest.json").exists():
             pytest.skip("the machine encoded everything before it could be killed")
     with pytest.raises(UserError, match="missing"):
-        LatentShards(folder / "train", load(Experiment, DIGITS).layout)
+        LatentShards(folder / "train", load(Experiment, DIGITS).layout, flip=False)
     (folder / "train" / ".latents_rank00_shard0027.safetensors.1.tmp").write_bytes(b"cut short")
     assert encode(tmp_path) == folder
     assert content(folder) == content(whole) and not list(folder.rglob(".*.tmp"))
@@ -255,6 +255,41 @@ def test_images_on_disk_with_a_bad_one(photos, tmp_path):
     stored = load_file(files[1])["feats_dino"][2]
     # float16 storage (2^-11) of features of order 1 to 5, and float32 through twelve blocks in another batch.
     torch.testing.assert_close(stored.float(), features[0], rtol=2e-3, atol=5e-3)
+
+
+def test_what_is_not_taken_is_counted_and_held_out_classes_are_trainings(photos, tmp_path):
+    """GIFs, a pipe, a Mac's leftovers and a name of no encoding among the pictures; a held-out folder without a class;
+    a picture of two frames, and one that is transparent on the colour asked for."""
+    folder, config = photos
+    train, val = tmp_path / "train", tmp_path / "val"
+    for root, classes in ((train, "abc"), (val, "bc")):
+        for name in classes:
+            (root / name).mkdir(parents=True)
+            (root / name / "1.jpg").write_bytes((folder / "images" / "a" / "0.jpg").read_bytes())
+    red, blue = (Image.new("RGB", (32, 32), colour) for colour in ("red", "blue"))
+    red.save(train / "a" / "2.png", save_all=True, append_images=[blue])
+    Image.new("RGBA", (32, 32)).save(train / "b" / "3.png")
+    for i in range(16):
+        red.save(train / "a" / f"{i}.gif")
+    (train / ".ipynb_checkpoints").mkdir()
+    (val / ".DS_Store").write_bytes(b"")
+    os.mkfifo(train / "a" / "pipe.png")
+    (train / "c" / b"caf\xe9.jpg".decode("utf-8", "surrogateescape")).write_bytes(b"\xff\xd8\xff")
+    more = [f"output={tmp_path}", f"encode.dataset={train}", f"encode.heldout={val}", "encode.on_error=skip"]
+    more += ["encode.decoders=0", "encode.background=[0, 255, 0]", "encode.repa={encoder: none}", "data.flip=false"]
+    data = run(load(Experiment, config, [*more, "compute.progress=false"]))
+    splits = json.loads((data / "manifest.json").read_text())["splits"]
+    assert (splits["train"]["images"], splits["train"]["skipped"], splits["train"]["animated"]) == (5, 19, 1)
+    assert splits["heldout"]["per_class"] == [0, 1, 1] and splits["heldout"]["skipped"] == 1
+    with (data / "unreadable.csv").open(encoding="utf-8") as file:
+        rows = list(csv.reader(file))[1:]
+    assert len(rows) == 20 and ["train", "a/3.gif", "named .gif"] in rows and ["train", "a/pipe.png", "a pipe"] in rows
+    assert [row[1] for row in rows if "c/" in row[1]] == ["c/caf\\xe9.jpg"]
+    shard = load_file(next((data / "heldout").glob("*.safetensors")))
+    assert shard["labels"].tolist() == [1, 2] and not any(key.endswith("_flip") for key in shard)
+    tex = torch.cat([load_file(f)["latents"] for f in sorted((data / "train").glob("*.safetensors"))])
+    pixels = tex.reshape(5, 3, 16 * 16, 16, 16)[:, :, 0, 0, 0]  # the corners
+    assert pixels[[1, 3]].tolist() == [[1, -1, -1], [-1, 1, -1]]  # the first frame; the background
 
 
 def test_labels_csv_precision_and_no_features(photos, tmp_path):

@@ -261,3 +261,9 @@ def test_search_finds_the_weakest_that_does_not_collapse() -> None:
     assert table[0].steps < 150 and table[0].stopped == "collapsed" and any("collapsed" in line for line in said)
     with pytest.raises(UserError, match=r"every lambda up to 0\.0002 collapsed"):
         search(network, Steps(), LAYOUT, "fast", strategy=Bisection(1e-4, 2e-4, 2.0, 0), compute=QUIET, **quick)
+
+
+def test_probes_too_short_to_move_choose_nothing() -> None:
+    short = {"steps": 4, "burn_in": 2, "rho_lr": 1e-4}
+    with pytest.raises(UserError, match=r"search: no probe's curve has left where it began.*4 steps at rho_lr 0\.0001"):
+        search(network, Steps(), LAYOUT, "fast", strategy=Bisection(0.01, 0.1), compute=QUIET, say=str, **short)

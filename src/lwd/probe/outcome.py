@@ -10,12 +10,20 @@ import torch
 
 from lwd.schedules import Schedule
 from lwd.schedules.collapse import Collapse, Criterion, assess
+from lwd.schedules.curve import Curve
 from lwd.schedules.distance import POINTS, curve_distance
+
+STILL_WITHIN, STILL_RHO = 0.01, 0.5
+"""A curve has not left where it began if it is no farther from it, in the supremum over tau, and no parameter of it is
+either: one that is driven to the identity, where it began, is not still, since its parameters move."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One probe: what it learned, whether that has collapsed, and why it ended early (None: it did not)."""
+    """One probe: what it learned, whether that has collapsed, and why it ended early (None: it did not).
+
+    ``still``: its curves have not left where they began, so that it says nothing of its lambda, unless others moved.
+    """
 
     kinetic_weight: float
     seed: int
@@ -23,6 +31,7 @@ class Outcome:
     folder: str
     collapse: Collapse
     stopped: str | None
+    still: bool = False
 
     @classmethod
     def of(cls, kinetic_weight: float, seed: int, schedule: Schedule, folder: str, criterion: Criterion) -> Outcome:
@@ -32,7 +41,8 @@ class Outcome:
         assert collapse is not None, "a probe has a learned group"
         if stopped == "collapsed":
             collapse = Collapse(collapse.distance, collapse.mass, collapsed=True)
-        return cls(kinetic_weight, seed, schedule, folder, collapse, stopped)
+        still = all(_still(schedule[name]) for name in schedule.learned)
+        return cls(kinetic_weight, seed, schedule, folder, collapse, stopped, still)
 
 
 @dataclass(frozen=True)
@@ -52,6 +62,13 @@ class SweepRow:
     stopped: str | None
     folder: str
     curve: dict[str, list[float]]
+    still: bool = False
+
+
+def _still(curve: Curve) -> bool:
+    start = curve.start()
+    moved = (curve.parameter_vector() - start.parameter_vector()).abs().max()
+    return float(moved) <= STILL_RHO and curve_distance(curve, start) <= STILL_WITHIN
 
 
 def row(outcome: Outcome) -> SweepRow:
@@ -69,6 +86,7 @@ def row(outcome: Outcome) -> SweepRow:
         outcome.stopped,
         outcome.folder,
         curve,
+        outcome.still,
     )
 
 
@@ -78,6 +96,17 @@ def stable(outcomes: Iterable[Outcome]) -> dict[float, bool]:
     for outcome in outcomes:
         found[outcome.kinetic_weight] = found.get(outcome.kinetic_weight, True) and not outcome.collapse.collapsed
     return found
+
+
+def nothing_moved(outcomes: Iterable[Outcome]) -> bool:
+    """Whether no probe left where it began, so that they say nothing of lambda."""
+    return all(outcome.still for outcome in outcomes)
+
+
+NOTHING_MOVED = (
+    "no probe's curve has left where it began, so nothing is known of lambda: too few steps or too small a rho_lr "
+    "({steps} steps at rho_lr {rho_lr:g}); raise them"
+)
 
 
 def disagreement(schedules: Sequence[Schedule]) -> float | None:

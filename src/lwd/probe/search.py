@@ -13,7 +13,7 @@ from lwd.errors import UserError
 from lwd.groups import Layout
 from lwd.probe.bisection import Bisection, Search, weakest_stable
 from lwd.probe.learn import learn
-from lwd.probe.outcome import Outcome, SweepRow, row, stable
+from lwd.probe.outcome import NOTHING_MOVED, Outcome, SweepRow, nothing_moved, row, stable
 from lwd.probe.settings import LearnSettings
 from lwd.probe.stopping import EarlyStop
 from lwd.schedules import Schedule
@@ -40,7 +40,7 @@ RunTrials = Callable[[Sequence[Trial]], Iterable[Outcome]]
 def find(
     strategy: Search, run: RunTrials, seeds: Sequence[int], at_once: int = 1, say: Callable[[str], None] = print
 ) -> Found:
-    """Probe until the search is done and the chosen lambda's probes have their full length.
+    """Probe until the search is done and the chosen lambda's probes have their full length, or all prove too short.
 
     ``run`` does some trials side by side, of which there are ``at_once`` or so; a trial that is asked for again in
     ``full`` goes on from where it ended.
@@ -48,7 +48,9 @@ def find(
     found: Found = {}
     while True:
         known = stable(found.values())
-        if weights := strategy.next(known, max(1, at_once // len(seeds))):
+        futile = bool(found) and nothing_moved(found.values())
+        weights = [] if futile else strategy.next(known, max(1, at_once // len(seeds)))
+        if weights:
             trials = [Trial(weight, seed) for weight in weights for seed in seeds]
         else:
             chosen = weakest_stable(known)
@@ -84,7 +86,7 @@ def search(
     goes. ``strategy``: which lambdas are tried, `Bisection` between 0.01 and 0.1 by default; ``criterion``: what counts
     as collapsed; a lambda is stable if the probes of all ``seeds`` are. ``stop``: when probes end early, by default
     looked at ten times; those of the chosen lambda run to their full length all the same. Raises UserError where the
-    strongest lambda collapses.
+    strongest lambda collapses, or no probe moves.
     """
     strategy, criterion = strategy or Bisection(0.01, 0.1), criterion or Criterion()
     steps = more.get("steps", LearnSettings.model_fields["steps"].default)
@@ -108,6 +110,9 @@ def search(
 
     found = find(strategy, run, seeds, say=say)
     rows = [row(outcome) for _, outcome in sorted(found.items())]
+    if nothing_moved(found.values()):
+        defaults = LearnSettings.model_construct(**more)
+        raise UserError(f"search: {NOTHING_MOVED.format(steps=defaults.steps, rho_lr=defaults.rho_lr)}")
     chosen = weakest_stable(stable(found.values()))
     if chosen is None:
         raise UserError(

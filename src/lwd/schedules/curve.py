@@ -54,6 +54,10 @@ class Curve(nn.Module):
         """Whether there is anything to learn, frozen or not."""
         return next(self.parameters(), None) is not None
 
+    def start(self) -> Self:
+        """A curve of the same settings as a probe begins with it."""
+        return type(self)(**{name: getattr(self, name) for name in self.settings})
+
     def parameter_vector(self) -> Tensor:
         """The parameters one after another (P,), a copy without a graph: what is logged and averaged."""
         return torch.cat([p.detach().flatten() for p in self.parameters()] or [torch.empty(0)])

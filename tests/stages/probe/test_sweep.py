@@ -207,7 +207,7 @@ def test_one_group_has_nothing_to_learn(experiment: Experiment) -> None:
 def real(experiment: Experiment, output: Path, **settings: Any) -> Experiment:
     """A real sweep of tiny probes that settle after 9 of 12 steps, having moved by less than 0.5."""
     values = {"kinetic_weights": [0.02, 0.2], "processes": 1, "window": 3, "settled_within": 0.5, **settings}
-    probe = experiment.probe.model_copy(update={"burn_in": 2})
+    probe = experiment.probe.model_copy(update={"burn_in": 2, "rho_lr": 0.3})
     return experiment.model_copy(
         update={"sweep": parse(SweepSettings, values, "test"), "output": output, "probe": probe}
     )
@@ -259,3 +259,19 @@ def test_killed_and_run_again_it_is_the_same_sweep(
             shutil.rmtree(newest)
     assert deaths == 2
     assert files(tmp_path / "killed") == expected
+
+
+def test_probes_too_short_to_move_choose_no_lambda(experiment: Experiment, tmp_path: Path) -> None:
+    """Under auto an error that names the remedy; of a list a word in the table, and the schedule all the same."""
+    short = experiment.probe.model_copy(update={"rho_lr": 1e-5})
+    settings = {"low": 0.02, "high": 0.2}
+    auto = real(experiment, tmp_path / "auto", kinetic_weights="auto", **settings)
+    with pytest.raises(UserError, match=r"sweep: no probe's curve has left where it began.*12 steps at rho_lr 1e-05"):
+        sweep(auto.model_copy(update={"probe": short}))
+    assert not (auto.output / "schedule.json").exists()
+    rows = json.loads((auto.output / "sweep" / "table.json").read_text())["rows"]
+    assert [row["still"] for row in rows] == [True, True], "it stops when all say so"
+    listed = real(experiment, tmp_path / "listed").model_copy(update={"probe": short})
+    rows, _ = sweep(listed)
+    assert all(row.still for row in rows) and (listed.output / "schedule.json").exists()
+    assert "where it began" in on_screen(json.loads((listed.output / "sweep" / "table.json").read_text()))

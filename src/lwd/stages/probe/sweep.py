@@ -23,7 +23,7 @@ from lwd.errors import UserError
 from lwd.files import write_json
 from lwd.plots.sweep import Probed, save_sweep_curves
 from lwd.probe.bisection import Bisection, Listed, Search, weakest_stable
-from lwd.probe.outcome import Outcome, SweepRow, row, stable
+from lwd.probe.outcome import NOTHING_MOVED, Outcome, SweepRow, nothing_moved, row, stable
 from lwd.probe.search import WINDOWS, Found, Trial, find
 from lwd.probe.stopping import EarlyStop
 from lwd.run import write_run_files
@@ -136,7 +136,8 @@ def sweep(config: SweepConfig, main_flops: int | None = None) -> tuple[list[Swee
     full length, and must be stable there, too. ``main_flops``: what the main run takes, for the share in the table.
 
     Writes OUTPUT/sweep/lambda-*/ , OUTPUT/sweep/table.json, curves.png and the chosen OUTPUT/schedule.json. Finished
-    probes are found again. Raises UserError where the strongest lambda collapses; says so where none does.
+    probes are found again. Raises UserError where the strongest lambda collapses, or under auto no probe has
+    moved; says so where none collapses.
     """
     processes = Processes(config.compute)
     if len(config.groups) == 1:
@@ -150,10 +151,14 @@ def sweep(config: SweepConfig, main_flops: int | None = None) -> tuple[list[Swee
             config.output / "sweep" / "table.json", as_json(found.values(), config.sweep.criterion, chosen, cost)
         )
         write_run_files(config, config.output / "sweep")
-    if chosen is None:
+    still = nothing_moved(found.values())
+    lesson = NOTHING_MOVED.format(steps=config.probe.steps, rho_lr=config.probe.rho_lr)
+    if chosen is None or (still and config.sweep.kinetic_weights == "auto"):
         if processes.is_main:
             (config.output / "schedule.json").unlink(missing_ok=True)
-        raise UserError(_all_collapsed(config, max(r.kinetic_weight for r in rows)))
+        raise UserError(f"sweep: {lesson}" if still else _all_collapsed(config, max(r.kinetic_weight for r in rows)))
+    if still:
+        processes.say(f"sweep: {lesson}")
     if not any(r.collapsed for r in rows):
         processes.say(f"sweep: no lambda collapsed, so a weaker one than {chosen:g} may be stable too")
     schedule = found[chosen, config.sweep_seeds[0]].schedule

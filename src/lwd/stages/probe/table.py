@@ -68,6 +68,7 @@ def on_screen(table: dict[str, Any]) -> str:
     for line in table["rows"]:
         chosen = line["kinetic_weight"] == table["chosen"]
         verdict = "collapsed" if line["collapsed"] else "chosen" if chosen else "stable"
+        verdict += ", where it began" if line.get("still") else ""
         ended = {None: "", "collapsed": ", ended early", "settled": ", settled early"}[line["stopped"]]
         weight, distance, mass = line["kinetic_weight"], line["distance_from_collapse"], line["mass"]
         numbers = f"{weight:<8g} {line['seed']:<4d} {distance:9.3f} {mass:12.3f} {line['steps']:9,d}"

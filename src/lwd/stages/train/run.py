@@ -269,6 +269,11 @@ def choose_schedule(config: TrainConfig) -> Schedule:
     if choice.kind == "offset":
         return Schedule.offset(layout.names, config.leader, choice.delta)
     path = choice.path or config.output / "schedule.json"
+    if choice.path is None and not path.is_file():
+        raise UserError(
+            f"{path}: no schedule yet; run lwd sweep first, or set train.schedule.path to one that lwd probe wrote, or "
+            "train.schedule.kind to synchronous or offset"
+        )
     schedule = Schedule.load(path)
     schedule.check(layout, str(path))
     return schedule

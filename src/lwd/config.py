@@ -64,6 +64,7 @@ FolderName = Annotated[str, AfterValidator(_one_folder)]
 """What a run's folder is called: one plain component of a path."""
 
 
+Batch = Annotated[int, Field(gt=0, le=2**20)]
 Seed = Annotated[int, Field(ge=0, lt=2**62)]
 
 C = TypeVar("C", bound=Config)

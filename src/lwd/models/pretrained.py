@@ -69,7 +69,7 @@ def load_checkpoint_model(checkpoint: Path, network: str | None = None) -> tuple
     weights = weights_folder(checkpoint)
     state = read_state(checkpoint) if (checkpoint / STATE).is_file() else None
     if state is not None:
-        verify(checkpoint, state, weights.name, "schedule.json")
+        verify(checkpoint, state, *(() if weights == checkpoint else (weights.name, "schedule.json")))
     model = load_model(weights, network).eval()
     schedule = Schedule.load(checkpoint / "schedule.json")
     if state is not None:

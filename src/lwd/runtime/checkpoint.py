@@ -145,7 +145,7 @@ def read_state(path: Path) -> State:
     """What a checkpoint says of itself. Raises `Damaged` where it is none, or says another step than its name."""
     file = path / STATE
     try:
-        state = parse(State, _mapping(read_json(file)), str(file))
+        state = parse(State, _mapping(read_json(file)), f"{file}: not the state of a checkpoint")
     except UserError as error:
         raise Damaged(str(error), path) from error
     named = re.fullmatch(r"step-(\d+)", path.name)

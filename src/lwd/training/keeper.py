@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lwd.errors import Preempted, UserError
+from lwd.errors import UserError
 from lwd.files import discard, remove
 from lwd.runtime.checkpoint import (
     Content,
@@ -19,7 +19,7 @@ from lwd.runtime.checkpoint import (
     load_tensors,
 )
 from lwd.runtime.lock import alone_in
-from lwd.runtime.preemption import Preemption
+from lwd.runtime.preemption import Preemption, stopped
 from lwd.runtime.processes import Processes
 from lwd.training.guard import Guard
 from lwd.training.logging import Line
@@ -164,7 +164,8 @@ class FolderKeeper(Keeper):
         """Wait for the checkpoint, then leave."""
         self._writer.wait()
         self._processes.barrier()  # an end of the others would end the process that writes
-        raise Preempted(f"{self._folder}: asked to stop, saved after step {step}; run it again to go on")
+        message = f"{self._folder}: asked to stop, saved after step {step}; run it again to go on"
+        raise stopped(self._preemption.signal, message)
 
     def _prune(self, step: int) -> None:
         """Keep the last ``keep_checkpoints`` periodic ones (0: all) and those that the task wants for good."""

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from lwd.config import Config, PathText
+from lwd.config import Batch, Config, PathText
 from lwd.encoders.vae import RELEASED
 from lwd.images.decode import WHITE
 
@@ -65,7 +65,7 @@ class EncodeSettings(Config):
     texture: TextureSettings = TextureSettings()
     semantic: SemanticSettings = SemanticSettings()
     repa: RepaSettings = RepaSettings()
-    batch: PositiveInt = 64
+    batch: Batch = 64
     shard_images: PositiveInt = 1000
     """Source images of one shard; images that are skipped leave it shorter."""
     decoders: int | None = Field(default=None, ge=0, le=256)

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from lwd.config import Config, FolderName, PathText
+from lwd.config import Batch, Config, FolderName, PathText
 from lwd.ode.grids import Shift
 from lwd.ode.methods import Solver
 from lwd.ode.plan import Integration
@@ -76,7 +76,7 @@ class SampleSettings(Config):
     name: FolderName | None = None
     """Results go to OUTPUT/samples/NAME; None: named after the checkpoint."""
     num: PositiveInt = 1000
-    batch: PositiveInt = 250
+    batch: Batch = 250
     """How many samples the network sees at once."""
     block: PositiveInt = 2000
     """How many are finished and written together: what a killed run loses at the most, for each process."""

@@ -190,8 +190,10 @@ class Numbers(Config):
 
 @pytest.mark.parametrize(
     "override",
-    ["count=true", "rate=true", "several=[1, true]", "one_of=false", "group={name: a, channels: true}"]
-    + ["count='3'", "rate='1e-4'", "several=['3']", "one_of='2'", "group={name: a, channels: '3'}", "count=1:30"],
+    [
+        *("count=true", "rate=true", "several=[1, true]", "one_of=false", "group={name: a, channels: true}"),
+        *("count='3'", "rate='1e-4'", "several=['3']", "one_of='2'", "group={name: a, channels: '3'}", "count=1:30"),
+    ],
 )
 def test_nothing_else_passes_for_a_number(override):
     message = refusal(load, Numbers, None, [override])
@@ -441,8 +443,27 @@ def test_dump_and_load_give_the_config_back(tmp_path_factory, optimiser):
 
 @pytest.mark.parametrize(
     "label",
-    ["plain", "", "null", "true", "no", "On", "3", "0x1", "1.5", "a: b", "- a", "#", "'", "ü", "2020-01-01", "1:30"]
-    + ["08", "010", "0o17", "1_000", ".5", ".nan", "<<", "=", "~x", "0b1", "NaN", "2020-13-45"],
+    [
+        *(
+            "plain",
+            "",
+            "null",
+            "true",
+            "no",
+            "On",
+            "3",
+            "0x1",
+            "1.5",
+            "a: b",
+            "- a",
+            "#",
+            "'",
+            "ü",
+            "2020-01-01",
+            "1:30",
+        ),
+        *("08", "010", "0o17", "1_000", ".5", ".nan", "<<", "=", "~x", "0b1", "NaN", "2020-13-45"),
+    ],
 )
 def test_text_survives_dump_and_load(read, label):
     config = Settings(label=label.replace(" ", "_"))

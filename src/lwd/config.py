@@ -40,7 +40,8 @@ class Config(BaseModel):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return only_numbers(handler(source), handler.resolve_ref_schema)
+        schema: CoreSchema = only_numbers(handler(source), handler.resolve_ref_schema)
+        return schema
 
     @field_validator("*")
     @classmethod
@@ -110,9 +111,7 @@ def parse(kind: type[C], data: Mapping[str, Any], where: str, sources: Mapping[s
 
 def dump(config: Config) -> str:
     """The resolved config as YAML, which `load` reads back to an equal config."""
-    return yaml.dump(
-        config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, default_flow_style=None, width=120
-    )
+    return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, default_flow_style=None, width=120)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

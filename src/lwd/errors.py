@@ -1,4 +1,4 @@
-"""What the command line prints in one line: what the user can mend (exit code 2), a run that was stopped (75 or 130)."""
+"""What the command line prints in one line: what the user can mend (exit code 2), a run that was stopped (75, 130)."""
 
 
 class UserError(Exception):

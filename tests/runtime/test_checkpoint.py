@@ -178,7 +178,7 @@ def test_a_file_too_many_is_refused_but_not_what_tools_leave(tmp_path):
     (path / ".DS_Store").write_text("")
     assert load_checkpoint(path, Note(), RECIPE) == 60
     (path / "more.safetensors").write_text("")
-    with pytest.raises(Damaged, match="more.safetensors: no checksum is known of it"):
+    with pytest.raises(Damaged, match=r"more\.safetensors: no checksum is known of it"):
         load_checkpoint(path, Note(), RECIPE)
 
 

@@ -29,7 +29,7 @@ ADAM = ("exp_avg", "exp_avg_sq")
 STATELESS = "stateless"
 
 
-class Damaged(UserError):
+class Damaged(UserError):  # noqa: N818 - what the checkpoint is
     """A checkpoint that is not what was written; its line ends with what to do."""
 
     def __init__(self, message: str, path: Path | None = None) -> None:

@@ -35,7 +35,7 @@ class Preemption:
     """Within the block the signals only leave a note; `requested` tells.
 
     A second Ctrl-C raises KeyboardInterrupt at once; with several processes it does not, since a launcher passes the
-    first one on, so that it comes twice. Signals that were ignored before, as by nohup or in the background of a script,
+    first one on, so that it comes twice. Signals that were ignored before, as by nohup or in a script's background,
     stay ignored.
 
     A note that came too late for it, as during the last save, is not lost: leaving the block raises Preempted. (Not

@@ -119,7 +119,9 @@ class FolderKeeper(Keeper):
             if self._processes.compute.resume != "previous":
                 raise
             if not earlier:
-                raise UserError(f"{newest}: damaged, and there is none before it; start with compute.resume=false") from error
+                raise UserError(
+                    f"{newest}: damaged, and there is none before it; start with compute.resume=false"
+                ) from error
             self._processes.say(f"{error}".partition("; remove")[0] + ", so the one before it is taken")
         step = self._load(earlier)
         self._processes.barrier()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-
 from lwd.config import Batch
 from lwd.data.batches import StepBatches
 from lwd.models import dropper, training_flops

@@ -19,7 +19,7 @@ from torch import nn
 from lwd.data.stats import save_stats
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
-from lwd.files import write_json
+from lwd.files import checksum, write_json
 from lwd.groups import Group, Layout
 from lwd.images.sheets import to_uint8
 from lwd.models import LightningDiT, save_model
@@ -429,7 +429,8 @@ def test_from_checkpoint_reads_the_manifest(encoded, vae, networks, tmp_path):
     with pytest.raises(UserError, match="is decoded by PixelUnshuffle; a pipeline needs data of the SD-VAE"):
         LwdPipeline.from_checkpoint(main, encoded)
     recipe = {"schedule": learned().hash(), "data": "elsewhere"}
-    write_json(main / "state.json", {"step": 1, "recipe": recipe, "versions": {}})
+    sums = {str(file.relative_to(main)): checksum(file) for file in main.rglob("*") if file.is_file()}
+    write_json(main / "state.json", {"step": 1, "recipe": recipe, "versions": {}, "sha256": sums})
     with pytest.raises(UserError, match=r"trained on data elsewhere, .* is here"):
         LwdPipeline.from_checkpoint(main, encoded, vae)
 

@@ -168,6 +168,6 @@ def _hashes(config: Experiment, folder: Path) -> Row:
     """What tells this result from another: schedule, weights, data, and the training's whole recipe."""
     assert config.sample.checkpoint is not None
     recipe = read_json(folder / RECIPE)
-    training = repr(sorted(read_state(config.sample.checkpoint)["recipe"].items()))
+    training = repr(sorted(read_state(config.sample.checkpoint).recipe.items()))
     wanted = ("schedule", "weights", "weak_weights", "data")
     return {key: recipe[key] for key in wanted} | {"recipe": hashlib.sha256(training.encode()).hexdigest()[:12]}

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,15 +14,43 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    field_validator,
+)
+from pydantic_core import CoreSchema
 
 from lwd.errors import UserError
+from lwd.scalars import at_home, only_numbers
+from lwd.yaml12 import Dumper, Loader
 
 
 class Config(BaseModel):
-    """Base of every settings class: immutable, no unknown keys, defaults checked like everything else."""
+    """Base of every settings class: immutable, no unknown keys, defaults checked like everything else.
+
+    No value of another kind passes for a number: neither true nor text. A path may begin with ~, the home folder.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema: CoreSchema = only_numbers(handler(source), handler.resolve_ref_schema)
+        return schema
+
+    @field_validator("*")
+    @classmethod
+    def _paths_from_home(cls, value: Any) -> Any:
+        return Path(at_home(str(value))) if isinstance(value, Path) else value
+
+
+PathText = Annotated[str, AfterValidator(at_home)]
+"""A setting that is a path among other things, such as a name on the Hub."""
 
 
 def _one_folder(name: str) -> str:
@@ -36,45 +65,13 @@ FolderName = Annotated[str, AfterValidator(_one_folder)]
 """What a run's folder is called: one plain component of a path."""
 
 
+Batch = Annotated[int, Field(gt=0, le=2**20)]
+Seed = Annotated[int, Field(ge=0, lt=2**62)]
+
 C = TypeVar("C", bound=Config)
 
 BASE = "base"
 """The key by which a file names another one, relative to itself, that it changes section by section."""
-
-
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, refusing a key that is given twice, and with two things of YAML 1.2: 1e-4 is a number, and
-    no, yes, on and off are text."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own class attribute
-        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
-        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A mapping node -> a dict."""
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if repeated := [key for key in keys if keys.count(key) > 1]:
-            raise yaml.constructor.ConstructorError(None, None, f"key {repeated[0]!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """PyYAML's safe dumper, quoting text that `_Loader` would read as a number."""
-
-
-_FLOAT = (
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(\d[\d_]*)(\.\d*)?([eE][-+]?\d+)$|^[-+]?\d[\d_]*\.\d*$|^[-+]?\.\d+([eE][-+]?\d+)?$|^[-+]?\.(inf|Inf)$"
-    ),
-    list("-+0123456789."),
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)
-_Loader.add_implicit_resolver(*_FLOAT)
-_Dumper.add_implicit_resolver(*_FLOAT)
 
 
 def load(kind: type[C], file: Path | None, overrides: Iterable[str] = ()) -> C:
@@ -104,8 +101,8 @@ def parse(kind: type[C], data: Mapping[str, Any], where: str, sources: Mapping[s
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
+        first = _most_telling(error.errors())
+        key = ".".join(str(part) for part in first["loc"] if _is_key(part))
         above = [".".join(map(str, first["loc"][:depth])) for depth in range(len(first["loc"]), 0, -1)]
         place = next((sources[name] for name in above if name in sources), where) if sources else where
         more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
@@ -114,9 +111,7 @@ def parse(kind: type[C], data: Mapping[str, Any], where: str, sources: Mapping[s
 
 def dump(config: Config) -> str:
     """The resolved config as YAML, which `load` reads back to an equal config."""
-    return yaml.dump(
-        config.model_dump(mode="json"), Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120
-    )
+    return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, default_flow_style=None, width=120)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -141,7 +136,7 @@ def _read_layers(file: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, An
     name = data.pop(BASE)
     if not isinstance(name, str):
         raise UserError(f"{file}: {BASE}: must be the path of another config file, got {name!r}")
-    lower, sources = _read_layers(file.parent / name, chain)
+    lower, sources = _read_layers(file.parent / at_home(name), chain)
     return merge(lower, data), sources | dict.fromkeys(_leaves(data), str(file))
 
 
@@ -171,7 +166,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 
 def _parse(text: str, where: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader
     except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
         raise UserError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
 
@@ -187,8 +182,30 @@ def _set(data: dict[str, Any], path: list[str], value: Any, override: str) -> No
     data[path[-1]] = value
 
 
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # the latter of dataclasses
+
+
+def _most_telling(errors: Iterable[Any]) -> Any:
+    """The first error; but for a key that is missing, an unknown one beside it, which may be that key misspelt; and
+    where a value may be one of several things, what is wrong deepest inside."""
+    first, *others = errors
+    if first["type"] == "missing":
+        beside = (one for one in others if one["type"] in _UNKNOWN and one["loc"][:-1] == first["loc"][:-1])
+        return next(beside, first)
+    above = next((depth for depth, part in enumerate(first["loc"]) if not _is_key(part)), None)
+    if above is None:
+        return first
+    alternatives = [first, *(one for one in others if one["loc"][:above] == first["loc"][:above])]
+    return max(alternatives, key=lambda one: sum(map(_is_key, one["loc"])))
+
+
+def _is_key(part: int | str) -> bool:
+    """Whether a part of an error's place is a key or an index, and not what pydantic calls one of several kinds."""
+    return "[" not in str(part)
+
+
 def _explain(kind: type[Config], error: Mapping[str, Any], key: str) -> str:
-    if error["type"] == "extra_forbidden":
+    if error["type"] in _UNKNOWN:
         known = _keys_beside(kind, error["loc"])
         near = difflib.get_close_matches(str(error["loc"][-1]), known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
@@ -203,20 +220,25 @@ def _explain(kind: type[Config], error: Mapping[str, Any], key: str) -> str:
 
 def _keys_beside(kind: type[Config], loc: tuple[int | str, ...]) -> list[str]:
     """The keys that the section holding ``loc`` knows."""
-    section: type[BaseModel] = kind
+    section: Any = kind
     for part in loc[:-1]:
-        field = section.model_fields.get(str(part))
+        field = _fields(section).get(str(part))
         if field is None:
             continue
-        models = [a for a in (field.annotation, *_all_args(field.annotation)) if _is_model(a)]
-        if models:
+        annotation = getattr(field, "annotation", None) or getattr(field, "type", None)
+        if models := [a for a in (annotation, *_all_args(annotation)) if _fields(a)]:
             section = models[0]
-    return [name for name, field in section.model_fields.items() if not field.exclude]
+    return list(_fields(section))
 
 
 def _all_args(annotation: Any) -> list[Any]:
     return [inner for arg in get_args(annotation) for inner in (arg, *_all_args(arg))]
 
 
-def _is_model(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
+def _fields(section: Any) -> Mapping[str, Any]:
+    """Of a settings class or dataclass by name; of anything else none."""
+    if isinstance(section, type) and issubclass(section, BaseModel):
+        return {name: field for name, field in section.model_fields.items() if not field.exclude}
+    if isinstance(section, type) and dataclasses.is_dataclass(section):
+        return {field.name: field for field in dataclasses.fields(section)}
+    return {}

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import typer
 
-from lwd.errors import Preempted, UserError
+from lwd.errors import Interrupted, Preempted, UserError
 
 USER_ERROR = 2
 PREEMPTED = 75
@@ -35,7 +35,10 @@ def complain(message: str) -> None:
 
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """One line and exit code 2 for what the user can mend, 75 for a run that was asked to stop, 130 for Ctrl-C."""
+    """One line and exit code 2 for what the user can mend, 75 for a run that was asked to stop, 130 for Ctrl-C.
+
+    What the user can mend includes asking for more memory than there is.
+    """
     try:
         yield
     except UserError as error:
@@ -43,10 +46,34 @@ def one_line_errors() -> Iterator[None]:
         raise typer.Exit(USER_ERROR) from None
     except Preempted as error:
         complain(str(error))
-        raise typer.Exit(PREEMPTED) from None
+        raise typer.Exit(INTERRUPTED if isinstance(error, Interrupted) else PREEMPTED) from None
     except OSError as error:
         complain(f"{error.filename or 'file system'}: {error.strerror or error}")
+        raise typer.Exit(USER_ERROR) from None
+    except (MemoryError, RuntimeError) as error:
+        if not _is_of_memory(error):
+            raise
+        complain(f"not enough memory ({_first_line(error)}); ask for less: a smaller batch, micro_batch or network")
         raise typer.Exit(USER_ERROR) from None
     except KeyboardInterrupt:
         complain("interrupted; what is finished is kept, run the same command again to go on")
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _is_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed; PyTorch has a class for that on GPUs alone."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _OF_MEMORY)
+
+
+_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "Storage size calculation overflowed",
+    "numel: integer multiplication overflow",
+)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).splitlines() or [type(error).__name__]
+    return lines[0].rpartition("DefaultCPUAllocator: ")[2][:200]

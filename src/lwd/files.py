@@ -30,7 +30,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _remove(temporary)
+    remove(temporary)
     try:
         yield temporary
         for file in [temporary] if temporary.is_file() else sorted(temporary.rglob("*")):
@@ -48,7 +48,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             except OSError:
                 old.rename(path)
                 raise
-            _remove(old)
+            remove(old)
         else:
             temporary.replace(path)
         _fsync(path.parent)
@@ -57,7 +57,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             error.filename = str(path) + str(error.filename)[len(str(temporary)) :]
         raise
     finally:
-        _remove(temporary)
+        remove(temporary)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -88,7 +88,7 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: no such file")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, or a number of thousands of digits
         raise UserError(f"{path}: not valid JSON ({error})") from error
 
 
@@ -102,8 +102,19 @@ def checksum(path: Path) -> str:
 
 
 def discard(folder: Path) -> None:
-    """Remove a folder, set aside first so that an interrupted removal never leaves half of it under its name."""
-    shutil.rmtree(_set_aside(folder))
+    """Remove a folder, set aside first so that an interrupted removal never leaves half of it under its name.
+
+    Of a link only the link is removed, as by `remove`.
+    """
+    remove(_set_aside(folder))
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a folder or, where it is a link, the link alone; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _set_aside(path: Path) -> Path:
@@ -116,10 +127,3 @@ def _fsync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import Field, field_serializer, field_validator, model_validator
+from pydantic import field_serializer, field_validator, model_validator
 
-from lwd.config import Config, dump
+from lwd.config import Config, Seed, dump
 from lwd.data.encoded import MANIFEST, read_manifest
 from lwd.data.shards import FEATURES, LABELS, LatentShards, shard_key
 from lwd.errors import UserError
@@ -29,7 +29,7 @@ class RunConfig(Config):
     """The sections that all stages read; each stage adds its own."""
 
     output: Path = Path("runs/run")
-    seed: int = Field(default=0, ge=0, lt=2**62)
+    seed: Seed = 0
     groups: tuple[Group, ...]
     leader: str
     """The group that sets the pace: t = tau in a learned schedule (Eq. 17), ahead of the others in an offset one."""
@@ -77,8 +77,15 @@ class RunConfig(Config):
         return str(read_manifest(self.data_path)["fingerprint"]) if manifest.is_file() else None
 
     def check_labels(self, shards: LatentShards) -> None:
-        """Raise UserError unless every label is one of the model's classes."""
+        """Raise UserError unless every label is one of the model's classes; and where the number of classes was left at
+        its default, unless the data has as many."""
         labels, classes = shards.labels(), self.model.num_classes
+        found = int(labels.max()) + 1
+        if found < classes and "num_classes" not in self.model.model_fields_set:
+            raise UserError(
+                f"{shards.path}: labels run from {int(labels.min())} to {found - 1}, model.num_classes is {classes} as "
+                f"long as nothing sets it; set model.num_classes={max(found, 1)}, or {classes} if that is meant"
+            )
         if bool(((labels < 0) | (labels >= classes)).any()):
             raise UserError(
                 f"{shards.path}: labels run from {int(labels.min())} to {int(labels.max())}, "

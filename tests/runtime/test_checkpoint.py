@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import pickle
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from lwd.errors import UserError
 from lwd.runtime.checkpoint import (
+    Damaged,
     checkpoint_path,
     find_checkpoints,
     load_checkpoint,
@@ -136,6 +138,53 @@ def test_a_damaged_state_gives_one_line(tmp_path, content):
     with pytest.raises(UserError) as caught:
         load_checkpoint(path, Note(), RECIPE)
     assert str(path / "state.json") in str(caught.value) and "\n" not in str(caught.value)
+
+
+def edited(**changes):
+    return lambda state: {key: value for key, value in (state | changes).items() if value is not None}
+
+
+STATES = {
+    "another step": (edited(step=61), "says step 61, its folder step 60"),
+    "a step that is true": (edited(step=True), "step: input should be a valid integer"),
+    "a step that is text": (edited(step="60"), "step: input should be a valid integer"),
+    "no list of checksums": (edited(sha256=None), "sha256: Field required"),
+    "a list that is empty": (edited(sha256={}), "note.txt: no checksum is known of it"),
+    "a list of something else": (edited(sha256={"note.txt": 5}), "sha256.note.txt: input should be a valid string"),
+    "a checksum cut short": (edited(sha256={"note.txt": "ab"}), "sha256.note.txt: string should match"),
+    "another checksum": (edited(sha256={"note.txt": "0" * 64}), "note.txt: damaged or missing"),
+    "a file outside": (edited(sha256={"../x": "0" * 64}), "damaged or missing"),
+    "no object": (lambda state: [state], "not the state of a checkpoint"),
+    "no recipe": (edited(recipe=[]), "recipe: input should be a valid dictionary"),
+}
+
+
+@pytest.mark.parametrize(("edit", "words"), STATES.values(), ids=list(STATES))
+def test_state_json_is_not_believed(tmp_path, edit, words):
+    path = save_checkpoint(tmp_path, 60, Note("x"), RECIPE)
+    state = json.loads((path / "state.json").read_text())
+    (path / "state.json").write_text(json.dumps(edit(state)))
+    task = Note("untouched")
+    with pytest.raises(Damaged) as caught:
+        load_checkpoint(path, task, RECIPE)
+    text = str(caught.value)
+    assert words in text and f"remove {path} to go on" in text and "\n" not in text and task.text == "untouched"
+    again = pickle.loads(pickle.dumps(caught.value))  # as it comes from another process
+    assert str(again) == text
+
+
+def test_a_file_too_many_is_refused_but_not_what_tools_leave(tmp_path):
+    path = save_checkpoint(tmp_path, 60, Note("x"), RECIPE)
+    (path / ".DS_Store").write_text("")
+    assert load_checkpoint(path, Note(), RECIPE) == 60
+    (path / "more.safetensors").write_text("")
+    with pytest.raises(Damaged, match=r"more\.safetensors: no checksum is known of it"):
+        load_checkpoint(path, Note(), RECIPE)
+
+
+def test_a_copy_under_another_name_is_the_checkpoint(tmp_path):
+    path = save_checkpoint(tmp_path, 60, Note("x"), RECIPE)
+    assert load_checkpoint(path.rename(tmp_path / "best"), Note(), RECIPE) == 60
 
 
 # Tensors, modules, optimisers

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from lwd.errors import Preempted, UserError
+from lwd.errors import Interrupted, Preempted, UserError
 from lwd.runtime.jobs import run_jobs
 from lwd.runtime.preemption import Preemption
 from lwd.runtime.progress import progress_bar
@@ -94,7 +94,7 @@ def command(folder, functions, processes):
         run_jobs(do, jobs, "sweep", processes=processes, show=False)
     except Preempted as error:
         (folder / "said").write_text(str(error))
-        return 75
+        return 130 if isinstance(error, Interrupted) else 75
     except UserError as error:
         (folder / "said").write_text(str(error))
         return 2
@@ -222,3 +222,20 @@ def test_what_a_pipe_can_carry_of_an_exception():
     assert any("in raised" in note for note in error.__notes__)
     error = pickle.loads(pickle.dumps(raised(TwoArgumentsError("a", "b"))))
     assert type(error) is RuntimeError and "TwoArgumentsError: a: b" in str(error) and "in raised" in str(error)
+
+
+def never_saves(folder, name):
+    """Hears the signal and goes on, as one that waits for a slow disk."""
+    with Preemption():
+        ready(folder, name)
+        time.sleep(300)
+
+
+def test_the_second_ctrl_c_waits_for_nobody(tmp_path):
+    with running(tmp_path, [never_saves, sleep]) as pid:
+        wait_for(tmp_path / "a.ready", tmp_path / "b.ready")
+        os.killpg(pid, signal.SIGINT)
+        while in_session(pid).count("spawn_main") > 1:
+            time.sleep(0.05)  # until the first one was passed on, which ends b
+        os.killpg(pid, signal.SIGINT)
+        assert ended(pid) == 130

@@ -49,3 +49,41 @@ def test_again_and_again_in_one_process(tmp_path):
         with alone_in(tmp_path):
             pass
         assert time.monotonic() - started < 1
+
+
+def link(path, other):
+    path.symlink_to(other)
+
+
+def dangling_link(path, other):
+    path.symlink_to(other.with_name("nowhere"))
+
+
+def second_name(path, other):
+    os.link(other, path)
+
+
+def pipe(path, other):
+    os.mkfifo(path)
+
+
+def folder_of_that_name(path, other):
+    path.mkdir()
+
+
+def notes(path, other):
+    path.write_text("process of review: read chapter 3\n")
+
+
+@pytest.mark.parametrize("make", [link, dangling_link, second_name, pipe, folder_of_that_name, notes])
+def test_what_is_no_lock_of_ours_is_left_alone(tmp_path, make):
+    other, folder = tmp_path / "thesis.tex", tmp_path / "run"
+    other.write_text("years of work")
+    folder.mkdir()
+    make(folder / ".lock", other)
+    before = (folder / ".lock").lstat()
+    with pytest.raises(UserError, match=r"\.lock: .*no lock of ours; remove it") as error, alone_in(folder):
+        pytest.fail("entered")
+    assert "\n" not in str(error.value)
+    assert other.read_text() == "years of work" and not (tmp_path / "nowhere").exists()
+    assert ((folder / ".lock").lstat().st_size, (folder / ".lock").lstat().st_ino) == (before.st_size, before.st_ino)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from lwd.cli.data import app as data_app
 from lwd.cli.evaluate import app as evaluate_app
 from lwd.console import one_line_errors, show
 from lwd.errors import UserError
+from lwd.runtime.launcher import check_launcher
 
 if TYPE_CHECKING:
     from lwd.stages.experiment import Experiment
@@ -98,9 +100,9 @@ def _semvae(experiment: Experiment) -> str:
 
 
 def _probe(experiment: Experiment) -> str:
-    from lwd.stages.probe import run
+    from lwd.stages.probe import learned_table, run
 
-    return f"learned {run(experiment).to_dict()['groups']}, in {experiment.output / 'probe'}"
+    return f"{learned_table(run(experiment))}\nlearned: {experiment.output / 'probe' / 'schedule.json'}"
 
 
 def _sweep(experiment: Experiment) -> str:
@@ -250,7 +252,9 @@ def demo(
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version")] = False) -> None:
+def _first(version: Annotated[bool, typer.Option("--version", help="Print the version")] = False) -> None:
+    with one_line_errors():
+        check_launcher()
     if version:
         show(__version__)
         raise typer.Exit
@@ -258,4 +262,12 @@ def _version(version: Annotated[bool, typer.Option("--version", help="Print the 
 
 def main() -> None:
     """Entry point."""
-    app()
+    app(args=[_at_home(argument) for argument in sys.argv[1:]])
+
+
+def _at_home(argument: str) -> str:
+    """``--option=~/x`` as ``--option ~/x`` reaches us: no shell expands ~ after an equals sign."""
+    name, separator, value = argument.partition("=")
+    if not (separator and name.startswith("--") and value.startswith("~/")):
+        return argument
+    return f"{name}={Path(value).expanduser()}"

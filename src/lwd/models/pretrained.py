@@ -12,7 +12,7 @@ from lwd.models.build import GIVEN, build_network
 from lwd.models.lightningdit import LightningDiT
 from lwd.models.record import read_record
 from lwd.models.registry import BUILDERS
-from lwd.runtime.checkpoint import STATE, find_checkpoints, read_state
+from lwd.runtime.checkpoint import STATE, find_checkpoints, read_state, verify
 from lwd.runtime.hub import CONFIG, WEIGHTS, load_weights
 from lwd.schedules import Schedule
 
@@ -66,10 +66,14 @@ def load_checkpoint_model(checkpoint: Path, network: str | None = None) -> tuple
     ``network``: as for `load_model`. Raises UserError where there is none, or the schedule beside it is not the one it
     was trained under.
     """
-    model = load_model(weights_folder(checkpoint), network).eval()
+    weights = weights_folder(checkpoint)
+    state = read_state(checkpoint) if (checkpoint / STATE).is_file() else None
+    if state is not None:
+        verify(checkpoint, state, *(() if weights == checkpoint else (weights.name, "schedule.json")))
+    model = load_model(weights, network).eval()
     schedule = Schedule.load(checkpoint / "schedule.json")
-    if (checkpoint / STATE).is_file():
-        trained = read_state(checkpoint)["recipe"].get("schedule")
+    if state is not None:
+        trained = state.recipe.get("schedule")
         if trained != schedule.hash():
             raise UserError(f"{checkpoint}: trained under schedule {trained}, its schedule.json is {schedule.hash()}")
     return model, schedule

@@ -62,7 +62,7 @@ def _check_data(checkpoint: Path, data: Path, present: str) -> None:
     """Raise UserError where a training checkpoint says that it is of other data; an exported one does not say."""
     if not (checkpoint / STATE).is_file():
         return
-    trained_on = read_state(checkpoint)["recipe"].get("data")
+    trained_on = read_state(checkpoint).recipe.get("data")
     if trained_on != present:
         raise UserError(f"{checkpoint}: trained on data {trained_on}, {data} is {present}")
 

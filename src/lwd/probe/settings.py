@@ -23,7 +23,7 @@ class LearnSettings(Config):
     reduction: Reduction = "mean_flat"
     family: str = "polynomial"
     """The kind of the learned curves: polynomial (the paper's), or another that is registered."""
-    degree: PositiveInt = 4
+    degree: int = Field(default=4, ge=1, le=100)
     """M of the polynomial (Eq. 40)."""
     curve: dict[str, Any] = Field(default_factory=dict)
     """Settings of another family, such as {bins: 8}."""

@@ -8,9 +8,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
+from pydantic import Field, NonNegativeInt
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 import lwd
+from lwd.config import Config, parse
 from lwd.errors import UserError
 from lwd.files import atomic_path, checksum, read_json, write_json
 from lwd.runtime.sharding import divided_like, gather, whole
@@ -25,6 +27,24 @@ from lwd.runtime.sharding import divided_like, gather, whole
 STATE = "state.json"
 ADAM = ("exp_avg", "exp_avg_sq")
 STATELESS = "stateless"
+
+
+class Damaged(UserError):  # noqa: N818 - what the checkpoint is
+    """A checkpoint that is not what was written; its line ends with what to do."""
+
+    def __init__(self, message: str, path: Path | None = None) -> None:
+        remedy = f"; remove {path} to go on from the checkpoint before it, as compute.resume=previous does by itself"
+        super().__init__(message if path is None else message + remedy)
+
+
+class State(Config):
+    """What a checkpoint says of itself, in `STATE`."""
+
+    step: NonNegativeInt
+    recipe: dict[str, Any]
+    versions: dict[str, str]
+    sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+    """Of every other file in its folder."""
 
 
 class Saveable(Protocol):
@@ -105,34 +125,53 @@ def save_checkpoint(folder: Path, step: int, content: Saveable, recipe: Mapping[
 def load_checkpoint(path: Path, task: Loadable, recipe: Mapping[str, Any]) -> int:
     """Read a checkpoint into ``task``; returns its step.
 
-    Raises UserError where it was made under another recipe, or a file is missing or not what was written.
+    Raises UserError where it was made under another recipe, and `Damaged` where it is not what was written.
     """
     state = read_state(path)
-    if difference := first_difference(state["recipe"], dict(recipe)):
+    if difference := first_difference(state.recipe, dict(recipe)):
         raise UserError(
             f"{path}: checkpoint of another config: {difference}; "
             "restore the setting, choose another output, or start afresh with compute.resume=false, which removes it"
         )
     verify(path, state)
-    task.load(path)
-    return int(state["step"])
+    try:
+        task.load(path)
+    except UserError as error:
+        raise Damaged(str(error), path) from error
+    return state.step
 
 
-def read_state(path: Path) -> dict[str, Any]:
-    """The step, recipe, versions and checksums of a checkpoint; raises UserError where it is none."""
-    state = read_json(path / STATE)
-    kinds = {"step": int, "recipe": dict, "versions": dict}
-    if not isinstance(state, dict) or not all(isinstance(state.get(key), kind) for key, kind in kinds.items()):
-        raise UserError(f"{path / STATE}: not the state of a checkpoint")
+def read_state(path: Path) -> State:
+    """What a checkpoint says of itself. Raises `Damaged` where it is none, or says another step than its name."""
+    file = path / STATE
+    try:
+        state = parse(State, _mapping(read_json(file)), f"{file}: not the state of a checkpoint")
+    except UserError as error:
+        raise Damaged(str(error), path) from error
+    named = re.fullmatch(r"step-(\d+)", path.name)
+    if named and int(named[1]) != state.step:
+        raise Damaged(f"{file}: says step {state.step}, its folder step {int(named[1])}", path)
     return state
 
 
-def verify(path: Path, state: Mapping[str, Any]) -> None:
-    """Raise UserError where a file of the checkpoint is missing or not what was written."""
-    sums = state.get("sha256")
-    for name, digest in sums.items() if isinstance(sums, dict) else ():
-        if not (path / name).is_file() or checksum(path / name) != digest:
-            raise UserError(f"{path / name}: damaged or missing; remove {path} to go on from the checkpoint before it")
+def _mapping(data: Any) -> dict[str, Any]:
+    return data if isinstance(data, dict) else {}
+
+
+def verify(path: Path, state: State, *parts: str) -> None:
+    """Raise `Damaged` where a file of the checkpoint is missing, too many, or not what was written.
+
+    ``parts``: the files and folders in it that are about to be read, and so whose content is looked at; none: all.
+    """
+    present = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()} - {STATE}
+    present -= {name for name in present if any(part.startswith(".") for part in Path(name).parts)}
+    for name in sorted(state.sha256.keys() ^ present):
+        what = "no checksum is known of it" if name in present else "damaged or missing"
+        raise Damaged(f"{path / name}: {what}", path)
+    for name, digest in state.sha256.items():
+        wanted = not parts or any(name == part or name.startswith(f"{part}/") for part in parts)
+        if wanted and checksum(path / name) != digest:
+            raise Damaged(f"{path / name}: damaged or missing", path)
 
 
 def versions() -> dict[str, str]:
@@ -140,10 +179,10 @@ def versions() -> dict[str, str]:
     return {"lwd": lwd.__version__, "torch": str(torch.__version__), "python": platform.python_version()}
 
 
-def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """One safetensors file; raises OSError where it cannot be written."""
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: dict[str, str] | None = None) -> None:
+    """One safetensors file, ``notes`` in its header; raises OSError where it cannot be written."""
     try:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path)
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, path, notes)
     except SafetensorError as error:
         raise OSError(errno.EIO, " ".join(str(error).split()), str(path)) from error
 

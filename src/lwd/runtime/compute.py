@@ -42,7 +42,9 @@ class ComputeConfig(Config):
     """0: only where a stage asks for one, and at the end."""
     keep_checkpoints: NonNegativeInt = 2
     """How many periodic checkpoints are kept; 0: all."""
-    resume: bool = True
+    resume: bool | Literal["previous"] = True
+    """Go on from the newest checkpoint; false: start afresh; previous: leave out, and remove, those at the end that are
+    damaged."""
     progress: bool = True
     trackers: tuple[TrackerName, ...] = ()
     """Where the log goes, beside trace.jsonl."""

@@ -63,6 +63,9 @@ def run_jobs(
                     if preemption.signal is not None:
                         team.stop(preemption.signal)
             except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and preemption.signal is not None:  # the second Ctrl-C
+                    team.kill()
+                    raise
                 team.stop(error=error)
                 while team.listen():
                     pass

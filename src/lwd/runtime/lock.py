@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +14,8 @@ from pathlib import Path
 from lwd.errors import UserError
 
 LOCK = ".lock"
+_HOLDER = re.compile(r"(process \d+ on [^\n]*\n)?")
+"""What a lock says."""
 
 
 @contextmanager
@@ -19,19 +23,42 @@ def alone_in(folder: Path) -> Iterator[None]:
     """Hold ``folder`` (made where it is missing) for this process; raises UserError where another one works in it.
 
     A POSIX record lock: it goes with the process, however that ends, is not passed on to its children, such as the
-    loader's workers, and holds over NFS where the server keeps locks.
+    loader's workers, and holds over NFS where the server keeps locks. A link, or a file that no lock of ours wrote, is
+    refused and left as it is.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+", encoding="utf-8") as file:
+    path = folder / LOCK
+    with os.fdopen(_open(path), "r+", encoding="utf-8", errors="replace") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
+        except (BlockingIOError, PermissionError) as error:  # POSIX allows both
             raise UserError(
-                f"{folder}: in use by {file.read().strip() or 'another process'}; wait for its end, or choose another "
-                "output"
+                f"{folder}: in use by {file.readline(200).strip() or 'another process'}; wait for its end, or choose "
+                "another output"
             ) from error
+        if not _HOLDER.fullmatch(file.read(1000)):
+            raise _foreign(path)
+        file.seek(0)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         yield
+
+
+def _open(path: Path) -> int:
+    """A descriptor of the lock, made where it is missing; never of what a link points to, nor of a pipe or a device."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    except OSError as error:
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise _foreign(path) from error
+        raise
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:  # a second name may be another file's
+        os.close(descriptor)
+        raise _foreign(path)
+    return descriptor
+
+
+def _foreign(path: Path) -> UserError:
+    return UserError(f"{path}: a link, or something else that is no lock of ours; remove it, or choose another output")

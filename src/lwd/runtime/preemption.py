@@ -1,4 +1,5 @@
-"""Being asked to stop: SIGTERM (schedulers, `kill`) and SIGUSR1 (Slurm's --signal) end a run after the present step."""
+"""Being asked to stop: SIGTERM (schedulers, `kill`), SIGUSR1 (Slurm's --signal), SIGHUP (a terminal that goes away) and
+SIGINT (Ctrl-C) end a run after the present step."""
 
 from __future__ import annotations
 
@@ -11,12 +12,17 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from lwd.errors import Preempted
+from lwd.errors import Interrupted, Preempted
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP", "SIGINT") if hasattr(signal, name))
 ASKED = "asked to stop; what is finished or saved is kept, the same command goes on unless compute.resume=false"
 AGREE_EVERY = 10
 """With several processes, after how many steps they ask each other: a signal may reach only one of them."""
+
+
+def stopped(number: int | None, message: str) -> Preempted:
+    """What a run raises that signal ``number`` stopped."""
+    return Interrupted(message) if number == signal.SIGINT else Preempted(message)
 
 
 def ignore_signals(worker: int = 0) -> None:
@@ -27,6 +33,10 @@ def ignore_signals(worker: int = 0) -> None:
 
 class Preemption:
     """Within the block the signals only leave a note; `requested` tells.
+
+    A second Ctrl-C raises KeyboardInterrupt at once; with several processes it does not, since a launcher passes the
+    first one on, so that it comes twice. Signals that were ignored before, as by nohup or in a script's background,
+    stay ignored.
 
     A note that came too late for it, as during the last save, is not lost: leaving the block raises Preempted. (Not
     with several processes, which would have to agree.)
@@ -42,6 +52,7 @@ class Preemption:
         self._mean, self._device = mean, device
         self._previous: dict[int, object] = {}
         self.signal: int | None = None
+        self._interrupts = 0
 
     def requested(self, step: int, last: bool = False) -> bool:
         """Whether to stop after ``step`` steps; the same answer on every process. ``last``: there is no other step."""
@@ -54,7 +65,8 @@ class Preemption:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._note) for number in SIGNALS}
+            heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+            self._previous = {number: signal.signal(number, self._note) for number in heard}
         return self
 
     def __exit__(
@@ -64,7 +76,10 @@ class Preemption:
             signal.signal(number, handler)  # type: ignore[arg-type]
         self._previous = {}
         if kind is None and self.signal is not None and self._mean is None:
-            raise Preempted(ASKED)
+            raise stopped(self.signal, ASKED)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
+        self._interrupts += number == signal.SIGINT
+        if self._interrupts > 1 and self._mean is None:
+            raise KeyboardInterrupt

@@ -15,6 +15,7 @@ from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from lwd.runtime.compute import ComputeConfig
+from lwd.runtime.launcher import check_launcher
 from lwd.runtime.progress import say
 from lwd.runtime.sharding import divided
 
@@ -26,6 +27,7 @@ class Processes:
     """The processes of one launch (one, or torchrun's), as seen from this one; ``compute`` says where they run."""
 
     def __init__(self, compute: ComputeConfig) -> None:
+        check_launcher()
         self.compute = compute
         cpu = compute.device == "cpu" or not torch.cuda.is_available()
         AcceleratorState._reset_state()  # it is global, and refuses a second stage of another precision in one process

@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from lwd.errors import Preempted, UserError
-from lwd.runtime.preemption import ASKED, SIGNALS
+from lwd.runtime.preemption import ASKED, SIGNALS, stopped
 from lwd.runtime.progress import Advance, forwarding
 
 T = TypeVar("T")
@@ -81,9 +81,11 @@ class Team(Generic[T, R]):
     def stop(self, number: int = signal.SIGTERM, error: BaseException | None = None) -> None:
         """Hand out no more, and ask the processes to stop. `results` will raise ``error``, by default Preempted.
 
-        The first error counts, but any other goes before Preempted.
+        The first error counts, but any other goes before Preempted. The processes, which do not hear Ctrl-C, are asked
+        by SIGTERM in its place.
         """
-        error = error or Preempted(f"{self._title}: {ASKED}")
+        error = error or stopped(number, f"{self._title}: {ASKED}")
+        number = signal.SIGTERM if number == signal.SIGINT else number
         first = self._error is None
         if first or (isinstance(self._error, Preempted) and not isinstance(error, Preempted)):
             self._error = error
@@ -91,6 +93,11 @@ class Team(Generic[T, R]):
         for member in self._members.values() if first else ():
             if member.process.pid is not None and member.process.is_alive():
                 os.kill(member.process.pid, number)
+
+    def kill(self) -> None:
+        """End the processes, whatever they do."""
+        for process in [member.process for member in (*self._members.values(), *self._leaving)]:
+            process.kill()
 
     def results(self) -> list[R]:
         """In the jobs' order. Raises what a job raised; UserError where a process died; Preempted after `stop`."""

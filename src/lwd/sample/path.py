@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lwd.errors import UserError
@@ -16,7 +15,7 @@ from lwd.files import atomic_path
 from lwd.groups import Layout
 from lwd.ode.plan import Integration
 from lwd.ode.slots import Slots
-from lwd.runtime.checkpoint import load_tensors
+from lwd.runtime.checkpoint import load_tensors, save_tensors
 from lwd.sample.field import Flow
 from lwd.sample.generate import run_flow
 
@@ -36,7 +35,7 @@ class Trajectory:
     def save(self, file: Path, labels: Tensor) -> None:
         """Write a safetensors file, with the samples' labels (N,)."""
         with atomic_path(file) as temporary:
-            save_file({**vars(self), "labels": labels.clone()}, temporary)
+            save_tensors(temporary, {**vars(self), "labels": labels.clone()})
 
     @classmethod
     def read(cls, file: Path, layout: Layout) -> Self:

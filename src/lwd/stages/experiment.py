@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from lwd.config import Config, merge, parse
+from lwd.config import Config, Seed, merge, parse
 from lwd.stages.encode.run import EncodeConfig
 from lwd.stages.evaluate import EvaluateConfig
 from lwd.stages.probe import SweepConfig
@@ -20,7 +21,7 @@ class CompareSettings(Config):
 
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
     budgets: tuple[PositiveInt, ...] = ()
-    seeds: tuple[NonNegativeInt, ...] = (0,)
+    seeds: tuple[Seed, ...] = (0,)
     processes: NonNegativeInt = 0
     """How many runs go side by side; 0: one per core, or one where there is a GPU."""
 
@@ -29,6 +30,11 @@ class Experiment(EncodeConfig, SemVAEConfig, SweepConfig, TrainConfig, SampleCon
     """Each stage reads its own section and those of `RunConfig`; `lwd demo` also ``compare``."""
 
     compare: CompareSettings = CompareSettings()
+
+    @property
+    def trained(self) -> Path:
+        """The run that ``train`` describes: `lwd sample` takes its newest checkpoint."""
+        return self.output / "train" / self.train.name
 
     @model_validator(mode="after")
     def _variants_are_settings_of_train(self) -> Experiment:

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lwd.errors import Preempted, UserError
-from lwd.files import discard
+from lwd.errors import UserError
+from lwd.files import discard, remove
 from lwd.runtime.checkpoint import (
     Content,
+    Damaged,
     Files,
-    checkpoint_path,
     find_checkpoints,
     load_checkpoint,
     load_tensors,
 )
 from lwd.runtime.lock import alone_in
-from lwd.runtime.preemption import Preemption
+from lwd.runtime.preemption import Preemption, stopped
 from lwd.runtime.processes import Processes
 from lwd.training.guard import Guard
 from lwd.training.logging import Line
@@ -94,7 +93,7 @@ class FolderKeeper(Keeper):
         """Fill the task from the newest checkpoint, remove what is no part of its run; returns the steps done."""
         folder, processes = self._folder, self._processes
         for leftover in (*folder.glob(".step-*.tmp"), *folder.glob(".step-*.old")) if processes.is_main else ():
-            shutil.rmtree(leftover)  # of a run that was killed while it wrote
+            remove(leftover)  # of a run that was killed while it wrote
         found, first = find_checkpoints(folder), 0
         if not processes.compute.resume:
             processes.barrier()
@@ -105,12 +104,30 @@ class FolderKeeper(Keeper):
                 raise UserError(
                     f"{folder}: holds a checkpoint of step {max(found)}, past {steps}; choose another output"
                 )
-            newest = found[max(found)]
-            processes.say(f"resuming from {newest}")
-            first = load_checkpoint(newest, self._guarded, self._recipe)
+            first = self._load([*found.values()])
         if processes.is_main:
             drop_snapshots(folder / SNAPSHOTS, first)
         return first
+
+    def _load(self, found: Sequence[Path]) -> int:
+        """Fill the task from the last of ``found``, or as ``compute.resume`` says from the last that is whole."""
+        *earlier, newest = found
+        self._processes.say(f"resuming from {newest}")
+        try:
+            return load_checkpoint(newest, self._guarded, self._recipe)
+        except Damaged as error:
+            if self._processes.compute.resume != "previous":
+                raise
+            if not earlier:
+                raise UserError(
+                    f"{newest}: damaged, and there is none before it; start with compute.resume=false"
+                ) from error
+            self._processes.say(f"{error}".partition("; remove")[0] + ", so the one before it is taken")
+        step = self._load(earlier)
+        self._processes.barrier()
+        if self._processes.is_main:
+            discard(newest)
+        return step
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -149,11 +166,12 @@ class FolderKeeper(Keeper):
         """Wait for the checkpoint, then leave."""
         self._writer.wait()
         self._processes.barrier()  # an end of the others would end the process that writes
-        raise Preempted(f"{self._folder}: asked to stop, saved after step {step}; run it again to go on")
+        message = f"{self._folder}: asked to stop, saved after step {step}; run it again to go on"
+        raise stopped(self._preemption.signal, message)
 
     def _prune(self, step: int) -> None:
         """Keep the last ``keep_checkpoints`` periodic ones (0: all) and those that the task wants for good."""
         keep, wanted = self._processes.compute.keep_checkpoints, self._guarded.task.checkpoint_steps
-        periodic = [s for s in find_checkpoints(self._folder) if s not in wanted and s <= step]
+        periodic = [path for s, path in find_checkpoints(self._folder).items() if s not in wanted and s <= step]
         for old in periodic[:-keep] if keep else []:
-            discard(checkpoint_path(self._folder, old))
+            discard(old)

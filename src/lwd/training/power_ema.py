@@ -7,7 +7,6 @@ device counter in every update, and is a step off the paper's beta_t.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Generic, Literal, TypeVar
@@ -18,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from lwd.files import discard
+from lwd.files import discard, remove
 from lwd.runtime.checkpoint import Content, find_checkpoints, load_module
 from lwd.training.ema import EMA
 
@@ -143,7 +142,7 @@ def find_averages(snapshot: Path) -> dict[float, Path]:
 def drop_snapshots(folder: Path, first: int) -> None:
     """Remove snapshots of steps that will be done again, and what a run that was killed left of one."""
     for leftover in (*folder.glob(".step-*.tmp"), *folder.glob(".step-*.old")):
-        shutil.rmtree(leftover)
+        remove(leftover)
     for step, path in find_checkpoints(folder).items():
         if step > first:
             discard(path)

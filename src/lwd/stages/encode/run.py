@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from lwd.datasets.builtin import DATASETS, load
 from lwd.datasets.prepared import SPLITS, SUFFIX, Split, read_prepared
 from lwd.encoders.composite import CompositeEncoder, Encoded
 from lwd.errors import UserError
-from lwd.files import discard, read_json, write_json
+from lwd.files import read_json, remove, write_json
 from lwd.images.crop import CropBatch, CroppedImages
 from lwd.images.decode import WHITE
 from lwd.images.open import open_source
@@ -24,9 +25,10 @@ from lwd.images.sheets import to_unit
 from lwd.images.source import ImageSource
 from lwd.images.walk import files_in, folders_in, summary
 from lwd.run import RunConfig, write_run_files
+from lwd.runtime.lock import LOCK, alone_in
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
-from lwd.stages.encode.encoders import assemble, prepare
+from lwd.stages.encode.encoders import Networks, assemble, prepare
 from lwd.stages.encode.feed import ImagesOrFiles, TensorImages, image_loader
 from lwd.stages.encode.manifest import UNREADABLE, finish, write_unreadable
 from lwd.stages.encode.settings import EncodeSettings
@@ -60,12 +62,35 @@ def run(config: EncodeConfig) -> Path:
         return folder
     networks = assemble(config.encode, config.layout, processes, images["train"])
     processes.barrier()
-    if processes.is_main:
-        if (folder / STARTED).is_file() and read_json(folder / STARTED) != recipe:
-            discard(folder)  # an earlier try of other settings that left no shard (`_finished` refuses others)
-        for leftover in folder.rglob(".*.tmp"):  # of a run that was killed while it wrote
-            leftover.unlink()
-        write_json(folder / STARTED, recipe)
+    with alone_in(folder) if processes.is_main else nullcontext():
+        if processes.is_main and not _finished(folder, recipe):  # again: another run may have ended meanwhile
+            _start(folder, recipe)
+        _encode(config, folder, recipe, images, networks, processes)
+    return folder
+
+
+def _start(folder: Path, recipe: dict[str, Any]) -> None:
+    """An empty folder, or one that the same settings began."""
+    if (folder / STARTED).is_file() and read_json(folder / STARTED) != recipe:
+        # An earlier try of other settings that left no shard (`_finished` refuses others).
+        for path in sorted(folder.iterdir(), key=lambda path: path.name == STARTED):
+            if path.name != LOCK:
+                remove(path)
+    for leftover in folder.rglob(".*.tmp"):  # of a run that was killed while it wrote
+        remove(leftover)
+    write_json(folder / STARTED, recipe)
+
+
+def _encode(
+    config: EncodeConfig,
+    folder: Path,
+    recipe: dict[str, Any],
+    images: dict[Split, ImagesOrFiles],
+    networks: Networks,
+    processes: Processes,
+) -> None:
+    """All splits' shards and what goes with them, unless they are there."""
+    processes.barrier()
     encoders = prepare(config.encode, config.layout, config.seed, folder, processes, images["train"], networks)
     for split, source in images.items():
         encode_split(config, folder / split, source, encoders, processes)
@@ -75,7 +100,6 @@ def run(config: EncodeConfig) -> Path:
         finish(folder, config.layout, config.encode, recipe, images, encoders)
     _say_what_was_left_out(images, processes)
     processes.barrier()
-    return folder
 
 
 def check(config: EncodeConfig) -> None:
@@ -219,7 +243,7 @@ def _identity(dataset: str, images: ImagesOrFiles) -> str:
 
 def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
     """Whether the folder holds these latents whole; raises UserError where it holds anything else."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+    if not folder.exists() or (folder.is_dir() and all(path.name == LOCK for path in folder.iterdir())):
         return False
     if not folder.is_dir() or not ((folder / MANIFEST).is_file() or (folder / STARTED).is_file()):
         raise UserError(f"{folder}: holds other files; choose another output or data.path")

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveInt
 
-from lwd.config import Config
+from lwd.config import Batch, Config, PathText
 from lwd.encoders.vae import RELEASED
 from lwd.images.decode import WHITE
 
@@ -23,7 +23,7 @@ class TextureSettings(Config):
     encoder: Literal["identity", "sd-vae-f16d32"] = "identity"
     """identity: ``factor`` x ``factor`` pixel-unshuffle."""
     factor: PositiveInt = 2
-    path: str = RELEASED
+    path: PathText = RELEASED
     """Of the VAE: a released .ckpt, a diffusers folder, or a Hub id."""
 
 
@@ -53,10 +53,10 @@ class RepaSettings(Config):
 class EncodeSettings(Config):
     """Which images become which groups."""
 
-    dataset: str = "digits"
+    dataset: PathText = "digits"
     """digits, fashion-mnist or fashion-mnist-16 (16x16 pixels); a prepared data set, path/to/FILE.safetensors; or
     images on disk: class subfolders, a folder with labels.csv, or .tar files."""
-    heldout: str | None = None
+    heldout: PathText | None = None
     """Held-out images on disk; built-in and prepared data sets have their own."""
     size: int = Field(default=256, ge=8, le=4096)
     """Images on disk are cropped to so many pixels, as ADM does."""
@@ -65,7 +65,7 @@ class EncodeSettings(Config):
     texture: TextureSettings = TextureSettings()
     semantic: SemanticSettings = SemanticSettings()
     repa: RepaSettings = RepaSettings()
-    batch: PositiveInt = 64
+    batch: Batch = 64
     shard_images: PositiveInt = 1000
     """Source images of one shard; images that are skipped leave it shorter."""
     decoders: int | None = Field(default=None, ge=0, le=256)

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lwd.errors import UserError
 from lwd.files import atomic_path
 from lwd.metrics.moments import Gaussian, Moments
+from lwd.runtime.checkpoint import save_tensors
 
 FORMAT = "lwd.features/1"
 
@@ -80,7 +80,7 @@ class FeatureSet:
             tensors["labels"] = self.labels.contiguous()
         facts = {"extractor": dict(self.extractor), "source": dict(self.source), "content": _hash(tensors)}
         with atomic_path(path) as temporary:
-            save_file(tensors, temporary, {"format": FORMAT, "facts": json.dumps(facts, sort_keys=True)})
+            save_tensors(temporary, tensors, {"format": FORMAT, "facts": json.dumps(facts, sort_keys=True)})
 
     @staticmethod
     def is_saved(path: Path) -> bool:

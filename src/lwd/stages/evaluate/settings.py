@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
-from lwd.config import Config
+from lwd.config import Batch, Config
 from lwd.metrics.precision_recall import Distances
 from lwd.run import RunConfig
 from lwd.runtime.compute import ComputeConfig
@@ -56,7 +56,7 @@ class EvaluateSettings(Config):
     """Go on under weights of Inception that are not the published ones; the result says so."""
     dinov2: Path | None = None
     """A folder with ``facebook/dinov2-large`` (config.json, model.safetensors), for ``fd_dinov2``."""
-    batch: PositiveInt = 64
+    batch: Batch = 64
     """Images that a network sees at once; the numbers are those of this batch, on any number of processes."""
     cache: Path | None = None
     """A folder in which the features of both sides are kept, and found again."""

@@ -2,6 +2,16 @@
 
 from lwd.stages.probe.run import ProbeConfig, ProbeSettings, run
 from lwd.stages.probe.sweep import SweepConfig, SweepSettings, sweep
-from lwd.stages.probe.table import Cost, on_screen
+from lwd.stages.probe.table import Cost, learned_table, on_screen
 
-__all__ = ["Cost", "ProbeConfig", "ProbeSettings", "SweepConfig", "SweepSettings", "on_screen", "run", "sweep"]
+__all__ = [
+    "Cost",
+    "ProbeConfig",
+    "ProbeSettings",
+    "SweepConfig",
+    "SweepSettings",
+    "learned_table",
+    "on_screen",
+    "run",
+    "sweep",
+]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import PositiveInt
-
+from lwd.config import Batch
 from lwd.data.batches import StepBatches
 from lwd.models import dropper, training_flops
 from lwd.models.build import check_network
@@ -23,7 +22,7 @@ from lwd.training.meter import Work
 class ProbeSettings(LearnSettings):
     """Stage I on shards; the defaults are the paper's ImageNet values (Table 4)."""
 
-    batch: PositiveInt = 256
+    batch: Batch = 256
 
 
 class ProbeConfig(RunConfig):

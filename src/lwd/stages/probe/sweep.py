@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from lwd.config import Config
+from lwd.config import Config, Seed
 from lwd.errors import UserError
 from lwd.files import write_json
 from lwd.plots.sweep import Probed, save_sweep_curves
@@ -46,7 +46,7 @@ class SweepSettings(Config):
     """Of auto: the largest ratio between the lambda that is found and the next weaker one, which collapsed."""
     expansions: NonNegativeInt = Field(default=3, le=10)
     """Of auto: how often, fourfold each time, the search goes beyond low or high where both say the same."""
-    seeds: tuple[NonNegativeInt, ...] = ()
+    seeds: tuple[Seed, ...] = ()
     """A lambda is stable if the probes of all seeds are; the schedule is the first one's. Empty: the experiment's."""
     collapsed_below: float = Field(default=0.1, ge=0, le=1)
     mass_above: float = Field(default=0.5, ge=0, le=1)
@@ -187,7 +187,7 @@ def _probe(job: _Job) -> Outcome:
     probe = config.probe.model_copy(update={"kinetic_weight": trial.kinetic_weight})
     changes: dict[str, Any] = {"probe": probe, "seed": trial.seed}
     if trial.full:  # it goes on
-        changes["compute"] = config.compute.model_copy(update={"resume": True})
+        changes["compute"] = config.compute.model_copy(update={"resume": config.compute.resume or True})
     schedule = run(config.model_copy(update=changes), job.folder, None if trial.full else config.early_stop())
     return Outcome.of(trial.kinetic_weight, trial.seed, schedule, job.folder.name, config.sweep.criterion)
 

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
 from lwd.probe.outcome import Outcome, disagreement, row
+from lwd.schedules import Schedule
 from lwd.schedules.collapse import Criterion
 from lwd.schedules.distance import POINTS
 
@@ -79,3 +82,14 @@ def on_screen(table: dict[str, Any]) -> str:
     cost = {key: table["cost"][key] for key in ("steps", "planned", "step_flops", "main_flops")}
     lines.append(f"cost: {Cost(**cost)}")
     return "\n".join(lines)
+
+
+def learned_table(schedule: Schedule) -> str:
+    """What one probe learned, for people: the local times at three global ones, by group."""
+    width = max(len("group"), *map(len, schedule.names))
+    lines = [f"{'group':<{width}}" + "".join(f"  t({point:g})".rjust(9) for point in POINTS)]
+    for name in schedule.names:
+        times = schedule[name](torch.tensor(POINTS))[0].detach().tolist()
+        lines.append(f"{name:<{width}}" + "".join(f"{time:9.3f}" for time in times))
+    weight, distance = schedule.provenance["lambda"], schedule.provenance["distance_from_collapse"]
+    return "\n".join([*lines, f"lambda {weight:g}, distance from collapse {distance:.3f}"])

@@ -19,6 +19,6 @@ def check_fit(checkpoint: Path, model: nn.Module, config: SampleConfig) -> None:
         raise UserError(f"{checkpoint}: model of layout {own}, the config's layout is {layout}")
     if not (checkpoint / STATE).is_file():
         return
-    trained_on, present = read_state(checkpoint)["recipe"].get("data"), config.data_fingerprint()
+    trained_on, present = read_state(checkpoint).recipe.get("data"), config.data_fingerprint()
     if trained_on != present:
         raise UserError(f"{checkpoint}: trained on data {trained_on}, {config.data_path} is {present}")

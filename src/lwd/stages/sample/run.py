@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lwd.data.encoded import MANIFEST
@@ -18,13 +16,13 @@ from lwd.data.samples import FACTS, FORMAT, IMAGE_FOLDER, INFO, LATENT_FOLDER, N
 from lwd.encoders.decoder import Decoder, load_decoder
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
-from lwd.files import atomic_path, read_json, write_json
+from lwd.files import atomic_path, read_json, remove, write_json
 from lwd.images.npz import write_npz
 from lwd.images.sheets import save_grid, to_unit
 from lwd.models import null_label, record_of
 from lwd.models.pretrained import fingerprint, newest_checkpoint
 from lwd.run import write_run_files
-from lwd.runtime.checkpoint import first_difference, versions
+from lwd.runtime.checkpoint import first_difference, save_tensors, versions
 from lwd.runtime.lock import LOCK, alone_in
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
@@ -47,7 +45,7 @@ def run(config: SampleConfig) -> Path:
     is off. Raises UserError for input that does not fit.
     """
     settings = config.sample
-    checkpoint = settings.checkpoint or newest_checkpoint(config.output / "train" / "learned")
+    checkpoint = settings.checkpoint or newest_checkpoint(config.trained)
     folder = config.output / "samples" / (settings.name or f"{checkpoint.parent.name}-{checkpoint.name}")
     processes = Processes(config.compute)
     sampler = open_sampler(config, checkpoint, processes)
@@ -113,7 +111,7 @@ def _prepare(folder: Path, recipe: dict[str, Any], config: SampleConfig) -> None
     empty = not (folder / INFO).is_file() and not any((folder / PARTS).glob("*.safetensors"))
     if begun.is_file() and (empty or not config.compute.resume):
         for path in (folder / name for name in (*OURS, PARTS, NPZ, TRAJECTORY, PICTURE, IMAGE_FOLDER, LATENT_FOLDER)):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            remove(path)
     elif begun.is_file() and (changed := first_difference(read_json(begun), recipe)):
         raise UserError(
             f"{folder}: holds samples of other settings: {changed}; choose another sample.name, or replace them with "
@@ -125,7 +123,7 @@ def _prepare(folder: Path, recipe: dict[str, Any], config: SampleConfig) -> None
         if not is_whole(part):
             part.unlink()  # made again
     if (folder / INFO).is_file():
-        shutil.rmtree(folder / PARTS, ignore_errors=True)  # of a run that was killed at its very end
+        remove(folder / PARTS)  # of a run that was killed at its very end
         return
     write_run_files(config, folder)
     write_json(begun, recipe)
@@ -141,7 +139,7 @@ def _finish(folder: Path, count: int, settings: SampleSettings, facts: dict[str,
         blocks = (_tensor(folder, number, "images").numpy() for number in range(count))
         write_npz(folder / NPZ, blocks, tensors["labels"].numpy().astype(np.int64), (height, width))
     with atomic_path(folder / FACTS) as temporary:
-        save_file(tensors, temporary)
+        save_tensors(temporary, tensors)
     sheets = [sheet for number in range(count) if (sheet := read_part(folder, number, "sheet")) is not None]
     if sheets:
         save_grid(to_unit(torch.cat(sheets).permute(0, 3, 1, 2)), folder / SHEET)
@@ -155,7 +153,7 @@ def _finish(folder: Path, count: int, settings: SampleSettings, facts: dict[str,
         "versions": versions(),
     }
     write_json(folder / INFO, info)
-    shutil.rmtree(folder / PARTS)
+    remove(folder / PARTS)
 
 
 def _tensor(folder: Path, number: int, key: str) -> Tensor:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from lwd.config import Config, FolderName
+from lwd.config import Batch, Config, FolderName, PathText
 from lwd.ode.grids import Shift
 from lwd.ode.methods import Solver
 from lwd.ode.plan import Integration
@@ -64,7 +64,7 @@ class DecoderSettings(Config):
 
     group: str | None = None
     """None: the only one with as many channels as the VAE has."""
-    path: str
+    path: PathText
     """A released .ckpt, a diffusers folder, or a Hub id."""
 
 
@@ -72,11 +72,11 @@ class SampleSettings(Config):
     """What to sample, and how (the paper's solver settings)."""
 
     checkpoint: Path | None = None
-    """A checkpoint folder; None: the newest of OUTPUT/train/learned."""
+    """A checkpoint folder; None: the newest of `SampleConfig.trained`."""
     name: FolderName | None = None
     """Results go to OUTPUT/samples/NAME; None: named after the checkpoint."""
     num: PositiveInt = 1000
-    batch: PositiveInt = 250
+    batch: Batch = 250
     """How many samples the network sees at once."""
     block: PositiveInt = 2000
     """How many are finished and written together: what a killed run loses at the most, for each process."""
@@ -99,6 +99,11 @@ class SampleSettings(Config):
     """Of how many samples the path is kept too, at ``trace_points`` global times: trajectory.safetensors and .png."""
     trace_points: int = Field(default=9, ge=2)
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _null_is_a_word(cls, labels: Any) -> Any:
+        return "null" if labels is None else labels
+
     @model_validator(mode="after")
     def _formats_are_some(self) -> Self:
         if not self.formats or len(set(self.formats)) < len(self.formats):
@@ -120,6 +125,11 @@ class SampleConfig(RunConfig):
     """Everything `run` reads."""
 
     sample: SampleSettings = SampleSettings()
+
+    @property
+    def trained(self) -> Path:
+        """The training run whose newest checkpoint is sampled from, unless ``sample.checkpoint`` names one."""
+        return self.output / "train" / "learned"
 
 
 def to_scale(settings: ScaleSettings) -> Scale:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
-from lwd.config import Config
+from lwd.config import Batch, Config
 from lwd.data.features import FeatureBatch, FeatureBatches, FeatureShards
 from lwd.encoders.semvae import HEADS, SemVAE
 from lwd.errors import UserError
@@ -34,7 +34,7 @@ class SemVAESettings(Config):
     depth: PositiveInt = 4
     heads: PositiveInt = HEADS
     steps: PositiveInt = 1_000_000
-    batch: PositiveInt = 64
+    batch: Batch = 64
     lr: PositiveFloat = 5e-5
     warmup: NonNegativeInt = 500
     """Steps of linear warm-up; a cosine to zero follows."""

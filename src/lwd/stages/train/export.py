@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shutil
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import HfApi, ModelCardData
 from huggingface_hub.errors import HfHubHTTPError
@@ -16,7 +15,7 @@ from lwd.files import atomic_path
 from lwd.models.pretrained import load_lightningdit
 from lwd.models.record import read_record
 from lwd.models.sizes import name_of
-from lwd.runtime.checkpoint import read_state, verify
+from lwd.runtime.checkpoint import State, read_state, verify
 from lwd.runtime.hub import CONFIG, WEIGHTS
 from lwd.schedules import Schedule
 
@@ -82,7 +81,7 @@ def export(checkpoint: Path, target: Path) -> str:
             shutil.copyfile(checkpoint / "ema" / name, temporary / name)
         schedule.save(temporary / "schedule.json")
         (temporary / "README.md").write_text(_card(checkpoint, state, schedule), encoding="utf-8")
-    return f"wrote {target}: the average after {state['step']} steps, its schedule and a model card"
+    return f"wrote {target}: the average after {state.step} steps, its schedule and a model card"
 
 
 def push(folder: Path, repo: str) -> str:
@@ -96,7 +95,7 @@ def push(folder: Path, repo: str) -> str:
         raise UserError(f"{repo}: not pushed ({line}); {folder} is written and can be uploaded later") from error
 
 
-def _card(checkpoint: Path, state: dict[str, Any], schedule: Schedule) -> str:
+def _card(checkpoint: Path, state: State, schedule: Schedule) -> str:
     folder = checkpoint / "ema"
     record, own = read_record(folder), read_record(folder).network
     metadata = ModelCardData(library_name="lwd", tags=["lwd", "latent-diffusion", "flow-matching"])
@@ -106,7 +105,7 @@ def _card(checkpoint: Path, state: dict[str, Any], schedule: Schedule) -> str:
         metadata=metadata.to_yaml(),
         kind="A network" if own else "A diffusion transformer",
         name=own or name_of(load_lightningdit(folder)),
-        step=state["step"],
+        step=state.step,
         schedule=learned,
         groups=", ".join(f"{group.name} ({group.channels})" for group in record.layout.groups),
         grid=" x ".join(map(str, record.shape)) or "none",
@@ -115,8 +114,8 @@ def _card(checkpoint: Path, state: dict[str, Any], schedule: Schedule) -> str:
         example=OWN.format(network=own) if own else LIGHTNINGDIT,
         name_it=f" model.name={own}" if own else "",
         hash=schedule.hash(),
-        data=state.get("recipe", {}).get("data") or "no fingerprint",
-        versions=", ".join(f"{name} {version}" for name, version in state.get("versions", {}).items()),
+        data=state.recipe.get("data") or "no fingerprint",
+        versions=", ".join(f"{name} {version}" for name, version in state.versions.items()),
     )
 
 

@@ -87,8 +87,8 @@ def _check(snapshots: Sequence[Path]) -> dict[str, Any]:
     states = [read_state(path) for path in snapshots]
     for path, state in zip(snapshots, states, strict=True):
         verify(path, state)
-        if state["recipe"] != states[0]["recipe"]:
+        if state.recipe != states[0].recipe:
             raise UserError(f"{path}: of another run than {snapshots[0]}; remove one of them")
         if not find_averages(path):
             raise UserError(f"{path}: holds no averages; remove it")
-    return dict(states[0]["recipe"])
+    return dict(states[0].recipe)

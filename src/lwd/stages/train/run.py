@@ -11,7 +11,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor, nn
 
-from lwd.config import Config, FolderName
+from lwd.config import Batch, Config, FolderName
 from lwd.data.batches import StepBatch, StepBatches, draw
 from lwd.errors import UserError
 from lwd.flow import (
@@ -61,7 +61,7 @@ class TrainSettings(Config):
     """The run's folder: OUTPUT/train/NAME."""
     schedule: ScheduleChoice = ScheduleChoice()
     steps: PositiveInt = 400_000
-    batch: PositiveInt = 256
+    batch: Batch = 256
     lr: PositiveFloat = 1e-4
     weight_decay: NonNegativeFloat = 0.0
     ema_decay: float = Field(default=0.9999, ge=0, le=1)
@@ -269,6 +269,11 @@ def choose_schedule(config: TrainConfig) -> Schedule:
     if choice.kind == "offset":
         return Schedule.offset(layout.names, config.leader, choice.delta)
     path = choice.path or config.output / "schedule.json"
+    if choice.path is None and not path.is_file():
+        raise UserError(
+            f"{path}: no schedule yet; run lwd sweep first, or set train.schedule.path to one that lwd probe wrote, or "
+            "train.schedule.kind to synchronous or offset"
+        )
     schedule = Schedule.load(path)
     schedule.check(layout, str(path))
     return schedule

@@ -71,7 +71,7 @@ def offered(package):
 
 
 def exists(module, name):
-    """Whether the module binds the name, or it is a submodule: one that ``__all__`` lists, or that loads when touched."""
+    """Whether the module binds the name, or it is a submodule that ``__all__`` lists or that loads when touched."""
     if source(module) is None:
         return False
     listed = None if "__getattr__" in bound(module) else offered(module)

@@ -14,7 +14,11 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 SOURCE = REPOSITORY / "src"
 FOLDERS = ("tests", "benchmarks", "experiments")
-PAGES = ["README.md", *sorted(str(file.relative_to(REPOSITORY)) for file in REPOSITORY.glob("docs/**/*.md"))]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *sorted(str(file.relative_to(REPOSITORY)) for file in REPOSITORY.glob("docs/**/*.md")),
+]
 
 
 def parse(file):
@@ -118,6 +122,15 @@ def test_every_name_in_the_code_of_the_docs_exists(file):
     assert not missing([(file, *line) for tree in trees for line in (*imported(tree), *touched(tree))])
 
 
+@pytest.mark.parametrize("file", PAGES)
+def test_every_file_named_in_the_docs_exists(file):
+    """Paths in backticks and links, of what the repository holds; mkdocs checks the links among its own pages, too."""
+    text = (REPOSITORY / file).read_text()
+    named = re.findall(r"`((?:tests|benchmarks|configs|examples|experiments|src)/[\w./-]+)", text)
+    linked = [] if file.startswith("docs/") else re.findall(r"\]\((?!http)([^)#]+)", text)
+    assert not [path for path in (*named, *linked) if not (REPOSITORY / path).exists()]
+
+
 @pytest.mark.parametrize("file", sorted(REPOSITORY.glob("docs/api/*.md")), ids=lambda file: file.stem)
 def test_functions_named_like_their_file_are_on_their_page(file):
     """``::: lwd.probe`` shows what lwd.probe offers, but for `learn`, which it takes for the file of that name."""
@@ -125,6 +138,11 @@ def test_functions_named_like_their_file_are_on_their_page(file):
     for room in shown:
         hidden = [name for name in offered(room) or () if source(f"{room}.{name}")] if source(room) else []
         assert {f"{room}.{name}.{name}" for name in hidden} <= shown
+
+
+def test_no_folder_has_more_than_15_files():
+    counts = {str(folder): len(list(folder.glob("*.py"))) for folder in (SOURCE / "lwd").rglob("*") if folder.is_dir()}
+    assert not {folder: count for folder, count in counts.items() if count > 15}
 
 
 def test_matplotlib_is_imported_where_something_is_drawn_not_with_the_module():

@@ -1,10 +1,11 @@
-"""Names of lwd in tests, benchmarks, experiments and docs are there: ruff does not look, and mypy reads only src.
+"""Names of lwd in tests, benchmarks, experiments, examples and docs are there: ruff does not look, mypy reads only src.
 
 The source is read, not run, which needs no torch and takes a second.
 """
 
 import ast
 import re
+import textwrap
 from functools import cache
 from pathlib import Path
 
@@ -13,17 +14,32 @@ import pytest
 REPOSITORY = Path(__file__).parents[1]
 SOURCE = REPOSITORY / "src"
 FOLDERS = ("tests", "benchmarks", "experiments")
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *sorted(str(file.relative_to(REPOSITORY)) for file in REPOSITORY.glob("docs/**/*.md")),
+]
 
 
 def parse(file):
     return ast.parse(file.read_text(), file)
 
 
-def imported(file):
-    """(line, module, name) of each ``from lwd... import name``, at whatever depth of the file."""
-    for node in ast.walk(parse(file)):
+def imported(tree):
+    """(line, module, name) of each ``from lwd... import name``, at whatever depth."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "lwd":
             yield from ((node.lineno, node.module, alias.name) for alias in node.names)
+
+
+def touched(tree):
+    """(line, module, name) of each ``lwd.room.name``: the module as far as there is one, and the name after it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and re.fullmatch(r"lwd(\.\w+)+", ast.unparse(node)):
+            module, *names = ast.unparse(node).split(".")
+            while len(names) > 1 and source(f"{module}.{names[0]}"):
+                module = f"{module}.{names.pop(0)}"
+            yield node.lineno, module, names[0]
 
 
 def source(module):
@@ -59,33 +75,74 @@ def offered(package):
 
 
 def exists(module, name):
-    """Whether the module binds the name, or it is a submodule; where there is an ``__all__``, one that this lists."""
+    """Whether the module binds the name, or it is a submodule that ``__all__`` lists or that loads when touched."""
     if source(module) is None:
         return False
-    listed = offered(module)
+    listed = None if "__getattr__" in bound(module) else offered(module)
     return name in bound(module) or (source(f"{module}.{name}") is not None and (listed is None or name in listed))
+
+
+def missing(found):
+    """A line for each (place, line, module, name) that is not there."""
+    return "\n".join(
+        f"{place}:{line}: {module} has no {name}" for place, line, module, name in found if not exists(module, name)
+    )
 
 
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_every_name_imported_from_lwd_exists(folder):
     files = sorted((REPOSITORY / folder).rglob("*.py"))
-    found = [(file.relative_to(REPOSITORY), *line) for file in files for line in imported(file)]
+    found = [(file.relative_to(REPOSITORY), *line) for file in files for line in imported(parse(file))]
     assert found, "none was looked at"
-    missing = [
-        f"{file}:{line}: {module} has no {name}" for file, line, module, name in found if not exists(module, name)
-    ]
-    assert not missing, "\n".join(missing)
+    assert not missing(found)
 
 
-@pytest.mark.parametrize("file", ["README.md", *sorted(f"docs/{file.name}" for file in REPOSITORY.glob("docs/*.md"))])
+@pytest.mark.parametrize("file", sorted(f"examples/{file.name}" for file in REPOSITORY.glob("examples/*.py")))
+def test_every_name_in_the_examples_exists(file):
+    found = [(file, *line) for line in touched(parse(REPOSITORY / file))]
+    assert found, "none was looked at"
+    assert not missing(found)
+
+
+@pytest.mark.parametrize("file", PAGES)
 def test_every_dotted_name_in_the_docs_exists(file):
-    """``lwd.module.name`` in backticks: the module, and the name in it; docs may name any submodule."""
-    missing = []
-    for dotted in re.findall(r"`(lwd(?:\.\w+)+)", (REPOSITORY / file).read_text()):
+    """``lwd.module.name`` in backticks or after ``:::``: the module, and the name in it, or any submodule."""
+    absent = []
+    for dotted in re.findall(r"(?:`|^::: )(lwd(?:\.\w+)+)", (REPOSITORY / file).read_text(), re.MULTILINE):
         module, _, name = dotted.rpartition(".")
         if source(dotted) is None and (source(module) is None or name not in bound(module)):
-            missing.append(f"{file}: there is no {dotted}")
-    assert not missing, "\n".join(missing)
+            absent.append(f"{file}: there is no {dotted}")
+    assert not absent, "\n".join(absent)
+
+
+@pytest.mark.parametrize("file", PAGES)
+def test_every_name_in_the_code_of_the_docs_exists(file):
+    blocks = re.findall(r"^ *```python\n(.*?)```", (REPOSITORY / file).read_text(), re.DOTALL | re.MULTILINE)
+    trees = [ast.parse(textwrap.dedent(block), file) for block in blocks]
+    assert not missing([(file, *line) for tree in trees for line in (*imported(tree), *touched(tree))])
+
+
+@pytest.mark.parametrize("file", PAGES)
+def test_every_file_named_in_the_docs_exists(file):
+    """Paths in backticks and links, of what the repository holds; mkdocs checks the links among its own pages, too."""
+    text = (REPOSITORY / file).read_text()
+    named = re.findall(r"`((?:tests|benchmarks|configs|examples|experiments|src)/[\w./-]+)", text)
+    linked = [] if file.startswith("docs/") else re.findall(r"\]\((?!http)([^)#]+)", text)
+    assert not [path for path in (*named, *linked) if not (REPOSITORY / path).exists()]
+
+
+@pytest.mark.parametrize("file", sorted(REPOSITORY.glob("docs/api/*.md")), ids=lambda file: file.stem)
+def test_functions_named_like_their_file_are_on_their_page(file):
+    """``::: lwd.probe`` shows what lwd.probe offers, but for `learn`, which it takes for the file of that name."""
+    shown = set(re.findall(r"^::: (\S+)", file.read_text(), re.MULTILINE))
+    for room in shown:
+        hidden = [name for name in offered(room) or () if source(f"{room}.{name}")] if source(room) else []
+        assert {f"{room}.{name}.{name}" for name in hidden} <= shown
+
+
+def test_no_folder_has_more_than_15_files():
+    counts = {str(folder): len(list(folder.glob("*.py"))) for folder in (SOURCE / "lwd").rglob("*") if folder.is_dir()}
+    assert not {folder: count for folder, count in counts.items() if count > 15}
 
 
 def test_matplotlib_is_imported_where_something_is_drawn_not_with_the_module():
@@ -100,7 +157,7 @@ def test_matplotlib_is_imported_where_something_is_drawn_not_with_the_module():
 
 
 def test_what_exists():
-    assert exists("lwd.sample", "generate") and exists("lwd.runtime", "team") and exists("lwd", "train")
+    assert exists("lwd.sample", "generate") and exists("lwd.runtime", "team") and exists("lwd", "stages")
     assert exists("lwd.runtime.team", "GRACE_S") and exists("lwd.runtime.team", "wait")
     for module, name in [
         ("lwd.sample", "stream"),

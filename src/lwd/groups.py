@@ -49,7 +49,7 @@ class Group:
 
     @property
     def size(self) -> int:
-        """Entries of the group along axis 1 of the composite latent: channels, times positions if it has a shape."""
+        """Number of entries along axis 1 of the composite latent: channels, times positions of a group with a shape."""
         return self.channels * math.prod(self.shape or ())
 
     def __str__(self) -> str:
@@ -86,7 +86,7 @@ class Layout:
 
     @property
     def sizes(self) -> list[int]:
-        """Entries of each group along axis 1, in order: channels, times positions in a flat layout."""
+        """Number of entries of each group along axis 1, in order: channels, times positions in a flat layout."""
         return [g.size for g in self.groups]
 
     @property
@@ -96,11 +96,14 @@ class Layout:
 
     @property
     def weights(self) -> list[float]:
-        """w_g of each group, in order (Eq. 33)."""
+        """The weight w_g of each group, in order (Eq. 33)."""
         return [g.weight for g in self.groups]
 
     def split(self, z: Tensor) -> dict[str, Tensor]:
-        """(B, C, ...) -> one view (B, C_g, ...) per name; flat: (B, D) -> one view (B, C_g, *shape) per name."""
+        """Split a latent into its groups, as views by name: (B, C, ...) -> (B, C_g, ...).
+
+        In a flat layout: (B, D) -> (B, C_g, *shape), with the group's own shape. Raises ValueError for another z.
+        """
         self._check(z)
         parts = torch.split(z, self.sizes, dim=1)
         if self.flat:
@@ -108,7 +111,7 @@ class Layout:
         return dict(zip(self.names, parts, strict=True))
 
     def join(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """`split` backwards, the names in any order."""
+        """Put the groups that `split` gives together, in any order. Raises ValueError for other names or shapes."""
         if set(parts) != set(self.names):
             raise ValueError(f"layout has groups {list(self.names)}, got {sorted(parts)}")
         ordered = [parts[name] for name in self.names]
@@ -122,7 +125,7 @@ class Layout:
         return z
 
     def expand(self, values: Tensor, like: Tensor) -> Tensor:
-        """One value per group (B, G) -> the value of each entry's group, (B, C, 1, ...) of ``like``'s rank and dtype.
+        """Give each entry of a latent its group's value: (B, G) -> (B, C, 1, ...), of ``like``'s rank and dtype.
 
         The result broadcasts against ``like`` (B, C, ...), of which nothing else is used; no copy to the host.
         """
@@ -136,7 +139,7 @@ class Layout:
         return torch.stack([part.flatten(1).mean(1) for part in self.split(z).values()], dim=1)
 
     def to_list(self) -> list[dict[str, Any]]:
-        """Plain data for JSON and YAML; `Layout(list)` reads it back."""
+        """Describe the groups as plain data for JSON and YAML; `Layout(list)` reads it back."""
         plain = [{k: v for k, v in vars(g).items() if v is not None} for g in self.groups]
         return [{k: list(v) if isinstance(v, tuple) else v for k, v in group.items()} for group in plain]
 

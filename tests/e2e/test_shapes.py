@@ -190,7 +190,7 @@ def test_heldout_latents_of_another_shape(tmp_path: Path) -> None:
 
 def test_the_data_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """docs/extending.md: what its Python writes, its YAML reads; the resolved config reads back as the same."""
-    text = (Path(__file__).parents[2] / "docs" / "extending.md").read_text().partition("**Other latents**")[2]
+    text = (Path(__file__).parents[2] / "docs" / "extending.md").read_text().partition("**On disk**")[2]
     code, settings = (text.partition(f"```{kind}\n")[2].partition("```")[0] for kind in ("python", "yaml"))
     monkeypatch.chdir(tmp_path)
     image, token, labels = torch.randn(6, 4, 16, 16), torch.randn(6, 768), torch.zeros(6)

@@ -31,12 +31,15 @@ class Terms:
 
 
 def component_losses(v: Tensor, u: Tensor, layout: Layout) -> Tensor:
-    """l_g = |v_g - u_g|^2 / d_g for each sample (Eq. 22-23): v, u (B, C, ...) -> (B, G), in float32."""
+    """Mean squared error of each sample and group, l_g = |v_g - u_g|^2 / d_g (Eq. 22-23), in float32.
+
+    v, u (B, C, ...) -> (B, G).
+    """
     return layout.group_means((v.float() - u.float()).square())
 
 
 def group_factors(layout: Layout, reduction: Reduction) -> list[float]:
-    """What multiplies E[omega_g l_g] in the flow loss: w_g (``group_mean``), or w_g d_g / d (``mean_flat``).
+    """The factor of each group's E[omega_g l_g] in the flow loss: w_g (``group_mean``), or w_g d_g / d (``mean_flat``).
 
     ``mean_flat`` is the mean of the weighted squared error over all entries (Appendix B). Since the kinetic term keeps
     its group means (Eq. 37), it scales the flow terms against lambda: with the paper's 32 + 16 channels and weights
@@ -55,7 +58,7 @@ def group_factors(layout: Layout, reduction: Reduction) -> list[float]:
 def flow_loss(
     v: Tensor, u: Tensor, omega: Tensor, layout: Layout, reduction: Reduction = "mean_flat"
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Eq. 24: v, u (B, C, ...) and time weights omega (B, G) -> the loss, and E[omega_g l_g] by group.
+    """Weighted flow loss of Eq. 24, and its part E[omega_g l_g] by group: v, u (B, C, ...), time weights omega (B, G).
 
     omega = t_g' is the corrected loss (Eq. 33-35, Lemma 3.3); omega = 1 is SFD's.
     """
@@ -74,7 +77,7 @@ def loss(
     corrected: bool = True,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Eq. 35 on one batch of data, for a training loop of one's own: x1 (B, C, ...) -> scalar.
+    """The loss of training under a schedule (Eq. 35), on one batch, for a loop of your own: x1 (B, C, ...) -> scalar.
 
     ``velocity`` maps z (B, C, ...) and local times (B, G) to local velocities (B, C, ...), ``schedule`` maps tau (B,)
     to times and rates (B, G). Draws tau ~ U(0, 1), then the noise, from ``generator`` (on x1's device; None: PyTorch's
@@ -97,7 +100,10 @@ def loss(
 
 
 def kinetic_energy(v: Tensor, rates: Tensor, layout: Layout) -> Tensor:
-    """E[sum_g t_g'^2 |v_g|_g^2] (Eq. 37), gradients flowing into the rates: v (B, C, ...), rates (B, G) -> scalar."""
+    """Kinetic regulariser E[sum_g t_g'^2 |v_g|_g^2] (Eq. 37): v (B, C, ...), rates (B, G) -> scalar.
+
+    Gradients flow into the rates too.
+    """
     return (rates.square() * layout.group_means(v.float().square())).sum(dim=1).mean()
 
 
@@ -163,7 +169,7 @@ TIME_BINS = 5
 
 @torch.no_grad()
 def losses_by_time(losses: Tensor, times: Tensor, bins: int = TIME_BINS) -> tuple[Tensor, Tensor]:
-    """Losses l_g (B, G) at local times t_g (B, G) in [0, 1] -> their sums and numbers in each bin of t_g, (G, bins).
+    """Sum and count losses by local time: l_g (B, G) at t_g (B, G) in [0, 1] -> sums and counts (G, bins).
 
     The last bin holds 1, too. Compares and sums, rather than scatters, so that a GPU adds in the same order each time.
     """

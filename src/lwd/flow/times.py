@@ -12,12 +12,12 @@ TimeDistribution = Literal["uniform", "logit_normal"]
 
 
 def uniform(u: Tensor) -> Tensor:
-    """tau ~ U(0, 1) (Eq. 24): u in (0, 1) -> u."""
+    """Uniform global time, tau ~ U(0, 1) (Eq. 24): u in (0, 1) -> u."""
     return u
 
 
 def logit_normal(u: Tensor, mean: float = 0.0, std: float = 1.0) -> Tensor:
-    """logit(tau) ~ N(mean, std^2), SFD's and SD3's choice: u in (0, 1) -> tau in (0, 1), by the inverse CDF."""
+    """Logit-normal global time, SFD's and SD3's: u in (0, 1) -> tau in (0, 1), logit(tau) ~ N(mean, std^2)."""
     return torch.sigmoid(mean + std * torch.special.ndtri(u))
 
 

@@ -12,7 +12,7 @@ _BLOCK = 10_000
 
 
 def adm_manifold(reference: Tensor, samples: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Which samples (N,) lie in the reference's manifold, and which reference images (M,) in the samples'; bool.
+    """Find the samples (N,) in the reference's manifold, and the reference images (M,) in the samples': bool.
 
     Features, squared norms, products (summed in float32, as GPUs do) and sums are rounded to float16; a block of 10 000
     x 10 000 in which one distance overflows is taken in float32. A radius is the (k + 1)-th smallest distance of a row

@@ -21,7 +21,7 @@ _PAIR_NUMBERS = 2**19
 
 
 class Points:
-    """Features (N, D), and what their float32 distances are made of, about a common ``centre`` (D,) float64.
+    """Features (N, D) as float32 distances need them: less a common ``centre`` (D,) float64, with squared norms.
 
     The centre costs nothing and makes norms, and with them slacks, as small as distances.
     """
@@ -39,7 +39,9 @@ class Points:
 
     @property
     def slack(self) -> float:
-        """Of this times |x|^2 + |y|^2 a squared distance may be off: centring, D products, four sums, in float32.
+        """Relative slack: a float32 squared distance may be off by this times |x|^2 + |y|^2.
+
+        From centring, D products and four sums.
 
         Rounding errors add up as a random walk; a few standard deviations of it, more than has ever been seen.
         """
@@ -47,12 +49,12 @@ class Points:
 
     @property
     def low_norms(self) -> Tensor:
-        """(N,) float64: squared norms less their part of the slack."""
+        """Squared norms (N,) float64 less their part of the slack."""
         return self.norms * (1 - self.slack)
 
 
 def squared_distances(x: Points, rows: Tensor, y: Points, columns: Tensor) -> Tensor:
-    """(P,) float64 between x's points ``rows`` and y's points ``columns``, both (P,), from their differences."""
+    """Squared distances (P,) float64 between x's ``rows`` and y's ``columns``, both (P,), from their differences."""
     step = max(1, _PAIR_NUMBERS // x.features.shape[1])
     parts = [
         (x.features[i].double() - y.features[j].double()).square().sum(1)
@@ -62,7 +64,7 @@ def squared_distances(x: Points, rows: Tensor, y: Points, columns: Tensor) -> Te
 
 
 def products(x: Points, y: Points, block: int, symmetric: bool = False) -> Iterator[tuple[slice, slice, Tensor]]:
-    """-2 x.y in blocks: rows of x, columns of y, (rows, columns) float32; the upper blocks only, if ``symmetric``."""
+    """Yield -2 x.y in blocks: rows of x, columns of y, (rows, columns) float32; the upper blocks if ``symmetric``."""
     for i in range(0, len(x), block):
         rows = slice(i, i + block)
         scaled = -2 * x.centred[rows]
@@ -72,7 +74,7 @@ def products(x: Points, y: Points, block: int, symmetric: bool = False) -> Itera
 
 
 def neighbour_distances(points: Points, ks: list[int], block: int) -> list[Tensor]:
-    """For each k the squared distance (N,) float64 of every point to its k-th nearest other point."""
+    """Squared distance (N,) float64 of every point to its k-th nearest other point, for each k."""
     kept = min(max(ks) + EXTRA, len(points) - 1)
     low_norms = points.low_norms.float()
     best = torch.full((len(points), kept), torch.inf, device=low_norms.device)

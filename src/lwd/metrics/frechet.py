@@ -13,7 +13,7 @@ _TOLERANCE = 1e-10
 
 
 def gaussian_stats(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Features (N, D) -> mean (D,) and covariance (D, D) with divisor N - 1, in float64.
+    """Mean (D,) and covariance (D, D), divisor N - 1, of features (N, D), in float64.
 
     Raises ValueError for fewer than two rows, and for values that are not finite.
     """

@@ -25,7 +25,7 @@ SPATIAL_CHANNELS = 7
 
 
 class InceptionFeatures(NamedTuple):
-    """``pool`` (N, 2048), ``spatial`` (N, 2023), ``logits`` (N, 1008), float32."""
+    """Features of N images, float32: ``pool`` (N, 2048), ``spatial`` (N, 2023), ``logits`` (N, 1008)."""
 
     pool: Tensor
     spatial: Tensor
@@ -77,7 +77,7 @@ class FidInception(nn.Module):
 
     @classmethod
     def published(cls, weights: str | Path | None = None, download: bool = False) -> Self:
-        """With the weights at a path, else those that `published_weights` finds or, if asked to, downloads."""
+        """Make the network with the weights at a path, else with those that `published_weights` finds or downloads."""
         return cls(weights if weights is not None else published_weights(download))
 
     @property
@@ -91,7 +91,7 @@ class FidInception(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> InceptionFeatures:
-        """Raises ValueError for anything but (N, 3, H, W) uint8."""
+        """Features of images (N, 3, H, W) uint8; raises ValueError for anything else."""
         if images.dtype != torch.uint8:
             raise ValueError(f"images must be uint8 in [0, 255], got {images.dtype}")
         if images.ndim != 4 or images.shape[1] != 3 or 0 in images.shape:

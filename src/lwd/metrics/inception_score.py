@@ -7,7 +7,8 @@ from torch import Tensor
 
 
 def inception_score(logits: Tensor, split_size: int = 5000) -> float:
-    """exp of the mean KL divergence between each image's class distribution and their mean, averaged over splits.
+    """The Inception Score: exp of the mean KL divergence of each image's classes from all images', averaged over
+    splits.
 
     ``logits`` (N, classes); splits follow each other, the last may be shorter, as ADM's evaluator has it. It takes
     logits without bias. In float64, and a class of probability 0 adds nothing (ADM's formula gives NaN). Between 1 and

@@ -37,7 +37,7 @@ def published_weights(download: bool = False) -> Path:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a ``.pth`` state dict, or a ``.safetensors`` file, by name.
+    """Read the tensors of a ``.pth`` state dict or a ``.safetensors`` file, by name.
 
     Raises UserError for a file that is missing, damaged or of another kind.
     """

@@ -17,7 +17,7 @@ _ROWS = 2048
 
 
 def frechet_influence(features: Tensor, gaussian: Gaussian, reference: Gaussian) -> Tensor:
-    """(N,) float64, of features (N, D) with these statistics, on the distance to the reference, which is held fixed.
+    """Influence (N,) float64 of features (N, D), with these statistics, on the distance to a fixed reference.
 
     The gradient by the mean is 2 (mu - mu_r), by the covariance 1 - T, with T the optimal transport from one Gaussian
     to the other: T = F (F^T sigma F)^(-1/2) F^T where sigma_r = F F^T. Directions in which either set has no variance
@@ -47,7 +47,7 @@ def _scaled_vectors(matrix: Tensor, power: float) -> Tensor:
 
 
 def inception_influence(logits: Tensor, split_size: int) -> Tensor:
-    """(N,) float64, of logits (N, classes) on the Inception Score, the mean over splits of exp(mean KL).
+    """Influence (N,) float64 of logits (N, classes) on the Inception Score, the mean over splits of exp(mean KL).
 
     Within a split of score S an image adds S (KL(p_i | mean p) - mean KL): the part by which it also moves the mean p
     is zero to first order.
@@ -64,7 +64,7 @@ def inception_influence(logits: Tensor, split_size: int) -> Tensor:
 
 
 def kernel_influence(reference: Tensor, samples: Tensor, anchors: Tensor, reference_anchors: Tensor) -> Tensor:
-    """(N,) float64, of samples on KID: 2 (E k(y, y') - E k(y, x)), with means over some rows of each set."""
+    """Influence (N,) float64 of samples on KID: 2 (E k(y, y') - E k(y, x)), with means over some rows of each set."""
     parts = []
     fake, real = samples[anchors].double(), reference[reference_anchors].double()
     for rows in torch.split(samples, _ROWS):

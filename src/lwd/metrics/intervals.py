@@ -17,7 +17,7 @@ _DRAWS = 2**24
 
 
 class Interval(NamedTuple):
-    """``low`` to ``high``, and the standard error behind them."""
+    """A confidence interval from ``low`` to ``high``, and the standard error behind it."""
 
     low: float
     high: float
@@ -25,7 +25,7 @@ class Interval(NamedTuple):
 
 
 class Extrapolation(NamedTuple):
-    """Mean distances at several sample counts, and what they tend to, with its standard error where one is known."""
+    """Mean distances at several sample counts, and their limit for infinitely many, with its standard error."""
 
     counts: list[int]
     values: list[float]
@@ -36,7 +36,7 @@ class Extrapolation(NamedTuple):
 def bootstrap_interval(
     value: float, influence: Tensor, replicates: int, confidence: float, seed: int, extra: float = 0.0
 ) -> Interval:
-    """Where the metric lies for ``confidence`` of the draws of as many images; influence (N,) as in `influence`.
+    """Bootstrap a metric's confidence interval from the images' influence (N,) on it (see `influence`).
 
     A replicate draws N images with replacement, and adds what else is random, of standard deviation ``extra``.
     Percentiles of at least two replicates.

@@ -14,7 +14,7 @@ _ROWS = 2048
 
 
 class KernelDistance(NamedTuple):
-    """Mean of the estimates, and their standard deviation over subsets (0 for one)."""
+    """The Kernel Inception Distance: mean of its estimates, and their standard deviation over subsets (0 for one)."""
 
     value: float
     deviation: float
@@ -23,7 +23,9 @@ class KernelDistance(NamedTuple):
 def kernel_distance(
     reference: Tensor, samples: Tensor, subsets: int | None = 100, subset_size: int = 1000, seed: int = 0
 ) -> KernelDistance:
-    """The unbiased estimate of MMD^2 with the kernel (x.y / D + 1)^3, between features (M, D) and (N, D), in float64.
+    """Estimate the Kernel Inception Distance of features (M, D) and (N, D): MMD^2 with the kernel (x.y / D + 1)^3.
+
+    Unbiased, in float64.
 
     With ``subsets`` as in the paper: the mean over so many pairs of random subsets (drawn without replacement, from the
     seed), no larger than either set. With None once, of all features: no randomness, N^2 work, blocks of bounded

@@ -37,17 +37,17 @@ class Moments:
 
     @property
     def count(self) -> int:
-        """Rows so far."""
+        """Number of rows so far."""
         return self._count + sum(map(len, self._pending))
 
     @property
     def mean(self) -> Tensor:
-        """(D,) float64."""
+        """Mean (D,) float64 of the rows so far."""
         self._flush()
         return self._mean.clone()
 
     def add(self, features: Tensor) -> Self:
-        """Take in (N, D) features of any real dtype. Raises ValueError for another width, and values not finite."""
+        """Add features (N, D) of any real dtype. Raises ValueError for another width, and values not finite."""
         if features.ndim != 2 or features.shape[1] != self.dim:
             raise ValueError(f"features must have shape (N, {self.dim}), got {tuple(features.shape)}")
         if not len(features):
@@ -62,7 +62,7 @@ class Moments:
         return self
 
     def merge(self, other: Moments) -> Self:
-        """Take in what another one has seen. Raises ValueError for another width."""
+        """Add all that another one has seen. Raises ValueError for another width."""
         if other.dim != self.dim:
             raise ValueError(f"moments of different widths: {self.dim} and {other.dim}")
         self._flush()
@@ -72,21 +72,21 @@ class Moments:
         return self
 
     def covariance(self) -> Tensor:
-        """(D, D) float64, divisor N - 1. Raises ValueError for fewer than two rows."""
+        """Covariance (D, D) float64, divisor N - 1. Raises ValueError for fewer than two rows."""
         self._flush()
         if self._count < 2:
             raise ValueError(f"a covariance needs at least 2 samples, got {self._count}")
         return self._symmetric() / (self._count - 1)
 
     def state(self) -> dict[str, Tensor]:
-        """``count`` () int64, ``mean`` (D,), ``scatter`` (D, D) symmetric: everything, to save or to send."""
+        """Everything, to save or to send: ``count`` () int64, ``mean`` (D,), ``scatter`` (D, D) symmetric."""
         self._flush()
         count = torch.tensor(self._count, device=self._mean.device)
         return {"count": count, "mean": self._mean.clone(), "scatter": self._symmetric()}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Self:
-        """From what `state` gave. Raises ValueError where it is none."""
+        """Make moments of what `state` gave. Raises ValueError for anything else."""
         dim = len(state["mean"])
         if state["mean"].shape != (dim,) or state["scatter"].shape != (dim, dim) or state["count"].ndim:
             raise ValueError(f"no state of moments: shapes {[tuple(tensor.shape) for tensor in state.values()]}")

@@ -17,7 +17,7 @@ Distances = Literal["exact", "adm-float16"]
 
 
 class PrecisionRecall(NamedTuple):
-    """Two fractions in [0, 1]."""
+    """Precision and recall, each in [0, 1]."""
 
     precision: float
     recall: float
@@ -25,7 +25,10 @@ class PrecisionRecall(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifold:
-    """What each image contributes, for intervals, and the four means. ``density_k`` None: no density, no coverage."""
+    """Precision, recall, density and coverage, and what each image contributes to them, for intervals.
+
+    ``density_k`` None: no density, no coverage.
+    """
 
     precise: Tensor
     """(N,) bool: the sample lies in a ball around a reference image."""
@@ -49,7 +52,7 @@ class Manifold:
 
     @property
     def density(self) -> float | None:
-        """As precision, counting every ball: 1 where the two sets have one law, unbounded above."""
+        """Mean number of reference balls around a sample, by ``density_k``: 1 where both sets have one law."""
         return None if self.balls is None or not self.density_k else float(self.balls.double().mean()) / self.density_k
 
     @property
@@ -59,7 +62,7 @@ class Manifold:
 
 
 def precision_recall(reference: Tensor, samples: Tensor, k: int = 3, distances: Distances = "exact") -> PrecisionRecall:
-    """Improved precision and recall of features (M, D) and (N, D); see `manifold_metrics`."""
+    """Measure improved precision and recall of features (M, D) and (N, D); see `manifold_metrics`."""
     result = manifold_metrics(reference, samples, k, None, distances)
     return PrecisionRecall(result.precision, result.recall)
 
@@ -73,7 +76,7 @@ def manifold_metrics(
     distances: Distances = "exact",
     block: int = 2048,
 ) -> Manifold:
-    """Which features of one set (M, D) lie near which of the other (N, D): precision, recall, density, coverage.
+    """Measure precision, recall, density and coverage of samples (N, D) against reference features (M, D).
 
     A set's manifold is the union of balls around its features, each reaching to the k-th nearest *other* feature of its
     set. Precision and recall take closed balls (as Kynkäänniemi's and ADM's code), density and coverage open ones (as

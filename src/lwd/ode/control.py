@@ -40,11 +40,11 @@ def first_step(z: Tensor, slope: Tensor, after: Tensor, h: Tensor, atol: float, 
 
 
 def error_ratio(error: Tensor, before: Tensor, after: Tensor, atol: float, rtol: float) -> Tensor:
-    """The error (S, D) of a step relative to what is tolerated (S,): at most 1 is accepted."""
+    """Error (S, D) of a step relative to what is tolerated, (S,): at most 1 is accepted."""
     return rms(error / (atol + rtol * torch.maximum(before.abs(), after.abs())))
 
 
 def step_factor(ratio: Tensor, just_rejected: Tensor) -> Tensor:
-    """By how much the step size changes (S,); it does not grow right after a rejection."""
+    """Factor (S,) by which the step size changes; it does not grow right after a rejection."""
     factor = (SAFETY * ratio ** (-1 / ORDER)).nan_to_num(SHRINK, GROW).clamp(SHRINK, GROW)
     return torch.where((ratio > 1) | just_rejected, factor.clamp(max=1.0), factor)

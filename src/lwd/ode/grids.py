@@ -25,7 +25,7 @@ _BISECTIONS = 60
 
 @dataclass(frozen=True)
 class Shift:
-    """tau = shift s / (1 + (shift - 1) s): SFD's and LightningDiT's timestep shift, in our convention (0 is noise).
+    """SFD's and LightningDiT's timestep shift, with noise at 0: tau = shift s / (1 + (shift - 1) s).
 
     Below 1, steps crowd at the noise, above 1 at the data; SD3's shift a, stated for times with noise at 1, is 1 / a.
     """
@@ -37,12 +37,12 @@ class Shift:
             raise UserError(f"grid: the timestep shift must be positive, got {self.shift}")
 
     def __call__(self, s: Tensor) -> Tensor:
-        """s -> tau."""
+        """Global time at the share s of the steps."""
         return self.shift * s / (self.shift * s + (1 - s))  # exactly 1 at 1
 
 
 class ArcLength:
-    """Equal steps along the curve tau -> (t_g(tau))_g: where the local times move fast, global steps are short."""
+    """A grid of equal steps along the curve tau -> (t_g(tau))_g: short where the local times move fast."""
 
     def __init__(self, schedule: Schedule) -> None:
         pieces = list(pairwise([0.0, *schedule.kinks, 1.0]))
@@ -55,19 +55,19 @@ class ArcLength:
         self.lengths = lengths / lengths[-1]
 
     def __call__(self, s: Tensor) -> Tensor:
-        """s -> tau."""
+        """Global time at the share s of the steps."""
         i = torch.searchsorted(self.lengths, s.contiguous(), right=True).clamp(1, len(self.taus) - 1)
         part = (s - self.lengths[i - 1]) / (self.lengths[i] - self.lengths[i - 1])
         return torch.lerp(self.taus[i - 1], self.taus[i], part.nan_to_num(1.0).clamp(0, 1))
 
 
 def uniform(s: Tensor) -> Tensor:
-    """tau = s."""
+    """The grid of equal steps, tau = s."""
     return s
 
 
 def fixed_grid(warp: Warp, steps: int, kinks: Sequence[float], start: float = 0.0, end: float = 1.0) -> list[Tensor]:
-    """Per piece between kinks, the global times (n + 1,) of its n steps, float64; kinks are points of the grid.
+    """Share ``steps`` out to the pieces between kinks: for each the global times (n + 1,) of its n steps, float64.
 
     The ``steps`` are shared out by the pieces' lengths in s, at least one each, and come to ``steps`` exactly wherever
     there are as many as pieces. Raises UserError where the warp is not increasing from 0 to 1.

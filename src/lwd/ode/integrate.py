@@ -20,7 +20,7 @@ from lwd.ode.pool import flow_through
 
 @dataclass(frozen=True)
 class Solution:
-    """z (B, D) at the end, and how often each sample's velocity was needed (B,)."""
+    """State z (B, D) at the end, and the number of velocity evaluations nfe (B,) of each sample."""
 
     z: Tensor
     nfe: Tensor
@@ -38,7 +38,9 @@ def integrate(
     end: float = 1.0,
     grid: Warp = uniform,
 ) -> Solution:
-    """From z (B, D) at tau = ``start`` to ``end``, with velocity(z (B, D), tau (B,) float64) -> dz/dtau (B, D).
+    """Integrate dz/dtau = velocity(z, tau) from z (B, D) at tau = ``start`` to ``end``.
+
+    ``velocity`` takes z (B, D) and tau (B,) float64 and returns (B, D); at ``kinks`` it may jump.
 
     ``dopri5`` adapts every sample's step to its own error (`Integration`), so that no result depends on its batch; the
     others take ``steps`` steps of the grid. Raises UserError where a sample is not finite or dopri5 gets stuck.

@@ -20,7 +20,8 @@ SOLVERS: tuple[Solver, ...] = get_args(Solver)
 
 @dataclass(frozen=True)
 class Method:
-    """``nodes`` c (n,), ``stages`` A (n, k), ``dense`` (k, p) and, of an adaptive method, ``error`` (k,), float64.
+    """Coefficients of a solver, float64: ``nodes`` c (n,), ``stages`` A (n, k), ``dense`` (k, p), and ``error`` (k,)
+    of an adaptive one.
 
     k slopes are kept: the n stages', and the last step's of a ``multistep`` method. An adaptive method's last stage is
     the next step's first slope ("first same as last").
@@ -34,7 +35,7 @@ class Method:
 
     @property
     def evaluations(self) -> int:
-        """Velocities per step, beside an adaptive method's first one."""
+        """Number of velocities per step, beside an adaptive method's first one."""
         return len(self.nodes) - (self.error is not None)
 
 
@@ -49,7 +50,7 @@ def method(solver: Solver) -> Method:
 
 
 def ab2_dense(ratio: float) -> Tensor:
-    """dense (2, 2) of a step ``ratio`` times as long as the one before; ratio 0: Euler's first step."""
+    """Dense coefficients (2, 2) of a step ``ratio`` times as long as the one before; ratio 0: Euler's first step."""
     return _matrix([[1, ratio / 2], [0, -ratio / 2]])
 
 

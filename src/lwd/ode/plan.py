@@ -21,7 +21,7 @@ lands on the other side."""
 
 @dataclass(frozen=True)
 class Integration:
-    """How dz/dtau = V is integrated; the defaults are the paper's.
+    """A solver and its settings; the defaults are the paper's.
 
     ``atol`` and ``rtol`` are dopri5's: the root mean square over one sample's entries of error / (atol + rtol max|z|)
     stays below 1 in every step. ``steps`` and ``grid`` are the others': "uniform" in tau, "arc_length" of the
@@ -35,7 +35,7 @@ class Integration:
     grid: str | Warp = "uniform"
 
     def warp(self, schedule: Schedule) -> Warp:
-        """The grid as a map. Raises UserError for an unknown name."""
+        """Turn ``grid`` into a map of [0, 1] onto itself. Raises UserError for an unknown name."""
         if callable(self.grid):
             return self.grid
         if self.grid not in ("uniform", "arc_length"):
@@ -45,7 +45,7 @@ class Integration:
 
 @dataclass(frozen=True)
 class Plan:
-    """P segments: an adaptive method's pieces between kinks, or a fixed grid's steps.
+    """Segments of global time, P of them: an adaptive method's pieces between kinks, or a fixed grid's steps.
 
     ``starts``, ``ends`` (P,); V is asked within ``lows``, ``highs`` (P,); ``dense`` (P, k, p) is each segment's dense
     output, ``stages`` (n + 1, k) and ``nodes`` (n + 1,) the method's with one more row: the trial Euler step by which
@@ -67,19 +67,19 @@ class Plan:
 
     @property
     def last_stage(self) -> int:
-        """The stage after which a step ends; the trial step comes behind it."""
+        """Index of the stage after which a step ends; the trial step comes behind it."""
         return len(self.nodes) - 2
 
 
 def make_plan(how: Integration, schedule: Schedule, device: torch.device) -> Plan:
-    """The plan of an integration from 0 to 1 under a schedule."""
+    """Plan an integration from 0 to 1 under a schedule."""
     return plan_between(how, schedule.kinks, how.warp(schedule), device)
 
 
 def plan_between(
     how: Integration, kinks: Sequence[float], warp: Warp, device: torch.device, start: float = 0.0, end: float = 1.0
 ) -> Plan:
-    """The plan from ``start`` to ``end``. Raises UserError for an unknown solver or an impossible grid or tolerance."""
+    """Plan an integration from ``start`` to ``end``. Raises UserError for a bad solver, grid or tolerance."""
     if how.solver not in SOLVERS:
         raise UserError(f"solver: unknown name {how.solver!r}; known: {', '.join(SOLVERS)}")
     if how.steps < 1 or not (how.atol > 0 and how.rtol >= 0):

@@ -157,7 +157,7 @@ def _complain(status: Tensor, numbers: Tensor) -> None:
 
 
 class SampleError(UserError):
-    """What is wrong with sample ``number``; the caller knows its seed."""
+    """An error in sample ``number``; the caller knows its seed."""
 
     def __init__(self, number: int, what: str) -> None:
         super().__init__(f"sample {number}: {what}")

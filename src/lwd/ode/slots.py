@@ -25,7 +25,7 @@ Observer = Callable[["Slots", Tensor, Tensor], None]
 
 
 class Slots:
-    """The state of S slots, vectors (S,) but for ``z`` (S, D) and the kept slopes (k + 1, S, D).
+    """State of S slots, each integrating a sample: vectors (S,) but for ``z`` (S, D) and the slopes (k + 1, S, D).
 
     ``index`` is the sample's number, ``nfe`` its velocity evaluations, ``status`` one of RUNNING, DONE, NOT_FINITE,
     STUCK; a slot that is not running stays as it is.
@@ -49,7 +49,7 @@ class Slots:
         return len(self.z)
 
     def enter(self, where: Tensor, z: Tensor, index: Tensor) -> None:
-        """New samples z (n, D), index (n,) start in the slots ``where`` (n,)."""
+        """Start samples z (n, D), of numbers index (n,), in the slots ``where`` (n,)."""
         plan = self.plan
         self.z[where], self.index[where] = z, index
         self.slopes.index_fill_(1, where, 0.0)  # a failed sample's are not finite, and 0 times that is not 0
@@ -65,14 +65,14 @@ class Slots:
             setattr(self, name, getattr(self, name)[where])
 
     def ask(self) -> tuple[Tensor, Tensor]:
-        """The states (S, D) and global times (S,) float64 at which every slot needs V next."""
+        """States (S, D) and global times (S,) float64 at which the slots need V next."""
         plan = self.plan
         z = self._combine(self.z, plan.stages[self.stage])
         tau = self.tau + plan.nodes[self.stage] * self.h
         return z, torch.clamp(tau, plan.lows[self.segment], plan.highs[self.segment])
 
     def advance(self, asked: Tensor, slope: Tensor) -> None:
-        """Use V (S, D) at the states ``asked`` (S, D)."""
+        """Move every slot on, with V (S, D) at the states ``asked`` (S, D)."""
         plan, adaptive = self.plan, self.plan.error is not None
         running = self.status == RUNNING
         self.slopes[self.stage, self.rows] = slope.to(self.z.dtype)
@@ -97,7 +97,7 @@ class Slots:
             self.status.masked_fill_(which, status)
 
     def between(self, theta: Tensor) -> Tensor:
-        """The dense output (S, D) of the step that ends, a part theta (S,) in [0, 1] into it."""
+        """Interpolate in the step that ends, a part theta (S,) in [0, 1] into it: its dense output (S, D)."""
         dense = self.plan.dense[self.segment]
         powers = theta[:, None] ** torch.arange(1, dense.shape[-1] + 1, device=theta.device)
         return self._combine(self.z, (dense * powers[:, None, :]).sum(-1))

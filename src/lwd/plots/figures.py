@@ -45,14 +45,14 @@ TAU_LABEL = "global time τ"
 
 @picture("Curves between 0 and 1 over a time between 0 and 1")
 def unit_square(axes: Axes, lines: Sequence[Line], x_label: str, y_label: str) -> None:
-    """Lines that run from (0, 0) to (1, 1): local times over global time, or over another local time."""
+    """Draw lines from (0, 0) to (1, 1): local times over global time, or over another local time."""
     draw_unit_square(axes, lines, x_label, y_label)
 
 
 def draw_unit_square(
     axes: Axes, lines: Sequence[Line], x_label: str, y_label: str, title: str = "", legend: str = "upper left"
 ) -> None:
-    """`unit_square` on axes of the caller's, with a title for pictures that stand alone."""
+    """Draw what `unit_square` does, with a title for pictures that stand alone."""
     for line in lines:
         _plot(axes, line)
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel=x_label, ylabel=y_label)
@@ -65,14 +65,14 @@ def draw_unit_square(
 
 @picture("How settled each group is over global time", width=3.9, height=3.2)
 def settled(axes: Axes, lines: Sequence[Line]) -> None:
-    """How much of its way each group's prediction has gone, over global time."""
+    """Draw how much of its way each group's prediction has gone, over global time."""
     draw_unit_square(axes, lines, TAU_LABEL, "share of the way", legend="lower right")
     axes.set_ylim(bottom=min(0.0, *(float(np.min(line.y)) for line in lines)))
 
 
 @picture("Values over the steps of the probe", width=3.9, height=3.2)
 def trace(axes: Axes, lines: Sequence[Line], burn_in: int, y_label: str, unit: bool = False) -> None:
-    """Values over steps, with the steps marked that the result averages; ``unit``: values in [0, 1]."""
+    """Draw values over steps, with the steps marked that the result averages; ``unit``: values in [0, 1]."""
     last = max(float(line.x[-1]) for line in lines)
     if 0 < burn_in < last:
         axes.axvspan(burn_in, last, color=stand_in("grid"), alpha=0.55, linewidth=0)
@@ -89,7 +89,7 @@ def trace(axes: Axes, lines: Sequence[Line], burn_in: int, y_label: str, unit: b
 
 @picture("Fréchet distance over training steps")
 def frechet(axes: Axes, means: Sequence[Line], seeds: Sequence[Line], floor: float | None) -> None:
-    """A line through each variant's means, a point for each seed, and what real images reach."""
+    """Draw Fréchet distances: a line through each variant's means, a point for each seed, the level of real images."""
     _over_budgets(axes, means, seeds)
     axes.set_ylabel("Fréchet distance")
     if floor is not None:
@@ -100,7 +100,7 @@ def frechet(axes: Axes, means: Sequence[Line], seeds: Sequence[Line], floor: flo
 
 @picture("Accuracy over training steps")
 def accuracy(axes: Axes, means: Sequence[Line], seeds: Sequence[Line]) -> None:
-    """A line through each variant's means and a point for each seed, as percentages."""
+    """Draw accuracies as percentages: a line through each variant's means, a point for each seed."""
     from matplotlib.ticker import FuncFormatter
 
     _over_budgets(axes, means, seeds)

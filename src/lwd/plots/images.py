@@ -17,7 +17,7 @@ _WHITE = 255
 
 
 def sheet(images: Tensor, columns: int, gap: int = 1) -> str:
-    """Images (N, c, H, W) in [-1, 1], c 1 or 3, row by row on a see-through ground: a PNG as data URI."""
+    """Lay out images (N, c, H, W) in [-1, 1], c 1 or 3, row by row on a see-through ground: a PNG as data URI."""
     pixels = grid(images, columns, gap)
     shown = grid(torch.ones_like(images[:, :1]), columns, gap) == _WHITE
     rgb = pixels.expand(3, -1, -1)
@@ -33,7 +33,7 @@ def sheet(images: Tensor, columns: int, gap: int = 1) -> str:
 
 
 def tile(image: Tensor) -> str:
-    """One image (c, H, W) in [-1, 1] as data URI, at its own size; the page enlarges it."""
+    """Encode one image (c, H, W) in [-1, 1] as data URI, at its own size; the page enlarges it."""
     return _data_uri(
         _downscaled(
             Image.fromarray(grid(image[None].expand(-1, 3, -1, -1), 1, 0).permute(1, 2, 0).contiguous().numpy())

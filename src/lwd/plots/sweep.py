@@ -45,19 +45,19 @@ def save_sweep_curves(file: Path, probes: Sequence[Probed], collapsed_below: flo
 
 @picture("Distance from collapse over lambda")
 def distances(axes: Axes, probes: Sequence[Probed], collapsed_below: float) -> None:
-    """Distance from the extremal curve over lambda, on a logarithmic axis, and what counts as collapsed."""
+    """Draw the distance from collapse over lambda, on a logarithmic axis, and what counts as collapsed."""
     _draw_distances(axes, probes, collapsed_below)
 
 
 def weight_colours(weights: Iterable[float]) -> dict[float, str]:
-    """The name of each lambda's colour, from light to deep as lambda grows."""
+    """Name a colour for each lambda, from light to deep as lambda grows."""
     ordered = sorted(set(weights))
     return {weight: ramp_colour(i, len(ordered)) for i, weight in enumerate(ordered)}
 
 
 @torch.no_grad()
 def curve_lines(probes: Sequence[Probed]) -> dict[str, list[Line]]:
-    """By learned group, the probes' curves; of several seeds of one lambda the first has the label."""
+    """Lines of the probes' curves, by learned group; of several seeds of one lambda the first has the label."""
     colours = weight_colours(probe.kinetic_weight for probe in probes)
     lines: dict[str, list[Line]] = {}
     labelled = set()

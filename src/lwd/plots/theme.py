@@ -70,7 +70,7 @@ _printing = ContextVar("printing", default=False)
 
 @contextmanager
 def printed() -> Iterator[None]:
-    """Within the block drawings are made for a picture file."""
+    """Draw for a picture file within the block, in the light page's own colours."""
     token = _printing.set(True)
     try:
         yield
@@ -86,12 +86,12 @@ def stand_in(name: str) -> str:
 
 
 def with_variables(svg: str) -> str:
-    """Every stand-in replaced by its CSS variable."""
+    """Replace every stand-in by its CSS variable."""
     names = list(COLOURS)
     return _STAND_IN.sub(lambda match: f"var(--{names[int(match[1], 16)]})", svg)
 
 
 def css() -> str:
-    """The CSS variables, for both colour schemes."""
+    """Write the CSS variables, for both colour schemes."""
     light, dark = ("".join(f"--{name}:{pair[i]};" for name, pair in COLOURS.items()) for i in range(2))
     return f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def each(change: Callable[..., Tensor], first: Any, *others: Any) -> Any:
-    """The same structure with ``change(tensor, ...)`` of the tensors that stand in one place of each condition."""
+    """Apply ``change`` to the tensors of conditions, place by place, and keep the conditions' structure."""
     if isinstance(first, Tensor):
         return change(first, *others)
     if isinstance(first, Mapping):
@@ -25,17 +25,17 @@ def each(change: Callable[..., Tensor], first: Any, *others: Any) -> Any:
 
 
 def take(condition: Any, rows: Tensor) -> Any:
-    """The conditions of some samples (n,), on whatever device the condition is."""
+    """Select the conditions of some samples, ``rows`` (n,), on whatever device the condition is."""
     return each(lambda tensor: tensor[rows.to(tensor.device)], condition)
 
 
 def to(condition: Any, device: torch.device) -> Any:
-    """The condition on a device."""
+    """Move the condition to a device."""
     return each(lambda tensor: tensor.to(device), condition)
 
 
 def join(one: Any, other: Any) -> Any:
-    """The conditions of one set of samples, then those of another."""
+    """Put the conditions of one set of samples before those of another."""
     return each(lambda a, b: torch.cat([a, b]), one, other)
 
 
@@ -53,7 +53,7 @@ def first(condition: Any) -> Tensor | None:
 
 
 def count(condition: Any) -> int | None:
-    """Of how many samples it is; None where it holds no tensor. Raises ValueError where its tensors disagree."""
+    """Number of samples that a condition is of, None where it holds no tensor; raises ValueError if they disagree."""
     found = {len(tensor) if tensor.ndim else 0 for tensor in tensors(condition)}
     if len(found) > 1:
         raise ValueError(f"the condition's tensors are of {sorted(found)} samples; each needs one row per sample")

@@ -22,7 +22,10 @@ from lwd.schedules import Schedule
 
 @dataclass(frozen=True)
 class Flow:
-    """dz/dtau of samples 0 .. N - 1, of the given seeds (N,) int64 on the host; a latent has ``shape`` (C, ...)."""
+    """Flow dz/dtau of N samples: their network, schedule, condition and seeds (N,) int64 on the host.
+
+    A latent has ``shape`` (C, ...).
+    """
 
     network: Model
     schedule: Schedule
@@ -36,16 +39,16 @@ class Flow:
         return len(self.seeds)
 
     def noise(self, index: Tensor) -> Tensor:
-        """The states at tau = 0 of samples ``index`` (n,), flat: (n, D) float32, functions of their seeds alone."""
+        """Noise of samples ``index`` (n,), the states at tau = 0: (n, D) float32, functions of their seeds alone."""
         seeds = self.seeds[index].to(self.device)
         return normal(Stream.SAMPLE_NOISE, seeds, 0, torch.zeros_like(seeds), self.shape).flatten(1)
 
     def unflatten(self, z: Tensor) -> Tensor:
-        """(..., D) -> (..., C, ...)."""
+        """Give flat latents their shape: (..., D) -> (..., C, ...)."""
         return z.view(*z.shape[:-1], *self.shape)
 
     def local(self, z: Tensor, tau: Tensor, condition: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """z (S, C, ...), tau (S,) float64, S conditions -> local velocities (S, C, ...), times and rates (S, G)."""
+        """Local velocities (S, C, ...), times and rates (S, G) at states z (S, C, ...) and global times tau (S,)."""
         times, rates = (x.to(z.dtype) for x in self.schedule(tau))
         if isinstance(self.network, Guided):
             return self.network(z, times, condition, tau), times, rates
@@ -57,7 +60,7 @@ class Flow:
         return conditions.to(self.condition, self.device)
 
     def velocity(self, z: Tensor, tau: Tensor, index: Tensor) -> Tensor:
-        """The flat global velocity (S, D) at z (S, D) and tau (S,) of samples ``index`` (S,), all on the device."""
+        """Global velocity, flat, (S, D) at z (S, D) and tau (S,) of samples ``index`` (S,), all on the device."""
         state = self.unflatten(z)
         v, _, rates = self.local(state, tau, conditions.take(self.condition_on_device, index))
         if v.shape != state.shape:
@@ -65,7 +68,7 @@ class Flow:
         return global_velocity(v.to(z.dtype), rates, self.layout).flatten(1)
 
     def name(self, number: int) -> str:
-        """A sample for people: its number, its label where the condition is labels, and its seed."""
+        """Name a sample for messages: its number, its label where the condition is labels, and its seed."""
         label = f"label {int(self.condition[number])}, " if _labels(self.condition) else ""
         return f"sample {number} ({label}seed {int(self.seeds[number])})"
 
@@ -80,7 +83,7 @@ def make_flow(
     guidance: Guidance | None = None,
     device: torch.device | str | None = None,
 ) -> Flow:
-    """The guided flow of samples of ``shape`` (C, ...), one for each of ``seeds`` (N,) int64, with its ``condition``.
+    """Make the guided flow of samples of ``shape`` (C, ...), one for each of ``seeds`` (N,) int64.
 
     ``condition`` is what the model takes as third argument, for all N samples: a tensor such as labels, (nested) tuples
     or mappings of tensors, or None. ``device`` None: where the model's parameters are. Raises UserError for a schedule,

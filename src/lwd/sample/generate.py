@@ -23,7 +23,7 @@ from lwd.schedules import Schedule
 
 @dataclass(frozen=True)
 class Samples:
-    """latents (N, C, ...), standardised as in training, and the velocity evaluations each needed, nfe (N,)."""
+    """Samples: ``latents`` (N, C, ...), standardised as in training, and the velocity evaluations ``nfe`` (N,)."""
 
     latents: Tensor
     nfe: Tensor
@@ -55,7 +55,9 @@ def generate(
     finished: Callable[[int], None] = lambda count: None,
     device: torch.device | str | None = None,
 ) -> Samples:
-    """Integrate Eq. 28-29 from noise: one sample for each of ``seeds`` (N,) int64, of ``shape`` (C, ...).
+    """Sample from a network under a schedule: a latent of ``shape`` (C, ...) for each of ``seeds`` (N,) int64.
+
+    Integrates Eq. 28-29 from noise.
 
     ``model`` is any callable (z, times, condition) -> local velocities; ``condition`` is what it takes, for all N
     samples: labels (N,), (nested) tuples or mappings of tensors with N rows, or None. Sample i depends on its condition
@@ -79,7 +81,7 @@ def generate(
 def run_flow(
     flow: Flow, how: Integration, batch: int | None = None, observe: Observer | None = None, refill: bool = True
 ) -> Iterator[Ended]:
-    """The samples of a flow as they end, in no order; memory is that of ``batch`` samples (None: of all).
+    """Yield the samples of a flow as they end, in no order; memory is that of ``batch`` samples (None: of all).
 
     ``observe`` and ``refill``: as `lwd.ode.pool.flow_through`. Raises UserError where a sample is not finite.
     """

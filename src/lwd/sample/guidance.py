@@ -23,7 +23,7 @@ from lwd.sample import condition as conditions
 
 @dataclass(frozen=True)
 class Interval:
-    """Guidance is on while the local time of ``group`` lies in [low, high], both edges included."""
+    """Where guidance is on: while the local time of ``group`` lies in [low, high], both edges included."""
 
     group: str
     low: float = 0.0
@@ -32,7 +32,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Ramp:
-    """A scale from ``first`` to ``last`` as ``over`` goes from 0 to 1: a group's local time, or global time (None).
+    """A scale that goes from ``first`` to ``last`` with a group's local time ``over``, or with global time (None).
 
     Linear, or half a cosine: slow at both ends.
     """
@@ -43,7 +43,7 @@ class Ramp:
     over: str | None = None
 
     def at(self, clock: Tensor) -> Tensor:
-        """The scale at clock (B,) in [0, 1]."""
+        """The scale at times clock (B,) in [0, 1]."""
         part = clock if self.shape == "linear" else (1 - torch.cos(torch.pi * clock)) / 2
         return self.first + (self.last - self.first) * part
 
@@ -55,7 +55,7 @@ Scale = OneScale | Mapping[str, OneScale]
 
 @dataclass(frozen=True)
 class Strength:
-    """A scale and an interval of a layout: the w of every sample and group."""
+    """The weight w of every sample and group, from a scale and an interval."""
 
     scale: Scale
     interval: Interval | None
@@ -71,18 +71,18 @@ class Strength:
                 raise UserError(f"guidance: there is no group {group!r}; groups are {list(names)}")
 
     def by_group(self) -> list[OneScale]:
-        """Each group's scale, in layout order."""
+        """The scale of each group, in layout order."""
         if isinstance(self.scale, Mapping):
             return [self.scale[name] for name in self.layout.names]
         return [self.scale] * len(self.layout.names)
 
     @property
     def is_one(self) -> bool:
-        """Whether it changes nothing at any time."""
+        """Whether w is 1 at all times, so that guidance changes nothing."""
         return all((s.first, s.last) == (1, 1) if isinstance(s, Ramp) else s == 1 for s in self.by_group())
 
     def at(self, times: Tensor, tau: Tensor | None) -> Tensor:
-        """times (B, G), tau (B,) -> w (B, G), 1 outside the interval. A ramp over global time needs ``tau``."""
+        """The weight w (B, G) at times (B, G) and tau (B,), which ramps over it need; 1 outside the interval."""
         columns = []
         for scale in self.by_group():
             if not isinstance(scale, Ramp):
@@ -108,7 +108,7 @@ Null = Callable[[Any], Any]
 
 @dataclass(frozen=True)
 class AutoGuidance:
-    """Away from a worse network (Karras et al. 2024), ``weak``, of its own size; ``scale`` 1 is the main one alone.
+    """Guidance away from a worse network, ``weak``, of any size (Karras et al. 2024); ``scale`` 1 turns it off.
 
     On CUDA the two networks run on a stream each, unless ``streams`` is False.
     """
@@ -119,13 +119,13 @@ class AutoGuidance:
     streams: bool = True
 
     def wrap(self, model: Model, layout: Layout) -> Model:
-        """The guided network. Raises UserError where ``weak`` does not fit ``model``."""
+        """Make the guided network. Raises UserError where ``weak`` does not fit ``model``."""
         return _guided(model, layout, auto=self)
 
 
 @dataclass(frozen=True)
 class ClassifierFreeGuidance:
-    """Away from the null condition, in one batched call (Ho & Salimans 2021).
+    """Guidance away from the null condition, in one batched call (Ho & Salimans 2021); ``scale`` 1 turns it off.
 
     ``null``: the label of no class, or a function from conditions to as many null ones; None: the model's own, its
     ``null_label`` or what its ``drop(condition, dropped)`` leaves.
@@ -136,19 +136,19 @@ class ClassifierFreeGuidance:
     interval: Interval | None = None
 
     def wrap(self, model: Model, layout: Layout) -> Model:
-        """The guided network. Raises UserError where the model has another null label."""
+        """Make the guided network. Raises UserError where the model has another null label."""
         return _guided(model, layout, free=self)
 
 
 @dataclass(frozen=True)
 class CombinedGuidance:
-    """Both at once, by the formula above; the null class is the main network's."""
+    """Both guidances at once, each adding (w - 1) (v_main - v_reference); the null class is the main network's."""
 
     auto: AutoGuidance
     free: ClassifierFreeGuidance
 
     def wrap(self, model: Model, layout: Layout) -> Model:
-        """The guided network. Raises UserError as the two do."""
+        """Make the guided network. Raises UserError as the two do."""
         return _guided(model, layout, self.auto, self.free)
 
 
@@ -157,7 +157,7 @@ Guidance = AutoGuidance | ClassifierFreeGuidance | CombinedGuidance
 
 @dataclass(frozen=True)
 class Guided:
-    """A guided network; ``tau`` (B,) is needed by ramps over global time alone.
+    """A network with guidance, called like one; ``tau`` (B,) is needed by ramps over global time alone.
 
     On a CPU a reference is asked only for the samples whose w is not 1 just now. Elsewhere that is not known without
     making the host wait, and it is asked for all.
@@ -169,7 +169,7 @@ class Guided:
     null: tuple[Null, Strength] | None
 
     def __call__(self, z: Tensor, times: Tensor, condition: Any, tau: Tensor | None = None) -> Tensor:
-        """As a model."""
+        """Guided local velocities, with shapes as a network's."""
         parts: list[tuple[Tensor, Tensor | None, Tensor]] = []  # w (B, G), its rows or None for all, reference v
         side = None
         if self.auto is not None:

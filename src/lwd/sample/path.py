@@ -25,7 +25,9 @@ TRAJECTORY = "trajectory.safetensors"
 
 @dataclass(frozen=True)
 class Trajectory:
-    """A path at ``taus`` (K,): states and predicted clean latents (K, N, C, ...), times (K, G); on the host."""
+    """Path of N samples at global times ``taus`` (K,), on the host: states and predicted clean latents
+    (K, N, C, ...), times (K, G).
+    """
 
     taus: Tensor
     times: Tensor
@@ -39,7 +41,7 @@ class Trajectory:
 
     @classmethod
     def read(cls, file: Path, layout: Layout) -> Self:
-        """What `save` wrote; raises UserError where the file holds no trajectory of this layout."""
+        """Read what `save` wrote; raises UserError where the file holds no trajectory of this layout."""
         tensors = load_tensors(file)
         try:
             path = cls(**{key: tensors[key] for key in ("states", "predictions", "taus", "times")})
@@ -54,7 +56,7 @@ class Trajectory:
 
 @torch.no_grad()
 def trace(flow: Flow, how: Integration, taus: Sequence[float]) -> Trajectory:
-    """The path of `generate` at ``taus`` in [0, 1], with the network's guess x1 = z + (1 - t) v at every one.
+    """Record the path of `generate` at ``taus`` in [0, 1], with the network's guess x1 = z + (1 - t) v at every one.
 
     N samples at once, as one batch. The last state of taus[-1] = 1 is `generate`'s, and no step is changed.
     """

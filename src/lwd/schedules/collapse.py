@@ -31,7 +31,7 @@ WAITS = 999.0
 
 @dataclass(frozen=True)
 class Criterion:
-    """A curve has collapsed where d is below ``distance`` and more than ``mass`` of the mixture is on a_M."""
+    """When a curve counts as collapsed: d is below ``distance``, and more than ``mass`` of the mixture is on a_M."""
 
     distance: float = 0.1
     mass: float = 0.5
@@ -43,7 +43,7 @@ class Criterion:
 
 @dataclass(frozen=True)
 class Collapse:
-    """What the criterion says of a schedule; d and p_M of the learned group that is nearest to collapse."""
+    """Verdict on a schedule, with d and p_M of the learned group that is nearest to collapse."""
 
     distance: float
     mass: float
@@ -51,29 +51,32 @@ class Collapse:
 
 
 def extremal(curve: Curve) -> Curve:
-    """What ``curve`` collapses on: its family's extremal curve, else a step at tau = 1 or, for one that leads, at 0."""
+    """The curve to which ``curve`` collapses: its family's, else a step at tau = 1 or, for one that leads, at 0."""
     return curve.extremal() or OffsetCurve(WAITS, leads=curve.area() > 1 / 2)
 
 
 def distance(curve: Curve) -> float:
-    """d: 0 for the extremal curve, 1 for the identity."""
+    """Distance d from collapse: 0 for the extremal curve, 1 for the identity."""
     area, least = curve.area(), extremal(curve).area()
     return float(max(0.0, (area - least) / (1 / 2 - least)))
 
 
 def mass(curve: Curve) -> float:
-    """p_M = (a_M / (M + 1)) / Z (Eq. 40): 1 for the extremal curve, near 0 for the identity; 1 - d for no mixture."""
+    """Mass p_M = (a_M / (M + 1)) / Z (Eq. 40): 1 for the extremal curve, near 0 for the identity.
+
+    For a curve that is no mixture, 1 - d.
+    """
     mixture = curve.mixture()
     return max(0.0, 1.0 - distance(curve)) if mixture is None else float(mixture.detach()[-1])
 
 
 def assess(schedule: Schedule, criterion: Criterion) -> Collapse | None:
-    """Collapsed where one learned group has, by both measures of that same group; None where no group is learned."""
+    """Judge a schedule: collapsed where one learned group is, by both measures; None where no group is learned."""
     curves = [schedule[name] for name in schedule.learned]
     found = [Collapse(distance(curve), mass(curve), criterion.holds(curve)) for curve in curves]
     return min(found, key=lambda one: (not one.collapsed, one.distance), default=None)
 
 
 def distance_from_collapse(schedule: Schedule) -> float | None:
-    """The smallest d of the learned groups; None where no group is learned."""
+    """Smallest distance d among the learned groups; None where no group is learned."""
     return min((distance(schedule[name]) for name in schedule.learned), default=None)

@@ -13,7 +13,7 @@ from lwd.schedules.softplus import log_softplus
 
 
 class ConvexSplineCurve(Curve):
-    """t' linear between the knots k / K, k = 0..K, with slopes that are cumulated: s_k = a_0 + ... + a_k.
+    """Convex spline: t' is linear between the knots k / K, k = 0..K, and grows there: s_k = a_0 + ... + a_k.
 
     Up to a factor, t' is a_0 plus, for j = 1..K, a_j times a ramp that rises from 0 to 1 over bin j, with
     a_j = softplus(rho_j). So t is a mixture, with the shares p_j ~ a_j A_j, of K + 1 convex curves h_j: the integrals
@@ -48,11 +48,11 @@ class ConvexSplineCurve(Curve):
         return torch.arange(self.bins + 1, device=self.rho.device).to(wide(self.rho).dtype) / self.bins
 
     def mixture(self) -> Tensor:
-        """p (bins + 1,): the share of each h_j in t; the collapsed curve has p_K = 1."""
+        """Shares p (bins + 1,) of the h_j in t; the collapsed curve has p_K = 1."""
         return torch.softmax(log_softplus(wide(self.rho)) + self._areas().log(), dim=0)
 
     def forward(self, tau: Tensor) -> tuple[Tensor, Tensor]:
-        """tau, any shape -> (t, t'); differentiable in tau (from the right at knots) and rho."""
+        """Local time and rate at tau of any shape; differentiable in tau (from the right at knots) and rho."""
         s, p = wide(tau), self.mixture()
         weights = p / self._areas()
         u = s.unsqueeze(-1) * self.bins - self.before  # where s is in each bin: 0 at its left, 1 at its right
@@ -64,7 +64,7 @@ class ConvexSplineCurve(Curve):
         return narrow_pair(weights[0] * s + below @ weights[1:], weights[0] + ramp @ weights[1:], tau)
 
     def inverse(self, t: Tensor) -> Tensor:
-        """tau with t(tau) = t, by the quadratic formula in its bin; differentiable in t and rho."""
+        """Global time of local time t, by the quadratic formula in its bin; differentiable in t and rho."""
         target = wide(t)
         with torch.no_grad():
             knots = self._knots()
@@ -77,17 +77,17 @@ class ConvexSplineCurve(Curve):
         return with_gradients(self, tau, target).to(t.dtype)
 
     def area(self) -> float:
-        """sum_j p_j times the integral of h_j."""
+        """Area under the curve: the sum over j of p_j times the integral of h_j."""
         right = self.bins - wide(self.before)  # bins from the ramp's left knot to tau = 1
         ramps = (1 / 6 + right * (right - 1) / 2) / (self.bins * (right - 0.5))
         return float(self.mixture().detach() @ torch.cat([torch.full_like(ramps[:1], 0.5), ramps]))
 
     @torch.no_grad()
     def formula(self) -> str:
-        """The rates at the knots."""
+        """List the rates at the knots."""
         rates = self(self._knots())[1].tolist()
         return f"rates {', '.join(f'{rate:.2f}' for rate in rates)}"
 
     def extremal(self) -> ConvexSplineCurve:
-        """h_K: 0 up to the last knot but one, then quadratic up to 1; all weight on the last slope."""
+        """The curve h_K: 0 up to the last knot but one, then quadratic up to 1; all weight on the last slope."""
         return self.with_parameters(torch.tensor([-1e3] * self.bins + [1e3]))

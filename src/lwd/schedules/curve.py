@@ -38,11 +38,11 @@ class Curve(nn.Module):
             register(cls)
 
     def forward(self, tau: Tensor) -> tuple[Tensor, Tensor]:
-        """tau, any shape -> (t, dt/dtau), each of tau's shape and dtype."""
+        """Local time t and rate dt/dtau at global times tau of any shape; both have tau's shape and dtype."""
         raise NotImplementedError
 
     def inverse(self, t: Tensor) -> Tensor:
-        """Local time, any shape -> a global time at which the curve is there (where it waits at 0, the last one).
+        """Global time at which the curve reaches local time t, of any shape; where it waits at 0, the last one.
 
         By bisection, differentiable in t and the parameters by the implicit function theorem.
         """
@@ -51,7 +51,7 @@ class Curve(nn.Module):
 
     @property
     def learnable(self) -> bool:
-        """Whether there is anything to learn, frozen or not."""
+        """Whether the curve has parameters, frozen or not."""
         return next(self.parameters(), None) is not None
 
     def start(self) -> Self:
@@ -59,11 +59,11 @@ class Curve(nn.Module):
         return type(self)(**{name: getattr(self, name) for name in self.settings})
 
     def parameter_vector(self) -> Tensor:
-        """The parameters one after another (P,), a copy without a graph: what is logged and averaged."""
+        """Copy all parameters into one vector (P,), without a graph: what is logged and averaged."""
         return torch.cat([p.detach().flatten() for p in self.parameters()] or [torch.empty(0)])
 
     def with_parameters(self, vector: Tensor) -> Self:
-        """A copy of the curve, on the device of ``vector``, with its numbers (P,); raises ValueError for another P."""
+        """Copy the curve with the parameters in ``vector`` (P,), on its device; raises ValueError for another P."""
         sizes = [p.numel() for p in self.parameters()]
         if vector.shape != (sum(sizes),):
             raise ValueError(f"a {self.kind} curve has {sum(sizes)} parameters, got a tensor {tuple(vector.shape)}")
@@ -81,31 +81,33 @@ class Curve(nn.Module):
             return float(torch.trapezoid(self(tau)[0], tau))
 
     def mixture(self) -> Tensor | None:
-        """Shares (P,), which sum to one, of the curves this one is a mixture of, the `extremal` one last; else None."""
+        """Shares (P,), summing to one, of the curves that this one mixes, `extremal` last; None for no mixture."""
         return None
 
     def extremal(self) -> Curve | None:
-        """The curve on which this one collapses under too weak a kinetic term; None: see `collapse.extremal`."""
+        """The curve to which this one collapses under too weak a kinetic term; None: see `collapse.extremal`."""
         return None
 
     def formula(self) -> str:
-        """What the curve is, in a line for people."""
+        """Describe the curve in one line, for people."""
         numbers = ", ".join(f"{x:.3f}" for x in self.parameter_vector().tolist()) if self.learnable else ""
         settings = [f"{name} {getattr(self, name)}" for name in self.settings]
         return ", ".join([self.kind, *settings, *([f"parameters ({numbers})"] if numbers else [])])
 
     def identity(self) -> dict[str, Any]:
-        """The exact numbers that make this curve, and nothing computed from them: what a hash may depend on."""
+        """Settings and parameters as plain data, and nothing computed from them: what `Schedule.hash` depends on."""
         settings = {name: getattr(self, name) for name in self.settings}
         return {"kind": self.kind, **settings, **{name: p.tolist() for name, p in self.named_parameters()}}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data that describes the curve, for schedule.json: `identity`, and what else people want to see."""
+        """Describe the curve as plain data for schedule.json: `identity`, and what else people want to see."""
         return self.identity()
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """`identity` backwards; raises KeyError, TypeError, ValueError or RuntimeError for data that is none."""
+        """Make the curve that `identity` describes; raises KeyError, TypeError, ValueError or RuntimeError for other
+        data.
+        """
         curve = cls(**{name: data[name] for name in cls.settings})
         with torch.no_grad():
             for name, parameter in curve.named_parameters():
@@ -124,7 +126,7 @@ def _tensor(name: str, numbers: Any, like: Tensor) -> Tensor:
 
 
 def wide(x: Tensor) -> Tensor:
-    """``x`` in float64, where the device has it.
+    """Convert ``x`` to float64, or to float32 on a device that has none (MPS).
 
     Curves compute in float64, a few scalars a sample, so that after rounding to float32 t(0) = 0, t(1) = 1,
     t <= tau and monotonicity hold exactly and not just to an ulp.

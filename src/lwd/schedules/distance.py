@@ -13,7 +13,7 @@ POINTS = (0.25, 0.5, 0.75)
 
 @torch.no_grad()
 def curve_distance(one: Curve, other: Curve) -> float:
-    """The supremum over tau of the distance between two curves, on 1 001 points.
+    """The largest distance between two curves over tau, on 1 001 points.
 
     The error is below (M + 1) / 2000 for polynomials of degree M: half a grid step times the largest rate.
     """

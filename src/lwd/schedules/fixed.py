@@ -13,20 +13,20 @@ from lwd.schedules.curve import Curve, narrow_pair, wide
 
 
 class IdentityCurve(Curve):
-    """t = tau, the leading group's curve (Eq. 17)."""
+    """The identity t = tau, the leading group's curve (Eq. 17)."""
 
     kind = "identity"
 
     def forward(self, tau: Tensor) -> tuple[Tensor, Tensor]:
-        """tau, any shape -> (tau, 1)."""
+        """Local time tau and rate 1."""
         return tau, torch.ones_like(tau)
 
     def inverse(self, t: Tensor) -> Tensor:
-        """t, any shape -> t."""
+        """Global time t, the local time itself."""
         return t
 
     def formula(self) -> str:
-        """τ."""
+        """The one-letter formula τ."""
         return "τ"
 
 
@@ -49,30 +49,30 @@ class OffsetCurve(Curve):
         self.kinks = (kink,) if 0.0 < kink < 1.0 else ()
 
     def forward(self, tau: Tensor) -> tuple[Tensor, Tensor]:
-        """tau, any shape -> (t, dt/dtau)."""
+        """Local time and rate at global times tau of any shape."""
         s = wide(tau) * (1.0 + self.delta)
         moves = s <= 1.0 if self.leads else s >= self.delta
         t = s if self.leads else s - self.delta
         return narrow_pair(t.clamp(0.0, 1.0), moves.to(s.dtype) * (1.0 + self.delta), tau)
 
     def inverse(self, t: Tensor) -> Tensor:
-        """t, any shape -> tau; at t = 0 a follower's last waiting moment, at t = 1 the leader's first."""
+        """Global time of local time t; at t = 0 a follower's last waiting moment, at t = 1 the leader's first."""
         start = 0.0 if self.leads else self.delta
         return ((wide(t) + start) / (1.0 + self.delta)).to(t.dtype)
 
     def area(self) -> float:
-        """1 - 1 / (2 (1 + delta)) for the leader, 1 / (2 (1 + delta)) for a follower."""
+        """Area under the curve: 1 - 1 / (2 (1 + delta)) for the leader, 1 / (2 (1 + delta)) for a follower."""
         moving = 0.5 / (1.0 + self.delta)
         return 1.0 - moving if self.leads else moving
 
     def formula(self) -> str:
-        """As max(1.3 τ - 0.3, 0)."""
+        """Write the curve with its numbers, as max(1.3 τ - 0.3, 0)."""
         speed = 1.0 + self.delta
         return f"min({speed:g}\u202fτ, 1)" if self.leads else f"max({speed:g}\u202fτ - {self.delta:g}, 0)"
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """`identity` backwards; raises KeyError, TypeError or ValueError for what is no offset."""
+        """Make the curve that `identity` describes; raises KeyError, TypeError or ValueError for other data."""
         if not isinstance(data["leads"], bool):
             raise TypeError(f"'leads' must be true or false, got {data['leads']!r}")
         return cls(float(data["delta"]), data["leads"])

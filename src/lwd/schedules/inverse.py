@@ -15,7 +15,7 @@ Pair = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 @torch.no_grad()
 def by_bisection(curve: Pair, target: Tensor) -> Tensor:
-    """tau with t(tau) = ``target``, for any non-decreasing curve; where it waits, the last, but for t = 1 the first."""
+    """Solve t(tau) = ``target`` for any non-decreasing curve; where it waits, the last tau, at target 1 the first."""
     low, high = torch.zeros_like(target), torch.ones_like(target)
     ends = target >= 1
     for _ in range(_HALVINGS):
@@ -27,7 +27,7 @@ def by_bisection(curve: Pair, target: Tensor) -> Tensor:
 
 
 def newton_step(curve: Pair, tau: Tensor, target: Tensor) -> Tensor:
-    """(t(tau) - target) / dt/dtau, 0 where the curve waits.
+    """Newton's step towards t(tau) = ``target``: (t(tau) - target) / (dt/dtau), 0 where the curve waits.
 
     The graph is that of t at a root ``tau``, so that tau less the step has the gradients of the inverse with respect
     to the target and to the curve's parameters (implicit function theorem).
@@ -38,6 +38,6 @@ def newton_step(curve: Pair, tau: Tensor, target: Tensor) -> Tensor:
 
 
 def with_gradients(curve: Pair, tau: Tensor, target: Tensor) -> Tensor:
-    """The root ``tau``, as it is, with the gradients of the inverse."""
+    """Give a root ``tau``, whose value stays, the gradients of the inverse."""
     step = newton_step(curve, tau, target)
     return tau - (step - step.detach())

@@ -18,7 +18,7 @@ _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 class PolynomialCurve(Curve):
-    """t'(tau) = (1/Z) sum_m a_m tau^m with a_m = softplus(rho_m) and Z = sum_m a_m / (m + 1) (Eq. 40).
+    """The paper's curve: t'(tau) = (1/Z) sum_m a_m tau^m, a_m = softplus(rho_m), Z = sum_m a_m / (m + 1) (Eq. 40).
 
     With p_m = a_m / ((m + 1) Z), which are positive and sum to one, Eq. 41 reads t(tau) = sum_m p_m tau^(m+1):
     convex, strictly increasing and below the identity (Eq. 42) by construction. p is computed as a softmax of
@@ -43,15 +43,15 @@ class PolynomialCurve(Curve):
         self.register_buffer("powers", torch.arange(1, degree + 2), persistent=False)
 
     def mixture(self) -> Tensor:
-        """p (degree + 1,): the weight of each monomial tau^(m+1) in t; the collapsed curve has p_M = 1."""
+        """Weights p (degree + 1,) of the monomials tau^(m+1) in t; the collapsed curve has p_M = 1."""
         return torch.softmax(log_softplus(wide(self.rho)) - wide(self.powers).log(), dim=0)
 
     def coefficients(self) -> Tensor:
-        """a_m / Z (degree + 1,): the normalised coefficients of t' (Eq. 40)."""
+        """Normalised coefficients a_m / Z (degree + 1,) of t' (Eq. 40)."""
         return self.mixture() * self.powers
 
     def forward(self, tau: Tensor) -> tuple[Tensor, Tensor]:
-        """tau, any shape -> (t of Eq. 41, t' of Eq. 40); differentiable in tau and rho."""
+        """Local time (Eq. 41) and rate (Eq. 40) at tau of any shape; differentiable in tau and rho."""
         s, p = wide(tau), self.mixture()
         t = rate = torch.zeros_like(s)
         for m in range(self.degree, -1, -1):  # Horner
@@ -60,7 +60,7 @@ class PolynomialCurve(Curve):
         return narrow_pair(t * s, rate, tau)
 
     def inverse(self, t: Tensor) -> Tensor:
-        """tau with t(tau) = t, by Newton's method from the right, which a convex increasing curve cannot overshoot.
+        """Global time of local time t, by Newton's method from the right, which a convex curve cannot overshoot.
 
         Differentiable in t and rho by the implicit function theorem (one more Newton step, with the graph kept).
         """
@@ -74,25 +74,25 @@ class PolynomialCurve(Curve):
         return (root + (root.clamp(0.0, 1.0) - root).detach()).to(t.dtype)  # a clamp that lets the gradient through
 
     def area(self) -> float:
-        """sum_m p_m / (m + 2)."""
+        """Area under the curve, sum_m p_m / (m + 2)."""
         return float(sum(p / (m + 2) for m, p in enumerate(self.mixture().detach().tolist())))
 
     def extremal(self) -> PolynomialCurve:
-        """tau^(M+1): all weight on the last coefficient."""
+        """The curve tau^(M+1): all weight on the last coefficient."""
         return PolynomialCurve.from_rho(torch.tensor([-1e3] * self.degree + [1e3]))
 
     def formula(self) -> str:
-        """Eq. 41, as 0.300 τ + 0.700 τ², without terms of no weight at all; the extremal curve is τ²."""
+        """Write Eq. 41 with its numbers, as 0.300 τ + 0.700 τ²; terms without weight are left out."""
         shares = [(share, _tau_to_the(m + 1)) for m, share in enumerate(self.mixture().tolist()) if share > 0]
         return shares[0][1] if len(shares) == 1 else " + ".join(f"{p:.3f}\u202f{power}" for p, power in shares)
 
     def to_dict(self) -> dict[str, Any]:
-        """`identity`, and the normalised coefficients for people."""
+        """Describe the curve as plain data: `identity`, and the normalised coefficients for people."""
         return self.identity() | {"coefficients": self.coefficients().detach().tolist()}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """`to_dict` backwards; raises KeyError, TypeError or ValueError for what does not hold together."""
+        """Make the curve that `to_dict` describes; raises KeyError, TypeError or ValueError if its parts disagree."""
         rho = [float(r) for r in data["rho"]]
         if not all(math.isfinite(r) for r in rho):
             raise ValueError("rho must be finite")
@@ -108,7 +108,7 @@ class PolynomialCurve(Curve):
 
     @classmethod
     def from_rho(cls, rho: Tensor) -> Self:
-        """A curve with the given rho (degree + 1,)."""
+        """Make the curve with the given rho (degree + 1,)."""
         curve = cls(degree=len(rho) - 1)
         with torch.no_grad():
             curve.rho.copy_(rho)

@@ -12,7 +12,7 @@ LEAST_EXPONENT = 2.0
 
 
 class PowerCurve(Curve):
-    """t = (1 - p) tau + p tau^a with p = sigmoid(lag) and a = 2 + softplus(lateness).
+    """Blend of the identity and a power: t = (1 - p) tau + p tau^a, p = sigmoid(lag), a = 2 + softplus(lateness).
 
     Convex and below the identity; its rates are 1 - p at tau = 0 and 1 + p (a - 1) at tau = 1, positive and finite, and
     t'' is finite too, as a >= 2. (The other candidate, Kumaraswamy's 1 - (1 - tau^a)^b, has a rate of 0 or infinity at
@@ -35,16 +35,16 @@ class PowerCurve(Curve):
         return torch.sigmoid(-lag), torch.sigmoid(lag), LEAST_EXPONENT + F.softplus(wide(self.lateness))
 
     def forward(self, tau: Tensor) -> tuple[Tensor, Tensor]:
-        """tau, any shape -> (t, t'); differentiable in tau and the parameters."""
+        """Local time and rate at tau of any shape; differentiable in tau and the parameters."""
         s, (rest, share, a) = wide(tau), self._shares()
         return narrow_pair(rest * s + share * s**a, rest + share * a * s ** (a - 1), tau)
 
     def formula(self) -> str:
-        """As 0.993 τ + 0.007 τ^5.00."""
+        """Write the curve with its numbers, as 0.993 τ + 0.007 τ^5.00."""
         rest, share, a = (x.item() for x in self._shares())
         return f"{rest:.3f}\u202fτ + {share:.3f}\u202fτ^{a:.2f}"
 
     def area(self) -> float:
-        """(1 - p) / 2 + p / (a + 1)."""
+        """Area under the curve, (1 - p) / 2 + p / (a + 1)."""
         rest, share, a = (x.item() for x in self._shares())
         return rest / 2 + share / (a + 1)

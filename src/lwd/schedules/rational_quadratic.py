@@ -53,12 +53,12 @@ class RationalQuadraticCurve(Curve):
 
     @torch.no_grad()
     def formula(self) -> str:
-        """The knots that it goes through."""
+        """List the knots that the curve goes through."""
         tau, t, _ = (knots.tolist() for knots in self._spline())
         return f"through {', '.join(f'({x:.2f}, {y:.2f})' for x, y in zip(tau, t, strict=True))}"
 
     def forward(self, tau: Tensor) -> tuple[Tensor, Tensor]:
-        """tau, any shape -> (t, t'); differentiable in tau and the parameters."""
+        """Local time and rate at tau of any shape; differentiable in tau and the parameters."""
         s, (x, y, d) = wide(tau), self._spline()
         k = _bin_of(s, x)
         width, height, left, right = x[k + 1] - x[k], y[k + 1] - y[k], d[k], d[k + 1]
@@ -71,7 +71,7 @@ class RationalQuadraticCurve(Curve):
         return narrow_pair(t, (slope / below).square() * bend, tau)
 
     def inverse(self, t: Tensor) -> Tensor:
-        """tau with t(tau) = t, by the quadratic formula in its bin (Eq. 6-8); differentiable in t and parameters."""
+        """Global time of local time t, by the quadratic formula in its bin (Eq. 6-8), differentiable too."""
         target = wide(t)
         with torch.no_grad():
             x, y, d = self._spline()

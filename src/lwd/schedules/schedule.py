@@ -23,7 +23,7 @@ FORMAT = "lwd.schedule/1"
 
 
 class Schedule(nn.Module):
-    """``schedule(tau)`` gives every group's local time and rate; columns follow the order of ``curves``.
+    """One curve for each group: ``schedule(tau)`` gives their local times and rates, in the order of ``curves``.
 
     ``provenance`` says where it came from (lambda, steps, data fingerprint, version, ...) and travels with the file.
     """
@@ -37,7 +37,7 @@ class Schedule(nn.Module):
         self.provenance = dict(provenance or {})
 
     def forward(self, tau: Tensor) -> tuple[Tensor, Tensor]:
-        """tau (B,) -> (times (B, G), rates (B, G)): t_g(tau) and t_g'(tau) (Eq. 8)."""
+        """Local times t_g(tau) and rates t_g'(tau), (B, G) each, at global times tau (B,) (Eq. 8)."""
         pairs = [curve(tau) for curve in self.curves]
         return torch.stack([t for t, _ in pairs], dim=1), torch.stack([rate for _, rate in pairs], dim=1)
 
@@ -54,12 +54,12 @@ class Schedule(nn.Module):
 
     @classmethod
     def synchronous(cls, names: Iterable[str]) -> Schedule:
-        """Every group at t_g = tau: the usual single-time flow matching."""
+        """Make the schedule of usual flow matching: every group at t_g = tau."""
         return cls({name: IdentityCurve() for name in names})
 
     @classmethod
     def offset(cls, names: Iterable[str], leader: str, delta: float = 0.3) -> Schedule:
-        """SFD's schedule: ``leader`` runs ahead of all others by ``delta``. Raises ValueError for an unknown leader."""
+        """Make SFD's schedule: ``leader`` is ahead of the others by ``delta``. Raises ValueError for an unknown one."""
         names = tuple(names)
         if leader not in names:
             raise ValueError(f"leader {leader!r} is not one of the groups {list(names)}")
@@ -67,7 +67,7 @@ class Schedule(nn.Module):
 
     @classmethod
     def learnable(cls, names: Iterable[str], leader: str, family: str = "polynomial", **settings: Any) -> Schedule:
-        """The probe's schedule: ``leader`` at t = tau (Eq. 17), a curve of the kind ``family`` for every other group.
+        """Make a probe's schedule: ``leader`` at t = tau (Eq. 17), a curve of the kind ``family`` for all other groups.
 
         ``settings`` are the family's, as ``degree`` of the polynomial. Raises ValueError for an unknown leader and
         UserError for a family that is unknown, has nothing to learn or does not take the settings.
@@ -91,11 +91,11 @@ class Schedule(nn.Module):
         return tuple(name for name in self.names if self[name].learnable)
 
     def parameter_vectors(self) -> dict[str, Tensor]:
-        """By learned group, its curve's parameters (P,), a copy: rho for polynomials."""
+        """Copy the parameters (P,) of each learned group's curve, by name; of polynomials they are rho."""
         return {name: self[name].parameter_vector() for name in self.learned}
 
     def with_parameters(self, vectors: Mapping[str, Tensor]) -> Schedule:
-        """A frozen copy with the curves of the groups in ``vectors`` there, as at the mean over a probe's steps."""
+        """Copy the schedule, frozen, with the parameters (P,) that ``vectors`` has for some groups."""
         curves = {
             n: self[n].with_parameters(vectors[n]) if n in vectors else copy.deepcopy(self[n]) for n in self.names
         }
@@ -146,7 +146,7 @@ class Schedule(nn.Module):
 
     @classmethod
     def from_dict(cls, data: Any, where: str) -> Schedule:
-        """`to_dict` backwards, frozen; raises UserError, beginning with ``where``, for what is none or was altered."""
+        """Read what `to_dict` gives, frozen; raises UserError, beginning with ``where``, for other data."""
         if not isinstance(data, Mapping) or data.get("format") != FORMAT:
             raise UserError(f"{where}: not a schedule file (expected format {FORMAT!r})")
         groups = data.get("groups")

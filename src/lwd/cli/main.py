@@ -15,7 +15,7 @@ from lwd.cli.data import app as data_app
 from lwd.cli.evaluate import app as evaluate_app
 from lwd.console import one_line_errors, show
 from lwd.errors import UserError
-from lwd.runtime.launcher import check_launcher
+from lwd.launcher import check_launcher
 
 if TYPE_CHECKING:
     from lwd.stages.experiment import Experiment

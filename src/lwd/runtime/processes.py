@@ -14,8 +14,8 @@ from accelerate.utils import AutocastKwargs
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
+from lwd.launcher import check_launcher
 from lwd.runtime.compute import ComputeConfig
-from lwd.runtime.launcher import check_launcher
 from lwd.runtime.progress import say
 from lwd.runtime.sharding import divided
 

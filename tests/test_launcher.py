@@ -3,7 +3,7 @@
 import pytest
 
 from lwd.errors import UserError
-from lwd.runtime.launcher import check_launcher
+from lwd.launcher import check_launcher
 
 WHOLE = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
 

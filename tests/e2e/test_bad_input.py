@@ -67,7 +67,7 @@ def test_missing_files(lwd: Lwd, tmp_path: Path) -> None:
     assert "no such config file" in lwd.refuses("train", "-c", str(tmp_path / "none.yaml"))
     here = f"output={tmp_path / 'run'}"
     assert "lwd encode" in lwd.refuses("probe", "-c", CONFIG, here)
-    assert "no such file" in lwd.refuses("train", "-c", CONFIG, here)
+    assert "run lwd sweep first" in lwd.refuses("train", "-c", CONFIG, here)
     assert "train first" in lwd.refuses("sample", "-c", CONFIG, here)
     assert not (tmp_path / "run").exists()
 
@@ -193,6 +193,9 @@ def test_samples_of_other_data_and_several_processes(
     (other / "manifest.json").write_text("{}")
     assert "not a manifest" in lwd.refuses("sample", *options, f"data.path={other}")
     monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "WORLD_SIZE=2 in the environment, but no RANK" in lwd.refuses("report", "-c", CONFIG)
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
     for command in ("report", "demo"):
         assert "one process" in lwd.refuses(command, "-c", CONFIG)
 

@@ -1,6 +1,7 @@
 """`lwd sample`: what it leaves, gone on with after kill -9, on several processes, and what it refuses."""
 
 import errno
+import json
 import os
 import random
 import shutil
@@ -20,6 +21,7 @@ from lwd.data import LatentShards
 from lwd.data.samples import SampleSet
 from lwd.encoders.decoder import load_decoder
 from lwd.errors import UserError
+from lwd.files import checksum, write_json
 from lwd.models import load_model
 from lwd.schedules import Schedule
 from lwd.stages import sample, train
@@ -269,9 +271,17 @@ def broken(trained, tmp_path):
     return copy
 
 
+def vouch(checkpoint):
+    """Give the files that are there the checksums of what was written."""
+    state = json.loads((checkpoint / "state.json").read_text())
+    state["sha256"] = {name: checksum(checkpoint / name) for name in state["sha256"]}
+    write_json(checkpoint / "state.json", state)
+
+
 def test_a_schedule_that_is_not_the_trained_one(config, trained, tmp_path):
     copy = broken(trained, tmp_path)
     Schedule.synchronous(["tex", "sem"]).save(copy / "schedule.json")
+    vouch(copy)
     with pytest.raises(UserError, match=r"broken: trained under schedule \w+, its schedule.json is \w+"):
         sample.run(config(f"sample.checkpoint={copy}"))
     weak = f"sample.guidance={{kind: auto, weak: {copy}}}"
@@ -296,6 +306,7 @@ def test_weights_that_are_not_finite(config, trained, tmp_path):
     path = copy / "ema" / "model.safetensors"
     weights = load_file(path)
     save_file({key: torch.full_like(value, float("nan")) for key, value in weights.items()}, path)
+    vouch(copy)
     with pytest.raises(UserError, match="finite") as error:
         sample.run(config(f"sample.checkpoint={copy}"))
     assert "\n" not in str(error.value)

@@ -14,8 +14,8 @@ from pathlib import Path
 from lwd.errors import UserError
 
 LOCK = ".lock"
-_HOLDER = re.compile(r"(process \d+ on [^\n]*\n)?")
-"""What a lock says."""
+_HOLDER = re.compile(r"\0*|process \d+( on [^\n]*\n?)?")
+"""What a lock says, also one whose writing a kill or a power cut ended."""
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from lwd.encoders.decoder import load_decoder
 from lwd.errors import UserError
 from lwd.files import checksum, write_json
 from lwd.models import load_model
+from lwd.sample import generate
 from lwd.schedules import Schedule
 from lwd.stages import sample, train
 from lwd.stages.experiment import Experiment
@@ -79,9 +80,7 @@ def test_what_it_leaves(config, data, trained):
     model = load_model(trained / "step-00000006" / "ema").eval()
     schedule = Schedule.load(trained / "step-00000006" / "schedule.json")
     seeds = torch.arange(NUM)
-    latents = sample.generate(
-        model, schedule, model.layout, found.labels, seeds, model.shape, solver="heun", steps=3
-    ).latents
+    latents = generate(model, schedule, model.layout, found.labels, seeds, model.shape, solver="heun", steps=3).latents
     latents = LatentShards(data / "train", experiment.layout, flip=False).destandardise(latents)
     by_hand = ((load_decoder(data).decode(latents, experiment.layout).clamp(-1, 1) + 1) * 127.5).round()
     assert (by_hand - images.float()).abs().max() <= 1, "rounding at most: batches of another size"

@@ -12,7 +12,7 @@ from torch import Tensor
 from lwd.data import LatentShards
 from lwd.data.encoded import read_manifest
 from lwd.data.samples import SampleSet
-from lwd.encoders.decoder import load_decoder, load_judge
+from lwd.encoders.decoder import load_decoder, load_classifier
 from lwd.groups import Layout
 from lwd.images.sheets import to_unit
 from lwd.metrics import frechet_distance, gaussian_stats, precision_recall
@@ -48,7 +48,7 @@ def measure(config: RunConfig, folder: Path) -> dict[str, Any]:
 @torch.no_grad()
 def judged(data: Path, images: Tensor) -> tuple[Tensor, Tensor]:
     """Images (N, c, H, W) in [-1, 1] -> the judge's pooled features (N, D) and logits (N, classes)."""
-    judge = load_judge(data)
+    judge = load_classifier(data)
     parts = [(judge.pooled(chunk), judge(chunk)) for chunk in torch.split(images, BATCH)]
     return torch.cat([features for features, _ in parts]), torch.cat([logits for _, logits in parts])
 

@@ -12,7 +12,7 @@ from lwd.groups import Group, Layout
 from lwd.models import create
 from lwd.ode import Integration
 from lwd.sample import AutoGuidance, ClassifierFreeGuidance, Ramp, generate, make_flow, run_flow
-from lwd.sample.path import trace
+from lwd.sample.path import trajectory
 from lwd.schedules import IdentityCurve, PolynomialCurve, Schedule
 
 LAYOUT = Layout([Group("tex", 4), Group("sem", 2)])
@@ -224,7 +224,7 @@ def test_scale_one_changes_nothing_and_costs_nothing(network):
 
 def test_trace_follows_the_same_path(network):
     args = (network, LEARNED, LAYOUT, LABELS, SEEDS, SHAPE)
-    path = trace(make_flow(*args), Integration(), (0.0, 0.4, 1.0))
+    path = trajectory(make_flow(*args), Integration(), (0.0, 0.4, 1.0))
     assert path.states.shape == path.predictions.shape == (3, 8, 6, 4, 4) and path.times.shape == (3, 2)
     assert torch.equal(path.states[0], start(SEEDS.tolist()))
     torch.testing.assert_close(path.times, LEARNED(torch.tensor([0.0, 0.4, 1.0]))[0], rtol=0, atol=1e-6)  # float32
@@ -245,10 +245,10 @@ SETTINGS = [
 @pytest.mark.parametrize("how", SETTINGS, ids=[how.solver for how in SETTINGS])
 def test_trace_keeps_to_solver_and_grid(network, schedule, how):
     args = (network, schedule, LAYOUT, LABELS[:2], SEEDS[:2], SHAPE)
-    path = trace(make_flow(*args), how, (0.31, 1.0))
+    path = trajectory(make_flow(*args), how, (0.31, 1.0))
     samples = generate(*args, how.solver, how.atol, how.rtol, steps=how.steps, grid=how.grid)
     assert torch.equal(path.states[1], samples.latents)
-    exact = trace(make_flow(*args), Integration(rtol=1e-6, atol=1e-7), (0.31, 1.0)).states
+    exact = trajectory(make_flow(*args), Integration(rtol=1e-6, atol=1e-7), (0.31, 1.0)).states
     # Euler's error, the largest: 1/600 of the path's curvature. The states between steps are as good as at their ends.
     assert (path.states[0] - exact[0]).abs().max() < 0.02
     assert (exact[0] - exact[1]).abs().max() > 0.2

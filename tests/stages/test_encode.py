@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from lwd.config import load
 from lwd.data import LatentShards
 from lwd.datasets.builtin import digits
-from lwd.encoders.decoder import load_decoder, load_judge
+from lwd.encoders.decoder import load_decoder, load_classifier
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.semvae import load_semvae
 from lwd.encoders.small import SmallViT
@@ -90,7 +90,7 @@ def test_the_manifest_counts_and_sums(whole):
     for shard in train["shards"]:
         assert hashlib.sha256((whole / "train" / shard["file"]).read_bytes()).hexdigest() == shard["sha256"]
     assert len(train["shards"]) == 28 and not list(whole.rglob("shard*.json"))
-    assert manifest["judge"]["classes"] == 10 and load_judge(whole)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
+    assert manifest["judge"]["classes"] == 10 and load_classifier(whole)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
 
 
 def command(folder, *overrides, processes=1):

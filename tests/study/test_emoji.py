@@ -22,7 +22,7 @@ from torch.nn.functional import avg_pool2d
 
 from lwd.config import load as load_config
 from lwd.datasets.prepared import read_prepared
-from lwd.encoders.decoder import load_decoder, load_judge
+from lwd.encoders.decoder import load_decoder, load_classifier
 from lwd.errors import UserError
 from lwd.stages.encode.run import run as encode
 from lwd.stages.experiment import Experiment
@@ -432,4 +432,4 @@ def test_encode_in_colour(folder: Path, tmp_path: Path, monkeypatch: pytest.Monk
     composite = torch.cat([shard["latents"], shard["latents_sv"]], dim=1)
     assert torch.equal(load_decoder(data).decode(composite, settings.layout), images)
     assert len(images[0].unique(dim=0)) == 3  # Noto's: red, green and blue differ
-    assert load_judge(data)(images).shape == (2, 7)
+    assert load_classifier(data)(images).shape == (2, 7)

@@ -24,7 +24,7 @@ from lwd.training import meter
 from lwd.training.ema import EMA
 from lwd.training.logging import MetricLog, read_log
 from lwd.training.loop import fit as training_loop
-from lwd.training.meter import Watch, Work, by_local_time, memory_bytes, summary
+from lwd.training.meter import Meter, Work, by_local_time, memory_bytes, summary
 from lwd.training.optim import adamw
 from lwd.training.task import Task
 
@@ -56,7 +56,7 @@ def log_in(folder):
 
 def test_speed_and_wait_of_each_block(clock, tmp_path):
     """A batch takes 1 s to come; a step takes 3 s; the first block's 2 steps take 8 s, the second's 9 s."""
-    watched = Watch(log_in(tmp_path), CPU, lambda t: t, 2, Work(images=32, flops=10**12))
+    watched = Meter(log_in(tmp_path), CPU, lambda t: t, 2, Work(images=32, flops=10**12))
     clock.now += 1000  # what came before the first batch is no part of it
     for step, _ in enumerate(watched.loading(clock.slow(range(4), 1.0))):
         clock.now += 3.0
@@ -78,7 +78,7 @@ def test_a_block_is_averaged_over_processes_in_one_go(clock, tmp_path):
         shapes.append(tuple(tensor.shape))
         return tensor / 2
 
-    watched = Watch(log_in(tmp_path), CPU, halve, 2, Work(8), at_block=lambda: {"ema_drift": torch.tensor(0.5)})
+    watched = Meter(log_in(tmp_path), CPU, halve, 2, Work(8), at_block=lambda: {"ema_drift": torch.tensor(0.5)})
     for step, _ in enumerate(watched.loading(clock.slow(range(1), 1.0))):
         clock.now += 1.0
         watched.add(step, {"loss": torch.tensor(1.0)})
@@ -89,7 +89,7 @@ def test_a_block_is_averaged_over_processes_in_one_go(clock, tmp_path):
 
 
 def test_an_empty_block_is_none(clock, tmp_path):
-    watched = Watch(log_in(tmp_path), CPU, lambda t: t, work=Work(8))
+    watched = Meter(log_in(tmp_path), CPU, lambda t: t, work=Work(8))
     assert watched.flush() == {}
     assert (tmp_path / "trace.jsonl").read_text() == ""
 

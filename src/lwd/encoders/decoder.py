@@ -37,7 +37,7 @@ def load_decoder(folder: Path, device: torch.device | str = "cpu") -> Decoder:
     return Decoder(texture["group"], SDVAE.load(texture["path"], device))
 
 
-def load_judge(folder: Path) -> SmallCNN:
+def load_classifier(folder: Path) -> SmallCNN:
     """The judge of encoded data, in evaluation mode: its pooled features measure distances between sets of images, and
     it is never used to make latents."""
     settings = read_manifest(folder)["judge"]

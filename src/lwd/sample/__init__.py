@@ -3,7 +3,7 @@
 from lwd.sample.field import Flow, make_flow
 from lwd.sample.generate import Ended, Samples, generate, run_flow
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, Interval, Ramp
-from lwd.sample.path import Trajectory, trace
+from lwd.sample.path import Trajectory, trajectory
 
 __all__ = [
     "AutoGuidance",
@@ -18,5 +18,5 @@ __all__ = [
     "generate",
     "make_flow",
     "run_flow",
-    "trace",
+    "trajectory",
 ]

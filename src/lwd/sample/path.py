@@ -55,7 +55,7 @@ class Trajectory:
 
 
 @torch.no_grad()
-def trace(flow: Flow, how: Integration, taus: Sequence[float]) -> Trajectory:
+def trajectory(flow: Flow, how: Integration, taus: Sequence[float]) -> Trajectory:
     """Record the path of `generate` at ``taus`` in [0, 1], with the network's guess x1 = z + (1 - t) v at every one.
 
     N samples at once, as one batch. The last state of taus[-1] = 1 is `generate`'s, and no step is changed.

@@ -18,7 +18,7 @@ from lwd.training.guard import Guard, check_skipped
 from lwd.training.keeper import FolderKeeper, Guarded, Keeper
 from lwd.training.loading import read_ahead
 from lwd.training.logging import Metric, MetricLog, add_share
-from lwd.training.meter import Watch, Work, summary
+from lwd.training.meter import Meter, Work, summary
 from lwd.training.task import Task
 
 B = TypeVar("B")
@@ -70,21 +70,21 @@ def fit(
         module.train()
         with keeper.keeping(first) as sink, progress_bar(title, steps, first, processes.shows) as bar:
             log = MetricLog(keeper.log_file, processes.mean, processes.is_main, first, processes.world, sink)
-            watch = Watch(log, processes.device, processes.mean, processes.world, work, task.at_block)
-            for step_batch in watch.loading(_load(processes, batches, range(first, steps) if not ended else range(0))):
+            meter = Meter(log, processes.device, processes.mean, processes.world, work, task.at_block)
+            for step_batch in meter.loading(_load(processes, batches, range(first, steps) if not ended else range(0))):
                 task.before_step(done)
                 batch = send_to_device(step_batch, processes.device, non_blocking=True)
                 metrics = _gradients(processes, module, alone, batch, done) | guard.inspect()
                 guard.step()
                 task.optimizer.zero_grad(set_to_none=True)
                 done += 1
-                watch.add(done - 1, {**metrics, **task.after_step(done)})
+                meter.add(done - 1, {**metrics, **task.after_step(done)})
                 bar(1)
                 ended = done == steps or task.stop_after(done)
                 stopping = keeper.asked_to_stop(done, last=ended)
                 due = ended or stopping or _due(processes, task, done)
                 if due or done % compute.log_every == 0:
-                    bar.note(summary(watch.flush()))
+                    bar.note(summary(meter.flush()))
                     check_skipped(guard, compute.skip_limit, folder, batches.images, first, processes.is_main)
                 keeper.save(done, due)
                 if stopping:

@@ -29,7 +29,7 @@ class Work:
     """Operations of one image's training step (`lwd.models.training_flops`); 0: not counted."""
 
 
-class Watch:
+class Meter:
     """Adds to each block of a log how the machine did, averaged over processes; see `measure` for the keys.
 
     A block lasts from the end of the one before, the first one from the first batch asked for. ``at_block`` gives what

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from lwd.datasets.builtin import digits
-from lwd.encoders.decoder import load_judge
+from lwd.encoders.decoder import load_classifier
 from lwd.metrics import frechet_distance, gaussian_stats
 from lwd.stages import sample, train
 from lwd.stages.evaluate import EvaluateSettings, run
@@ -43,7 +43,7 @@ def test_the_judges_numbers(experiment: Experiment, overrides: list[str], monkey
     folder = sample.run(experiment)
     record = run(experiment)
     assert record is not None and list(record.metrics) == ["frechet", "frechet_real", "accuracy"]
-    judge = load_judge(experiment.data_path)
+    judge = load_classifier(experiment.data_path)
     with np.load(folder / "images.npz") as file:
         images, labels = torch.from_numpy(file["arr_0"]).permute(0, 3, 1, 2)[:, :1], file["arr_1"]
     with torch.no_grad():

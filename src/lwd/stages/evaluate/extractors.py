@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from lwd.data.encoded import JUDGE, read_manifest
-from lwd.encoders.decoder import load_judge
+from lwd.encoders.decoder import load_classifier
 from lwd.encoders.pretrained import fingerprint, library
 from lwd.errors import UserError
 from lwd.files import checksum
@@ -78,7 +78,7 @@ class JudgeExtractor:
         settings = read_manifest(folder)["judge"]
         if settings is None:
             raise UserError(f"{folder}: no built-in data set, so no judge; name the real images with --reference")
-        self._judge, self._device = load_judge(folder).to(device), device
+        self._judge, self._device = load_classifier(folder).to(device), device
         self._channels = int(settings["image_channels"])
         self.identity: Mapping[str, Any] = {"name": self.name, "weights_sha256": checksum(folder / JUDGE)}
         self.widths: Mapping[str, int] = {"pool": int(settings["channels"]), "logits": int(settings["classes"])}

@@ -99,7 +99,7 @@ def _sample_blocks(
 
 def _trace(config: SampleConfig, sampler: Sampler, decoder: Decoder | None, labels: Tensor, folder: Path) -> None:
     some = slice(0, config.sample.trace)
-    path = sampler.trace(labels[some], sampler.seeds()[some])
+    path = sampler.trajectory(labels[some], sampler.seeds()[some])
     write_trajectory(folder, path, labels[some], decoder, config.shards("train", features=False))
 
 

@@ -19,7 +19,7 @@ from lwd.runtime.processes import Processes
 from lwd.sample.field import make_flow
 from lwd.sample.generate import Samples, generate
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, Guidance
-from lwd.sample.path import Trajectory, trace
+from lwd.sample.path import Trajectory, trajectory
 from lwd.schedules import Schedule
 from lwd.stages.sample.fit import check_fit
 from lwd.stages.sample.settings import GuidanceSettings, SampleConfig, SampleSettings, to_interval, to_scale
@@ -62,12 +62,12 @@ class Sampler:
                 finished=finished,
             )
 
-    def trace(self, labels: Tensor, seeds: Tensor) -> Trajectory:
+    def trajectory(self, labels: Tensor, seeds: Tensor) -> Trajectory:
         """The same samples' paths, at ``settings.trace_points`` global times from 0 to 1."""
         taus, shape = torch.linspace(0, 1, self.settings.trace_points).tolist(), record_of(self.model).sample_shape
         flow = make_flow(self.model, self.schedule, self.layout, labels, seeds, shape, self.guidance)
         with self.precision():
-            return trace(flow, self.settings.integration, taus)
+            return trajectory(flow, self.settings.integration, taus)
 
 
 def open_sampler(config: SampleConfig, checkpoint: Path, processes: Processes) -> Sampler:

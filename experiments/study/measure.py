@@ -12,7 +12,7 @@ from torch import Tensor
 from lwd.data import LatentShards
 from lwd.data.encoded import read_manifest
 from lwd.data.samples import SampleSet
-from lwd.encoders.decoder import load_decoder, load_classifier
+from lwd.encoders.decoder import load_classifier, load_decoder
 from lwd.groups import Layout
 from lwd.images.sheets import to_unit
 from lwd.metrics import frechet_distance, gaussian_stats, precision_recall

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from lwd.metrics import frechet_distance, gaussian_stats
+from lwd.metrics import fid, frechet_distance, gaussian_stats
 
 
 def generator(seed=0):
@@ -252,3 +252,13 @@ def test_statistics_that_are_not_finite(place, value):
     args[place][0] = value
     with pytest.raises(ValueError, match="not finite"):
         frechet_distance(*args)
+
+
+def test_fid_of_features():
+    """Of two features without correlation: (m1 - m2)^2 + (s1 - s2)^2 each."""
+    a = torch.tensor([[1.0, 2.0], [-1.0, 2.0], [1.0, -2.0], [-1.0, -2.0]], dtype=torch.float64)
+    b = 3 * a + torch.tensor([5.0, -1.0])
+    spread = (4 / 3) ** 0.5  # of +-1 with divisor N - 1
+    assert fid(a, b) == pytest.approx(25 + 1 + (2 * spread) ** 2 + (4 * spread) ** 2, rel=1e-12)
+    with pytest.raises(ValueError, match="different widths"):
+        fid(a, b[:, :1])

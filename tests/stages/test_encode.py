@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from lwd.config import load
 from lwd.data import LatentShards
 from lwd.datasets.builtin import digits
-from lwd.encoders.decoder import load_decoder, load_classifier
+from lwd.encoders.decoder import load_classifier, load_decoder
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.semvae import load_semvae
 from lwd.encoders.small import SmallViT

@@ -22,7 +22,7 @@ from torch.nn.functional import avg_pool2d
 
 from lwd.config import load as load_config
 from lwd.datasets.prepared import read_prepared
-from lwd.encoders.decoder import load_decoder, load_classifier
+from lwd.encoders.decoder import load_classifier, load_decoder
 from lwd.errors import UserError
 from lwd.stages.encode.run import run as encode
 from lwd.stages.experiment import Experiment

@@ -1,6 +1,6 @@
 """Measures of two sets of images by their features: torch and numpy are all that these need."""
 
-from lwd.metrics.frechet import frechet_distance, gaussian_stats
+from lwd.metrics.frechet import fid, frechet_distance, gaussian_stats
 from lwd.metrics.inception import FidInception, InceptionFeatures
 from lwd.metrics.inception_score import inception_score
 from lwd.metrics.kid import KernelDistance, kernel_distance
@@ -14,6 +14,7 @@ __all__ = [
     "Manifold",
     "Moments",
     "PrecisionRecall",
+    "fid",
     "frechet_distance",
     "gaussian_stats",
     "inception_score",

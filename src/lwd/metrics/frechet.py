@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lwd.metrics.checks import check_pair
 from lwd.metrics.moments import Moments
 
 _BLOCK = 256
@@ -21,6 +22,15 @@ def gaussian_stats(features: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"features must have shape (N, D), got {tuple(features.shape)}")
     moments = Moments(features.shape[1], features.device).add(features)
     return moments.mean, moments.covariance()
+
+
+def fid(reference: Tensor, samples: Tensor) -> float:
+    """The Fréchet distance of two sets of features (N, D), (M, D): the FID where they are Inception's pool features.
+
+    Raises ValueError for features that are not of one width, fewer than two rows, or not finite.
+    """
+    check_pair(reference, samples)
+    return frechet_distance(*gaussian_stats(reference), *gaussian_stats(samples))
 
 
 def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor) -> float:

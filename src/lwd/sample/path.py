@@ -15,7 +15,6 @@ from lwd.files import atomic_path
 from lwd.groups import Layout
 from lwd.ode.plan import Integration
 from lwd.ode.slots import Slots
-from lwd.runtime.checkpoint import load_tensors, save_tensors
 from lwd.sample.field import Flow
 from lwd.sample.generate import run_flow
 
@@ -36,12 +35,16 @@ class Trajectory:
 
     def save(self, file: Path, labels: Tensor) -> None:
         """Write a safetensors file, with the samples' labels (N,)."""
+        from lwd.runtime.checkpoint import save_tensors  # safetensors, which sampling itself does not need
+
         with atomic_path(file) as temporary:
             save_tensors(temporary, {**vars(self), "labels": labels.clone()})
 
     @classmethod
     def read(cls, file: Path, layout: Layout) -> Self:
         """Read what `save` wrote; raises UserError where the file holds no trajectory of this layout."""
+        from lwd.runtime.checkpoint import load_tensors
+
         tensors = load_tensors(file)
         try:
             path = cls(**{key: tensors[key] for key in ("states", "predictions", "taus", "times")})

@@ -21,7 +21,7 @@ def train(gradients, clip=None, spike=None):
     for gradient in gradients:
         model.weight.grad, model.bias.grad = gradient.clone(), torch.zeros(2)
         log.append(guard.inspect())
-        optimizer.step()
+        guard.step()
     return model, optimizer, guard, log
 
 

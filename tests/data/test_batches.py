@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from lwd.data.batches import StepBatches, draw
+from lwd.data.batches import StepBatches, StepDraws, draw
 from lwd.data.shards import LatentShards, write_shard
 from lwd.data.stats import save_stats, stats_path
 from lwd.errors import UserError
@@ -129,6 +129,21 @@ def test_draws_do_not_depend_on_who_shares_the_batch():
     assert whole.x0.shape == (8, 3, 2, 2) and whole.u.shape == whole.dropped.shape == (8,)
     for other in (draw(3, 12, torch.arange(8), (3, 2, 2), 0.5), draw(4, 11, torch.arange(8), (3, 2, 2), 0.5)):
         assert not (other.x0 == whole.x0).any() and not (other.u == whole.u).any()
+
+
+def test_steps_drawn_together_are_the_steps_drawn_alone():
+    """In any order, over the blocks' ends, with micro-batches between, another batch and another shape."""
+    draws, places = StepDraws(3, 0.3), torch.arange(5, 12)
+    calls = [(step, places, (6, 33)) for step in (*range(100), 7, 3, 2, 1000)]
+    calls += [(step, part, (6, 33)) for step in range(4) for part in places.split(3)]
+    calls += [(step, places[:3], shape) for step in range(3) for shape in ((4,), (), (2, 5, 1))]
+    for step, mine, shape in calls:
+        ours, alone = draws(step, mine, shape), draw(3, step, mine, shape, 0.3)
+        assert all(torch.equal(getattr(ours, name), getattr(alone, name)) for name in ("x0", "u", "dropped"))
+    mine = places.clone()
+    draws(0, mine, (1,))
+    mine += 1  # a loader that uses its memory again
+    assert torch.equal(draws(0, mine, (1,)).x0, draw(3, 0, mine, (1,), 0.3).x0)
 
 
 def test_draws_have_the_right_laws():

@@ -1,6 +1,6 @@
 """Latent shards: writing, reading, statistics, and the training data as a function of the step."""
 
-from lwd.data.batches import Draws, StepBatch, StepBatches, draw
+from lwd.data.batches import Draws, StepBatch, StepBatches, StepDraws, draw
 from lwd.data.shards import Batch, LatentShards, write_shard, write_stats
 from lwd.data.stats import channel_stats
 
@@ -10,6 +10,7 @@ __all__ = [
     "LatentShards",
     "StepBatch",
     "StepBatches",
+    "StepDraws",
     "channel_stats",
     "draw",
     "write_shard",

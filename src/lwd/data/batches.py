@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +16,8 @@ from lwd.runtime.seeding import Stream, batch_indices, normal, uniform
 
 STEPS_DRAWN = 32
 """For how many steps flips are drawn at once."""
+NUMBERS_DRAWN = 2**16
+"""About how much noise is drawn at once."""
 
 
 class StepBatch(NamedTuple):
@@ -86,10 +89,43 @@ class StepBatches(StepOrder, Dataset[StepBatch]):
         return StepBatch(self.shards.read(*self.own(step)), self.mine)
 
 
-def draw(seed: int, step: int, places: Tensor, shape: tuple[int, ...], label_dropout: float) -> Draws:
-    """The randomness of samples ``places`` (B,) in ``step``, on their device; ``shape`` is (C, ...)."""
+def draw(seed: int, step: int | Tensor, places: Tensor, shape: tuple[int, ...], label_dropout: float) -> Draws:
+    """The randomness of samples ``places`` (B,) in ``step`` (one, or (B,)), on their device; ``shape`` is (C, ...)."""
     return Draws(
         normal(Stream.NOISE, seed, step, places, shape),
         uniform(Stream.TIME, seed, step, places),
         uniform(Stream.LABEL_DROPOUT, seed, step, places) < label_dropout,
     )
+
+
+class StepDraws:
+    """`draw` for the steps of a run: the same numbers, but small steps drawn several at once, which costs as much.
+
+    On the CPU only, where the places are those of the call before: they are not where a step comes in micro-batches,
+    and elsewhere to compare them would make the host wait.
+    """
+
+    def __init__(self, seed: int, label_dropout: float) -> None:
+        self._seed, self._label_dropout = seed, label_dropout
+        self._places = torch.empty(0, dtype=torch.int64)
+        self._first = 0
+        self._shape: tuple[int, ...] = ()
+        self._drawn: list[Draws] = []
+
+    def __call__(self, step: int, places: Tensor, shape: tuple[int, ...]) -> Draws:
+        """The randomness of samples ``places`` (B,) in ``step``, on their device; ``shape`` is (C, ...)."""
+        if places.device.type != "cpu":
+            return draw(self._seed, step, places, shape, self._label_dropout)
+        again = torch.equal(places, self._places) and shape == self._shape
+        if not (again and self._first <= step < self._first + len(self._drawn)):
+            count = max(1, NUMBERS_DRAWN // (len(places) * math.prod(shape))) if again else 1
+            self._first, self._shape, self._places = step, shape, places.clone()
+            self._drawn = self._draw(torch.arange(step, step + count))
+        return self._drawn[step - self._first]
+
+    def _draw(self, steps: Tensor) -> list[Draws]:
+        """Of each of ``steps``, for the places and the shape of this call."""
+        size, each = len(self._places), steps.repeat_interleave(len(self._places))
+        together = draw(self._seed, each, self._places.repeat(len(steps)), self._shape, self._label_dropout)
+        parts = (torch.split(numbers, size) for numbers in (together.x0, together.u, together.dropped))
+        return [Draws(*numbers) for numbers in zip(*parts, strict=True)]

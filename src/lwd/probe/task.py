@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lwd.data.batches import draw
+from lwd.data.batches import StepDraws
 from lwd.plots.curves import save_probe_curves
 from lwd.probe.probe import Probe
 from lwd.probe.settings import LearnSettings
@@ -37,12 +37,12 @@ class ProbeObjective(nn.Module):
     def __init__(self, model: nn.Module, probe: Probe, seed: int, label_dropout: float, drop: Drop | None) -> None:
         super().__init__()
         self.model, self.probe = model, probe
-        self._seed, self._label_dropout, self._drop = seed, label_dropout, drop
+        self._draws, self._drop = StepDraws(seed, label_dropout), drop
 
     def forward(self, step_batch: tuple[Any, Tensor], step: int) -> tuple[Tensor, dict[str, Metric]]:
         """((x1, condition, ...), places) -> (L_rho, metrics)."""
         (x1, condition, *_), places = step_batch
-        draws = draw(self._seed, step, places, x1.shape[1:], self._label_dropout)
+        draws = self._draws(step, places, x1.shape[1:])
         if self._drop is not None:
             condition = self._drop(condition, draws.dropped)
         seen: list[Tensor] = []

@@ -80,7 +80,7 @@ def uniform(
     return numbers.reshape((len(index), *shape))
 
 
-def normal(stream: Stream, seed: int | Tensor, step: int, index: Tensor, shape: tuple[int, ...]) -> Tensor:
+def normal(stream: Stream, seed: int | Tensor, step: int | Tensor, index: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Standard normal numbers, float32, of shape (B, *shape), by the inverse CDF of `uniform` (so |z| < 5.4)."""
     numbers: Tensor = torch.special.ndtri(uniform(stream, seed, step, index, shape))
     return numbers

@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 
 from lwd.config import Batch, Config, FolderName
-from lwd.data.batches import StepBatch, StepBatches, draw
+from lwd.data.batches import StepBatch, StepBatches, StepDraws
 from lwd.errors import UserError
 from lwd.flow import (
     TIME_DISTRIBUTIONS,
@@ -118,12 +118,12 @@ class DenoiserObjective(nn.Module):
         self.model, self.layout = model, layout
         self._drop = dropper(model)
         self.schedule = schedule.requires_grad_(False)
-        self._settings, self._seed = settings, seed
+        self._settings, self._draws = settings, StepDraws(seed, settings.label_dropout)
 
     def forward(self, step_batch: StepBatch, step: int) -> tuple[Tensor, dict[str, Metric]]:
         """A step's batch -> (L_theta, metrics)."""
         s, ((x1, labels, features), places) = self._settings, step_batch
-        draws = draw(self._seed, step, places, x1.shape[1:], s.label_dropout)
+        draws = self._draws(step, places, x1.shape[1:])
         times, rates = self.schedule(TIME_DISTRIBUTIONS[s.time_distribution](draws.u))
         z, u = interpolate(draws.x0, x1, times, self.layout)
         if self._drop is not None:

@@ -283,7 +283,7 @@ def test_killed_while_it_begins(config, tmp_path, monkeypatch, killed_at):
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr("lwd.stages.sample.run.write_run_files", kill)
+            patch.setattr(sys.modules["lwd.stages.sample.run"], "write_run_files", kill)
             sample.run(config(name="a"))
         assert (folder / "sampling.json").is_file()
     assert SampleSet.read(sample.run(config(name="a"))).info["count"] == NUM

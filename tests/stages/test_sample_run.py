@@ -270,6 +270,26 @@ def broken(trained, tmp_path):
     return copy
 
 
+@pytest.mark.parametrize("killed_at", ["replace", "run files"])
+def test_killed_while_it_begins(config, tmp_path, monkeypatch, killed_at):
+    """Before anything else lies there: the folder is still its own."""
+    folder = tmp_path / "samples" / "a"
+    if killed_at == "replace":
+        folder.mkdir(parents=True)
+        (folder / ".sampling.json.123.tmp").write_text('{"sample": ')
+    else:
+
+        def kill(*arguments):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(sys.modules["lwd.stages.sample.run"], "write_run_files", kill)
+            sample.run(config(name="a"))
+        assert (folder / "sampling.json").is_file()
+    assert SampleSet.read(sample.run(config(name="a"))).info["count"] == NUM
+    assert (folder / "config.yaml").is_file() and not list(folder.glob(".*.tmp"))
+
+
 def vouch(checkpoint):
     """Give the files that are there the checksums of what was written."""
     state = json.loads((checkpoint / "state.json").read_text())

@@ -106,7 +106,8 @@ def _trace(config: SampleConfig, sampler: Sampler, decoder: Decoder | None, labe
 def _prepare(folder: Path, recipe: dict[str, Any], config: SampleConfig) -> None:
     """An empty folder, or one that the same settings began."""
     begun = folder / RECIPE
-    if not begun.is_file() and any(path.name != LOCK for path in folder.iterdir()):
+    half_written = set(folder.glob(f".{RECIPE}.*.tmp"))
+    if not begun.is_file() and any(path.name != LOCK for path in {*folder.iterdir()} - half_written):
         raise UserError(f"{folder}: holds other files than samples; choose another sample.name, or move them away")
     empty = not (folder / INFO).is_file() and not any((folder / PARTS).glob("*.safetensors"))
     if begun.is_file() and (empty or not config.compute.resume):
@@ -125,8 +126,8 @@ def _prepare(folder: Path, recipe: dict[str, Any], config: SampleConfig) -> None
     if (folder / INFO).is_file():
         remove(folder / PARTS)  # of a run that was killed at its very end
         return
+    write_json(begun, recipe)  # first: a kill after any other file would leave a folder that is not ours
     write_run_files(config, folder)
-    write_json(begun, recipe)
 
 
 def _finish(folder: Path, count: int, settings: SampleSettings, facts: dict[str, Any]) -> None:

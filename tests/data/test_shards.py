@@ -413,7 +413,7 @@ def test_write_shard_refuses_and_leaves_what_was_there(tmp_path, arguments, mess
 
 
 def test_write_shard_is_atomic(tmp_path, monkeypatch):
-    def full_disk(tensors, path):
+    def full_disk(tensors, path, metadata):
         path.write_bytes(b"half")
         raise OSError("No space left on device")
 

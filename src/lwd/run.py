@@ -14,6 +14,7 @@ from lwd.errors import UserError
 from lwd.files import write_json, write_text
 from lwd.groups import Group, Layout
 from lwd.models import ModelConfig
+from lwd.models.registry import import_own
 from lwd.runtime.checkpoint import versions
 from lwd.runtime.compute import ComputeConfig
 
@@ -28,6 +29,9 @@ class DataConfig(Config):
 class RunConfig(Config):
     """The sections that all stages read; each stage adds its own."""
 
+    imports: tuple[str, ...] = ()
+    """Modules that are imported first, from where Python looks or the current folder: they register curves and networks
+    of your own."""
     output: Path = Path("runs/run")
     seed: Seed = 0
     groups: tuple[Group, ...]
@@ -36,6 +40,13 @@ class RunConfig(Config):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
     compute: ComputeConfig = ComputeConfig()
+
+    @field_validator("imports")
+    @classmethod
+    def _import_them(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            import_own(name, f"imports: {name!r}")
+        return names
 
     @field_validator("groups")
     @classmethod

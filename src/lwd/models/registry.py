@@ -55,7 +55,7 @@ def find_builder(name: str) -> Builder:
     if name in BUILDERS:
         return BUILDERS[name]
     module_name, _, attribute = name.partition(":")
-    found = _import(module_name, name)
+    found = import_own(module_name, f"model.name: {name!r}")
     for part in attribute.split("."):
         if not hasattr(found, part):
             near = difflib.get_close_matches(part, dir(found), n=1)
@@ -68,7 +68,8 @@ def find_builder(name: str) -> Builder:
     return build
 
 
-def _import(module: str, name: str) -> Any:
+def import_own(module: str, where: str) -> Any:
+    """Import a module of the user's; raises UserError, beginning with ``where``, where it is missing or no Python."""
     here = str(Path.cwd())
     if here not in sys.path and "" not in sys.path:  # `lwd` has no place of its own there, `python -m lwd` has
         sys.path.append(here)
@@ -77,12 +78,12 @@ def _import(module: str, name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and (module == error.name or module.startswith(f"{error.name}.")):
             raise UserError(
-                f"model.name: {name!r}: no module {error.name!r} is installed or in {here}; "
+                f"{where}: no module {error.name!r} is installed or in {here}; "
                 "run from the folder that holds it, or set PYTHONPATH"
             ) from error
-        raise UserError(f"model.name: {name!r}: {module} needs {error.name!r}, which is not installed") from error
+        raise UserError(f"{where}: {module} needs {error.name!r}, which is not installed") from error
     except SyntaxError as error:
-        raise UserError(f"model.name: {name!r}: {error.filename}, line {error.lineno}: {error.msg}") from error
+        raise UserError(f"{where}: {error.filename}, line {error.lineno}: {error.msg}") from error
 
 
 def check_arguments(

@@ -7,7 +7,9 @@ from typing import Any, Self
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from lwd.config import Config
+from lwd.errors import UserError
 from lwd.flow import Jacobian, Reduction
+from lwd.schedules import Schedule
 
 
 class LearnSettings(Config):
@@ -37,6 +39,14 @@ class LearnSettings(Config):
             raise ValueError(
                 f"burn_in {self.burn_in} must lie in [0, steps = {self.steps}): nothing is averaged otherwise"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _curve_can_be_made(self) -> Self:
+        try:
+            Schedule.learnable(("leader", "other"), "leader", self.family, **self.curve_settings)
+        except (UserError, TypeError, ValueError) as error:
+            raise ValueError(str(error)) from error
         return self
 
     @property

@@ -87,7 +87,7 @@ def test_damaged_shards(lwd: Lwd, data: Path, overrides: list[str], tmp_path: Pa
     latents[7, 1] = torch.nan
     save_file(tensors | {"latents_sv": latents}, file)
     message = lwd.refuses("probe", *options, "probe={steps: 100, burn_in: 1, batch: 64}")
-    assert f"{file}: image 7, channel 5" in message and "not finite" in message
+    assert f"{file}: image 7, channel 1 of 'latents_sv'" in message and "not finite" in message
     assert not (tmp_path / "run" / "probe" / "schedule.json").exists()
 
     file.write_bytes(file.read_bytes()[:1000])

@@ -156,7 +156,8 @@ def sweep(config: SweepConfig, main_flops: int | None = None) -> tuple[list[Swee
     if chosen is None or (still and config.sweep.kinetic_weights == "auto"):
         if processes.is_main:
             (config.output / "schedule.json").unlink(missing_ok=True)
-        raise UserError(f"sweep: {lesson}" if still else _all_collapsed(config, max(r.kinetic_weight for r in rows)))
+        why = f"sweep: {lesson}" if chosen else _all_collapsed(config, max(r.kinetic_weight for r in rows))
+        raise UserError(why)
     if still:
         processes.say(f"sweep: {lesson}")
     if not any(r.collapsed for r in rows):

@@ -133,6 +133,11 @@ def in_session(pid):
     return subprocess.run(["pgrep", "-a", "-s", str(pid)], check=False, capture_output=True, text=True).stdout
 
 
+def workers(pid):
+    """How many job processes it has."""
+    return sum("spawn_main" in line for line in in_session(pid).splitlines())
+
+
 def said(folder):
     return (folder / "said").read_text()
 
@@ -149,7 +154,7 @@ def test_one_that_saves_one_that_cannot_and_one_that_is_done(tmp_path):
 
 def test_asked_to_stop_before_any_job_began(tmp_path):
     with running(tmp_path, [train, train, train]) as pid:
-        wait_until(lambda: in_session(pid).count("spawn_main") >= 2)
+        wait_until(lambda: workers(pid) == 2)
         os.kill(pid, signal.SIGUSR1)
         assert ended(pid) == 75
     assert not list(tmp_path.glob("*.ready")) and "asked to stop" in said(tmp_path)
@@ -230,6 +235,6 @@ def test_the_second_ctrl_c_waits_for_nobody(tmp_path):
     with running(tmp_path, [never_saves, sleep]) as pid:
         wait_for(tmp_path / "a.ready", tmp_path / "b.ready")
         os.killpg(pid, signal.SIGINT)
-        wait_until(lambda: in_session(pid).count("spawn_main") <= 1)  # the first one was passed on, which ends b
+        wait_until(lambda: workers(pid) == 1)  # the first one was passed on, which ends b
         os.killpg(pid, signal.SIGINT)
         assert ended(pid) == 130

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from children import said_at_the_end, started, wait_until
 from lwd.config import load
 from lwd.data import LatentShards
 from lwd.data.encoded import read_manifest
@@ -73,12 +73,10 @@ def test_a_stopped_training_run_goes_on_to_the_same_weights(
     folder = tmp_path / "run" / "train" / "learned"
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     endless = [*command, "train.steps=1000000"]
-    process = subprocess.Popen(endless, env=environment, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while len(list(folder.glob("step-*"))) < 2 and time.monotonic() < deadline:
-        time.sleep(0.005)
-    process.send_signal(blow)
-    _, err = process.communicate(timeout=60)
+    with started(endless, environment=environment) as process:
+        wait_until(lambda: len(list(folder.glob("step-*"))) >= 2, process, every=0.005)
+        process.send_signal(blow)
+        err = said_at_the_end(process)
     assert process.returncode == (130 if blow == signal.SIGINT else -signal.SIGKILL)
     assert blow != signal.SIGINT or "run it again to go on" in err
     reached = max(int(path.name.removeprefix("step-")) for path in folder.glob("step-*"))

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from children import HANG_S, filled, said_at_the_end, started, wait_until
 from lwd.errors import Preempted, UserError
 from lwd.runtime.checkpoint import checkpoint_path, find_checkpoints
 from lwd.stages import probe, semvae, train
@@ -116,14 +117,11 @@ def test_asked_to_stop_it_saves_and_says_so(experiment, overrides, tmp_path, num
         *overrides,
         *arguments,
     ]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
     folder = tmp_path / "run" / "train" / "learned"
-    deadline = time.monotonic() + 90
-    while not ((folder / "trace.jsonl").exists() and (folder / "trace.jsonl").stat().st_size):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=60)
+    with started(command) as process:
+        wait_until(lambda: filled(folder / "trace.jsonl"), process)
+        process.send_signal(number)
+        said = said_at_the_end(process)
     assert process.returncode == 75
     (step,) = find_checkpoints(folder)
     assert f"saved after step {step}; run it again to go on" in said and "Traceback" not in said
@@ -154,17 +152,12 @@ def test_several_processes_save_before_any_ends(overrides, tmp_path):
         "compute.checkpoint_every=0",
     ]
     folder = tmp_path / "run" / "train" / "learned"
-    with (tmp_path / "said").open("w") as said:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen([*start, *config, *more], env=environment, stderr=said)
-        deadline = time.monotonic() + 120
-        while not ((folder / "trace.jsonl").exists() and (folder / "trace.jsonl").stat().st_size):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
+    with (tmp_path / "said").open("w") as said, started([*start, *config, *more], stderr=said) as process:
+        wait_until(lambda: filled(folder / "trace.jsonl"), process)
         ranks = subprocess.run(["pgrep", "-P", str(process.pid)], check=True, capture_output=True, text=True).stdout
         for rank in ranks.split():
             os.kill(int(rank), signal.SIGUSR1)
-        assert process.wait(timeout=60) != 0
+        assert process.wait(timeout=HANG_S) != 0
     (step,) = find_checkpoints(folder)
     assert f"saved after step {step}" in (tmp_path / "said").read_text()
 
@@ -173,14 +166,11 @@ def test_a_signal_to_the_whole_group_with_loader_workers(experiment, overrides, 
     arguments = ["train.steps=4000", "train.schedule={kind: synchronous}", "compute.workers=2", "compute.log_every=5"]
     config = str(ROOT / "configs" / "digits.yaml")
     command = [sys.executable, "-m", "lwd", "train", "-c", config, *overrides, *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    trace, deadline = tmp_path / "run" / "train" / "learned" / "trace.jsonl", time.monotonic() + 90
-    while not (trace.exists() and trace.stat().st_size):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    trace = tmp_path / "run" / "train" / "learned" / "trace.jsonl"
+    with started(command) as process:
+        wait_until(lambda: filled(trace), process)
+        os.killpg(process.pid, signal.SIGTERM)
+        said = said_at_the_end(process)
     assert process.returncode == 75 and "Traceback" not in said
     assert len(find_checkpoints(trace.parent)) == 1
 
@@ -189,13 +179,11 @@ def test_a_sweep_side_by_side_saves_every_job(overrides, tmp_path):
     settings = ["sweep.processes=2", "probe={steps: 4000, burn_in: 6, batch: 16, lr: 1e-3}", "compute.log_every=5"]
     config = str(ROOT / "configs" / "digits.yaml")
     command = [sys.executable, "-m", "lwd", "sweep", "-c", config, *overrides, *settings]
-    process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
-    folder, deadline = tmp_path / "run" / "sweep", time.monotonic() + 120
-    while sum(1 for trace in folder.glob("*/trace.jsonl") if trace.stat().st_size) < 2:
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    folder = tmp_path / "run" / "sweep"
+    with started(command) as process:
+        wait_until(lambda: sum(filled(trace) for trace in folder.glob("*/trace.jsonl")) >= 2, process)
+        process.send_signal(signal.SIGTERM)
+        said = said_at_the_end(process)
     assert process.returncode == 75 and "asked to stop" in said and "Traceback" not in said, said
     assert len(list(folder.glob("*/step-*"))) == 2
 
@@ -222,20 +210,16 @@ def test_a_dead_rank_ends_all_and_the_cause_can_be_read(overrides, tmp_path):
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     config = ["-c", str(ROOT / "configs" / "digits.yaml"), *overrides]
     more = ["train.steps=100000", "train.schedule={kind: synchronous}", "compute.log_every=2"]
-    with (tmp_path / "said").open("w") as said:
-        process = subprocess.Popen(
-            [*start, "-m", "lwd", "train", *config, *more], env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=said
-        )
-        trace, deadline = tmp_path / "run" / "train" / "learned" / "trace.jsonl", time.monotonic() + 120
-        while not (trace.exists() and trace.stat().st_size):
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.1)
+    trace = tmp_path / "run" / "train" / "learned" / "trace.jsonl"
+    command = [*start, "-m", "lwd", "train", *config, *more]
+    with (tmp_path / "said").open("w") as said, started(command, stderr=said) as process:
+        wait_until(lambda: filled(trace), process)
         ranks = subprocess.run(["pgrep", "-P", str(process.pid)], check=True, capture_output=True, text=True).stdout
         os.kill(int(ranks.split()[1]), signal.SIGKILL)
-        assert process.wait(timeout=60) != 0
+        assert process.wait(timeout=HANG_S) != 0
+        gone = subprocess.run(["pgrep", "-s", str(process.pid)], check=False, capture_output=True, text=True).stdout
+        assert not gone.split()
     assert "rank      : 1" in (text := (tmp_path / "said").read_text()) and "Signal 9 (SIGKILL)" in text
-    gone = subprocess.run(["pgrep", "-P", str(process.pid)], check=False, capture_output=True, text=True).stdout
-    assert not gone.split()
 
 
 def test_a_full_disk_leaves_the_checkpoints_before_it_whole(experiment, tmp_path):

@@ -10,6 +10,7 @@ import torch
 from gaussian_flows import DATA, LAYOUT, SCHEDULES
 from scipy.integrate import solve_ivp
 
+from children import HANG_S
 from lwd.errors import UserError
 from lwd.flow import global_velocity
 from lwd.ode.integrate import integrate
@@ -244,13 +245,13 @@ def test_tolerances_hold_for_one_sample_s_root_mean_square():
 
 @pytest.fixture
 def deadline():
-    """Turn a hang into a failure after three seconds."""
+    """Turn a hang into a failure."""
 
     def give_up(*_):
         raise TimeoutError("the solver did not come back")
 
     before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(3)
+    signal.alarm(HANG_S)
     yield
     signal.alarm(0)
     signal.signal(signal.SIGALRM, before)

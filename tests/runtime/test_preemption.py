@@ -14,9 +14,10 @@ from lwd.runtime.preemption import SIGNALS, Preemption
 
 @pytest.fixture(autouse=True)
 def as_it_was():
-    """The suite itself may run with SIGINT ignored, as in the background of a script."""
+    """The suite itself may run with SIGINT and SIGHUP ignored, as by nohup or in the background of a script."""
     before = {number: signal.getsignal(number) for number in SIGNALS}
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)

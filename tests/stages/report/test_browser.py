@@ -9,6 +9,7 @@ import subprocess
 import pytest
 from hand_made import config
 
+from children import HANG_S
 from lwd.stages.report import write_page
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -39,7 +40,7 @@ def test_it_opens_in_a_browser(output, tmp_path, width):
     probed.write_text(page.read_text().replace("</body>", PROBE))
     size, profile = f"--window-size={width},4000", f"--user-data-dir={tmp_path / 'profile'}"
     command = [BROWSER, *FLAGS, profile, size, "--dump-dom", probed.as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=HANG_S, check=True).stdout
     data = dict(re.findall(r'data-(images|drawings|fetched|overflow)="([^"]*)"', dom.split(">", 2)[1] + ">"))
     images, drawings = 4 + 3 * 3 * 3 * 5, 12  # sheets; variants x samples x rows x states
     assert data == {

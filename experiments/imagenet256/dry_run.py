@@ -95,7 +95,12 @@ def overrides(stage: str, config: Experiment, size: Size) -> list[str]:
     """What makes a command small; ``config`` is what it resolves to on the page."""
     model = [f"model.width={size.width}", "model.heads=2", "model.projector_width=64"]
     model += [] if size.depth is None else [f"model.depth={size.depth}"]
-    probe = [f"probe.steps={size.probe_steps}", f"probe.burn_in={size.probe_steps // 2}", f"probe.batch={size.batch}"]
+    probe = [
+        f"probe.steps={size.probe_steps}",
+        "probe.rho_lr=1",
+        f"probe.burn_in={size.probe_steps // 2}",
+        f"probe.batch={size.batch}",
+    ]
     kept = [small(step, size) for step in config.train.checkpoint_steps if step in BUDGETS]
     semvae = [f"semvae.steps={2 * size.steps}", "semvae.warmup=1", f"semvae.batch={size.batch}"]
     by_stage = {

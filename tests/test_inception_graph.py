@@ -87,8 +87,9 @@ def file(graph, tmp_path_factory):
     return path
 
 
-def test_every_weight_comes_through(network, file):
-    loaded = FidInception(file)
+def test_every_weight_comes_through(network, file, tmp_path):
+    main([str(file), str(tmp_path / "inception.safetensors")])
+    loaded = FidInception(tmp_path / "inception.safetensors")
     state = network.state_dict()
     for name, tensor in loaded.state_dict().items():
         if not name.endswith("num_batches_tracked"):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
 from lwd.sample import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, generate
-from lwd.sample import condition as conditions
+from lwd.sample.condition import count, first, join, take
 from lwd.schedules import Schedule
 
 LAYOUT = Layout([Group("a", 2), Group("b", 1)])
@@ -112,8 +112,8 @@ def test_what_does_not_fit_is_said() -> None:
 
 def test_parts_of_a_condition() -> None:
     rows = torch.tensor([4, 1])
-    assert conditions.take(TOLD, rows).text.tolist() == [4.0, 1.0]
-    joined = conditions.join(TOLD, conditions.take(TOLD, rows))
-    assert conditions.count(joined) == 8 and joined.more["name"] == "kept"
-    assert conditions.count(None) is None and conditions.first("text") is None
-    assert conditions.take([torch.arange(6), None], rows)[0].tolist() == [4, 1]
+    assert take(TOLD, rows).text.tolist() == [4.0, 1.0]
+    joined = join(TOLD, take(TOLD, rows))
+    assert count(joined) == 8 and joined.more["name"] == "kept"
+    assert count(None) is None and first("text") is None
+    assert take([torch.arange(6), None], rows)[0].tolist() == [4, 1]

@@ -33,7 +33,7 @@ def test_the_readmes_lines_run_and_do_what_they_say() -> None:
     block = re.search(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert block is not None
     short = block[1].replace(", steps=10_000, burn_in=5_000", "").replace("5_000", "0")
-    short = short.replace('layout, leader="sem"', 'layout, leader="sem", steps=8, burn_in=4', 2)
+    short = short.replace('layout, leader="sem"', 'layout, leader="sem", steps=8, burn_in=4, rho_lr=0.2', 2)
     assert short.count("steps=8") == 2, "the README's calls changed; they must be made short to be run"
     torch.manual_seed(0)
     loader = [(torch.randn(16, 48, 16, 16), torch.zeros(16)) for _ in range(3)]

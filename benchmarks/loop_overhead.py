@@ -20,11 +20,11 @@ from pathlib import Path
 
 import torch
 from common import machine
+from torch import Tensor, nn
 
 from lwd.config import load
 from lwd.data.batches import StepBatches
 from lwd.flow import cosine_direction_loss, flow_loss, interpolate, repa_loss
-from lwd.models import LightningDiT
 from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, seeded
 from lwd.schedules import Schedule
@@ -59,10 +59,10 @@ class Bench:
         self.schedule.requires_grad_(False)
         self.memory = self.shards.read(torch.arange(len(self.shards)))
 
-    def model(self) -> LightningDiT:
+    def model(self) -> nn.Module:
         """A fresh network, the same each time."""
         with seeded(Stream.INITIALISE, self.config.seed):
-            return self.config.model.build(self.config.layout, self.shards.input_size, self.shards.feature_dim)
+            return self.config.model.build(self.config.layout, self.shards.shape, self.shards.feature_dim)
 
     def bare(self, steps: int) -> Seconds:
         """A loop as in a tutorial."""
@@ -72,7 +72,7 @@ class Bench:
         optimizer = adamw((model, settings.lr))
         data, labels, features = self.memory
         losses: list[float] = []
-        pending: list[torch.Tensor] = []
+        pending: list[Tensor] = []
         start = clock()
         for step in range(steps):
             if step * settings.batch % len(data) < settings.batch:
@@ -82,7 +82,7 @@ class Bench:
             x1, y = data[rows], labels[rows]
             times, rates = self.schedule(torch.rand(len(x1)))
             z, u = interpolate(torch.randn_like(x1), x1, times, layout)
-            y = torch.where(torch.rand(len(y)) < settings.label_dropout, model.null_label, y)
+            y = torch.where(torch.rand(len(y)) < settings.label_dropout, self.config.model.num_classes, y)
             if features is None:
                 v = model(z, times, y)
             else:
@@ -104,7 +104,7 @@ class Bench:
     def engine(self, steps: int, folder: Path | None) -> Seconds:
         """The loop of `lwd train`, up to ``steps``."""
         config, started = self.config, [clock()]
-        objective = DenoiserObjective(self.model(), self.schedule, config.train, config.seed)
+        objective = DenoiserObjective(self.model(), config.layout, self.schedule, config.train, config.seed)
         task = TrainTask(objective, config.train)
 
         def on_start() -> None:

@@ -58,6 +58,8 @@ def total_norm(tensors: Sequence[Tensor]) -> Tensor:
 
 def _norm(tensors: Sequence[Tensor]) -> Tensor:
     """`torch.nn.utils.get_total_norm` of tensors on one device, without its sorting by device, which costs as much."""
+    if not tensors:
+        return torch.zeros(())
     norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(list(tensors))))
     return norm
 

@@ -10,7 +10,6 @@ import difflib
 from collections.abc import Callable
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -28,6 +27,8 @@ def digits(split: Split) -> Images:
     Source: the test part of the UCI set "Optical Recognition of Handwritten Digits" (Alpaydin and Kaynak, 1998), which
     scikit-learn ships; no two of its images are equal. Each of its 13 writers occurs in both splits.
     """
+    from sklearn.datasets import load_digits  # a second to import, which every stage would wait for
+
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float()[:, None] / 8 - 1
     labels = torch.from_numpy(bunch.target).long()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from sklearn.decomposition import PCA, IncrementalPCA
 from torch import Tensor
 
 from lwd.errors import UserError
 from lwd.files import atomic_path
 from lwd.runtime.checkpoint import load_tensors, save_tensors
+
+if TYPE_CHECKING:  # a second to import, which every stage would wait for
+    from sklearn.decomposition import PCA, IncrementalPCA
 
 OVERSAMPLE = 48
 """How many components beside the k `PatchPCA.fit_stream` carries along: what a batch drops is lost for later ones."""
@@ -47,6 +50,8 @@ class PatchPCA:
         stream is fitted as by `fit`. Raises ValueError as `fit` does, for an empty stream, and for batches that differ
         in D.
         """
+        from sklearn.decomposition import IncrementalPCA
+
         incremental: IncrementalPCA | None = None
         pending: Tensor | None = None
         for batch in batches:
@@ -68,6 +73,8 @@ class PatchPCA:
         return self._take(incremental.partial_fit(pending.numpy()))
 
     def _fit_at_once(self, samples: Tensor) -> PatchPCA:
+        from sklearn.decomposition import PCA
+
         if not 1 <= self.channels <= min(samples.shape):
             raise ValueError(
                 f"{self.channels} components of {samples.shape[0]} samples in {samples.shape[1]} dimensions"

@@ -7,11 +7,11 @@ z(tau + theta h) = z + h sum_j (sum_p dense_jp theta^p) K_j for theta in [0, 1];
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal, get_args
 
 import numpy as np
 import torch
-from scipy.integrate import RK45
 from torch import Tensor
 
 Solver = Literal["dopri5", "heun", "midpoint", "euler", "ab2"]
@@ -46,7 +46,7 @@ def method(solver: Solver) -> Method:
     euler: order 1. ab2: order 2 with one evaluation a step, the line through the last two slopes integrated exactly
     (DEIS' tAB and iPNDM of that order, in global time); its ``dense`` here is that of two equal steps.
     """
-    return _METHODS[solver]
+    return _dopri5() if solver == "dopri5" else _FIXED[solver]
 
 
 def ab2_dense(ratio: float) -> Tensor:
@@ -58,7 +58,10 @@ def _matrix(rows: list[list[float]]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
+@cache
 def _dopri5() -> Method:
+    from scipy.integrate import RK45  # half a second to import, which every stage would wait for
+
     last = np.append(RK45.B, 0.0)  # the seventh stage is at the new state
     stages = np.vstack([np.pad(RK45.A, ((0, 0), (0, 2))), last])
     dense = RK45.P.copy()
@@ -68,8 +71,7 @@ def _dopri5() -> Method:
     return Method(c, a, b, e)
 
 
-_METHODS: dict[Solver, Method] = {
-    "dopri5": _dopri5(),
+_FIXED: dict[Solver, Method] = {
     "heun": Method(_matrix([[0, 1]])[0], _matrix([[0, 0], [1, 0]]), _matrix([[1, -1 / 2], [0, 1 / 2]])),
     "midpoint": Method(_matrix([[0, 1 / 2]])[0], _matrix([[0, 0], [1 / 2, 0]]), _matrix([[1, -1], [0, 1]])),
     "euler": Method(_matrix([[0]])[0], _matrix([[0]]), _matrix([[1]])),

@@ -1,4 +1,4 @@
-"""Run by torchrun: trainings one after the other in one launch, each given as a config's overrides.
+"""Trainings one after the other in one launch, each given as a config's overrides; a script for torchrun.
 
 A job may start from a ``copy`` of another run's checkpoint, and may have one step spoilt on one process: its loss made
 NaN (``spoil_loss: [step, rank]``), or one entry of that process's share of the gradient (``spoil_share``).
@@ -73,7 +73,11 @@ def run(job):
     (config.output / f"shares-{distributed.get_rank()}.json").write_text(json.dumps(shares))
 
 
+def run_all(jobs):
+    for job in jobs:
+        run(job)
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for job in json.loads(Path(sys.argv[1]).read_text()):
-        run(job)
+    run_all(json.loads(Path(sys.argv[1]).read_text()))

@@ -3,45 +3,42 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_two_processes import free_port
 
-SCRIPT = Path(__file__).parent / "evaluate_stub.py"
-
-
-def evaluate(processes: int, *arguments: str) -> str:
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={free_port()}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [*launcher, str(SCRIPT), *arguments, "compute.progress=false"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+from lwd.cli.main import app
+from lwd.stages.evaluate import run
+from ranks import in_two_processes
+from stub_extractor import StubExtractor
 
 
-def test_two_processes_give_the_numbers_of_one(tmp_path: Path) -> None:
+def test_two_processes_give_the_numbers_of_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """An odd number of batches, the last one short; the reference makes one batch, so that a process has none."""
+    monkeypatch.setitem(run.__globals__, "InceptionExtractor", StubExtractor)
     random = np.random.default_rng(0)
     np.savez(tmp_path / "samples.npz", random.integers(0, 256, (70, 4, 4, 3), dtype=np.uint8))
     np.savez(tmp_path / "reference.npz", random.integers(0, 230, (12, 4, 4, 3), dtype=np.uint8))
     records = []
     for processes in (1, 2):
         out = tmp_path / f"{processes}.json"
-        printed = evaluate(
-            processes,
+        command = [
+            "evaluate",
             str(tmp_path / "samples.npz"),
             f"--reference={tmp_path / 'reference.npz'}",
             f"--out={out}",
             "evaluate.batch=16",
             "evaluate.metrics=[fid, sfid, inception_score, precision, recall, kid, density, coverage]",
-        )
+            "compute.progress=false",
+        ]
+        if processes == 1:
+            app(command, standalone_mode=False)
+            printed = capfd.readouterr().out
+        else:
+            printed = in_two_processes(tmp_path / "said", app, command)
         assert printed.count("FID") >= 1 and printed.count("wrote") == 1  # by one process
         records.append(json.loads(out.read_text()))
     one, two = records

@@ -3,21 +3,22 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from several_runs import run_all
 
+from children import said_at_the_end, started
 from lwd.config import load
 from lwd.stages import probe, train
 from lwd.stages.experiment import Experiment
 from lwd.training.logging import read_log
+from ranks import in_two_processes
 
-ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / "configs" / "digits.yaml"
+CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 STEPS, MIDDLE, END = 50, 20, 26
 TOLERANCE = 1e-5
 """Relative, on losses that halve over the 50 steps. Means over parts of a batch round otherwise than the whole one's,
@@ -45,14 +46,13 @@ def checkpoint(output: Path, step: int) -> Path:
     return output / "train" / "learned" / f"step-{step:08d}"
 
 
-def in_two_processes(folder: Path, jobs: list[dict]) -> None:
+def under_torchrun(folder: Path, jobs: list[dict]) -> None:
     (folder / "jobs.json").write_text(json.dumps(jobs))
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command = [*start, str(Path(__file__).with_name("several_runs.py")), str(folder / "jobs.json")]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "Warning" not in done.stderr, done.stderr[-3000:]
+    with started(command, environment=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}) as process:
+        said = said_at_the_end(process)
+    assert process.returncode == 0 and "Warning" not in said, said[-3000:]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     here("micro", "compute.micro_batch=8")
     here("one-asked-to-shard", SHARD, steps=2, heldout_every=0)
     probe.run(load(Experiment, CONFIG, overrides(data, folder / "one")))
-    in_two_processes(
+    under_torchrun(
         folder,
         [
             job("ddp"),
@@ -198,7 +198,11 @@ def test_a_network_of_somebody_elses(data, tmp_path):
         "sharded": settings("sharded", dit, SHARD),
         "whole-sharded": settings("whole-sharded", unet, SHARD),
     }
-    in_two_processes(tmp_path, [{"stage": "train", "config": str(CONFIG), "overrides": job} for job in jobs.values()])
+    in_two_processes(
+        tmp_path / "said",
+        run_all,
+        [{"stage": "train", "config": str(CONFIG), "overrides": job} for job in jobs.values()],
+    )
     for name, model in (("one", dit), ("one-unet", unet)):
         train.run(load(Experiment, CONFIG, settings(name, model)))
     for name, one in (("ddp", "one"), ("sharded", "one"), ("whole-sharded", "one-unet")):

@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from lwd.cli.main import app
+from ranks import in_two_processes
 from traces import computed
 
-ROOT = Path(__file__).parents[2]
+CONFIG = Path(__file__).parents[2] / "configs" / "digits.yaml"
 TOLERANCE = 2e-5
 """Relative. Two half-batch means in float32 round otherwise than one whole one (1e-7 a step); AdamW's first steps
 divide small gradients by themselves and carry that on; 12 steps stay well under this."""
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
-def lwd(processes: int, *arguments: str) -> None:
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", f"--master-port={free_port()}"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [*launcher, "-m", "lwd", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    lwd(
-        1, "encode", "-c", "configs/digits.yaml", f"output={folder}", "encode.encoder_steps=10",
-        "encode.judge_steps=10", "data.flip=true",
-    )  # fmt: skip
-    return folder / "data"
 
 
 @pytest.mark.parametrize("stage", ["probe", "train", "semvae"])
@@ -59,10 +31,14 @@ def test_two_processes_take_the_same_steps_as_one(stage: str, data: Path, tmp_pa
     traces = []
     for processes in (1, 2):
         output = tmp_path / str(processes)
-        lwd(
-            processes, stage, "-c", "configs/digits.yaml", f"output={output}", f"data.path={data}",
+        command = [
+            stage, "-c", str(CONFIG), f"output={output}", f"data.path={data}",
             "model={name: LightningDiT-Mini/1, num_classes: 10}", "compute.progress=false", *settings,
-        )  # fmt: skip
+        ]  # fmt: skip
+        if processes == 1:
+            app(command, standalone_mode=False)
+        else:
+            in_two_processes(tmp_path / "said", app, command)
         trace = output / {"train": "train/learned"}.get(stage, stage) / "trace.jsonl"
         if stage != "semvae":
             pictures = sorted(file.name for file in (trace.parent / "previews").iterdir())

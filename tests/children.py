@@ -19,6 +19,25 @@ import psutil
 HANG_S = 600
 
 
+def unwind_on_signals() -> None:
+    """In this process: SIGTERM and SIGHUP raise KeyboardInterrupt, so that tests end what they started.
+
+    A worker of pytest-xdist hears SIGINT, too, even if the suite was born to ignore it: so its controller ends it.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, signal.default_int_handler)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.register_at_fork(after_in_child=_end_on_signals)
+
+
+def _end_on_signals() -> None:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.default_int_handler:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def hear_signals() -> None:
     """In a child, before it begins: what the suite was born to ignore (``nohup make test &``) is heard again."""
     for number in (signal.SIGINT, signal.SIGHUP):

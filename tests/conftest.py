@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,7 +14,14 @@ from lwd.stages.encode.run import run as encode
 from lwd.stages.experiment import Experiment
 
 sys.path.insert(0, str(Path(__file__).parent))
-torch.set_num_threads(1)  # two threads gain nothing at these sizes and lose much on a busy machine
+
+from children import unwind_on_signals
+from shared import built_once
+
+unwind_on_signals()
+# Two threads gain nothing at these sizes and lose much on a busy machine; the processes that tests start inherit it.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 DIGITS = Path(__file__).parents[1] / "configs" / "digits.yaml"
 
@@ -37,8 +45,11 @@ TINY = (
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Encoded digits, with mirrored twins for the tests that want them."""
-    folder = tmp_path_factory.mktemp("digits")
-    return encode(load(Experiment, DIGITS, [*TINY, "data.flip=true", f"output={folder}"]))
+
+    def build(folder: Path) -> None:
+        encode(load(Experiment, DIGITS, [*TINY, "data.flip=true", f"output={folder}"]))
+
+    return built_once(tmp_path_factory, "digits", build) / "data"
 
 
 @pytest.fixture

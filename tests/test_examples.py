@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from children import HANG_S, started
+
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NAMES = sorted(file.stem for file in EXAMPLES.glob("*.py"))
 
@@ -31,10 +33,10 @@ def test_they_are_short_and_their_networks_know_nothing_of_lwd(name: str) -> Non
 
 
 def test_own_network() -> None:
-    samples = import_module("own_network").main(probe_steps=20, steps=150)
+    main = import_module("own_network").main
+    assert torch.equal(main(probe_steps=6, steps=10), main(probe_steps=6, steps=10)), "seeded throughout"
+    samples = main(probe_steps=20, steps=150)
     assert samples.shape == (10, 5, 4, 4) and bool(torch.isfinite(samples).all())
-    again = import_module("own_network").main(probe_steps=20, steps=150)
-    assert torch.equal(samples, again), "seeded throughout"
     # The coarse group is the mean of the fine one's four channels: the samples must have learned it to some degree.
     fine, coarse = samples[:, :4].mean(1).flatten(), samples[:, 4].flatten()
     assert float(torch.corrcoef(torch.stack([fine, coarse]))[0, 1]) > 0.7
@@ -58,6 +60,7 @@ def test_own_network_on_two_processes() -> None:
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     command = [*launch, str(EXAMPLES / "own_network.py"), "6", "10"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("loss") == 1, "the main process prints, the other does not"
+    with started(command, environment=environment, stdout=subprocess.PIPE) as process:
+        out, err = process.communicate(timeout=HANG_S)
+    assert process.returncode == 0, err[-3000:]
+    assert out.count("loss") == 1, "the main process prints, the other does not"

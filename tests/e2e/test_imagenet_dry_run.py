@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import lwd
+from children import HANG_S, kill_all, started
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "experiments" / "imagenet256" / "dry_run.py"
@@ -36,7 +37,10 @@ def in_fork(folder: Path, *arguments: str) -> tuple[int, str]:
     output = folder / "printed.txt"
     child = multiprocessing.get_context("fork").Process(target=_main, args=(output, ["--smallest", *arguments]))
     child.start()
-    child.join()
+    try:
+        child.join()
+    finally:
+        kill_all(child.pid)
     return child.exitcode or 0, output.read_text()
 
 
@@ -58,11 +62,12 @@ def page(folder: Path, *lines: str) -> list[str]:
 def test_the_whole_page(tmp_path: Path) -> None:
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(lwd.__file__).parents[1])}
     command = [sys.executable, str(SCRIPT), "--smallest", "--keep", str(tmp_path / "here")]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    lines = done.stdout.splitlines()
+    with started(command, environment=environment, stdout=subprocess.PIPE) as process:
+        out, err = process.communicate(timeout=HANG_S)
+    assert process.returncode == 0, out + err
+    lines = out.splitlines()
     assert "going on from step 4" in next(lines[i + 1] for i, line in enumerate(lines) if "goes on to 200" in line)
-    assert "failed" not in done.stdout and lines[-1].split(",")[1] == " all ok"
+    assert "failed" not in out and lines[-1].split(",")[1] == " all ok"
     assert (tmp_path / "here" / "runs" / "imagenet256" / "samples" / "xl-3m" / "images.npz").is_file()
 
 

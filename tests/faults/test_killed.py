@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from children import HANG_S, filled, said_at_the_end, started, wait_until
+from children import HANG_S, filled, kill_all, said_at_the_end, started, wait_until
 from lwd.errors import Preempted, UserError
 from lwd.runtime.checkpoint import checkpoint_path, find_checkpoints
 from lwd.stages import probe, semvae, train
@@ -59,10 +59,14 @@ def run_with_kills(function, config, seed):
     chance = random.Random(seed)
     for kills in itertools.count():
         pid = in_a_child(function, config)
-        if kills < KILLS:
-            time.sleep(chance.uniform(0.02, 0.35))
-            os.kill(pid, signal.SIGKILL)
-        _, status = os.waitpid(pid, 0)
+        try:
+            if kills < KILLS:
+                time.sleep(chance.uniform(0.02, 0.35))
+                os.kill(pid, signal.SIGKILL)
+            _, status = os.waitpid(pid, 0)
+        except KeyboardInterrupt:
+            kill_all(pid)
+            raise
         if not os.WIFSIGNALED(status):
             assert os.waitstatus_to_exitcode(status) == 0
             return kills

@@ -22,7 +22,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from lwd.errors import Preempted, UserError
-from lwd.runtime.preemption import ASKED, SIGNALS, stopped
+from lwd.runtime.preemption import ASKED, SIGNALS, ignore_signals, stopped
 from lwd.runtime.progress import Advance, forwarding
 
 T = TypeVar("T")
@@ -183,6 +183,7 @@ def _take_jobs(pipe: Connection) -> None:
                     result = function(job)
                 say("result", result)
             except BaseException as error:
+                ignore_signals()  # outside `Preemption` a second one would end it before it has told
                 say("error", _portable(error))
                 return
 

@@ -80,9 +80,9 @@ def test_a_sample_depends_on_its_own_label_and_seed_alone(network, schedule):
     assert (whole.latents - noise).flatten(1).norm(dim=1).min() > 1, "the network must have moved every sample"
 
 
-@over_schedules
-@pytest.mark.parametrize("batch", [1, 3])
-def test_batch_order_and_refill_do_not_matter(network, schedule, batch):
+@pytest.mark.parametrize(("name", "batch"), [("synchronous", 3), ("offset", 3), ("learned", 3), ("learned", 1)])
+def test_batch_order_and_refill_do_not_matter(network, name, batch):
+    schedule = SCHEDULES[name]
     whole = generate(network, schedule, LAYOUT, LABELS, SEEDS, SHAPE)
     order = torch.tensor([4, 2, 0, 6, 1, 3, 7, 5])
     part = generate(network, schedule, LAYOUT, LABELS[order], SEEDS[order], SHAPE, batch=batch)
@@ -232,25 +232,38 @@ def test_trace_follows_the_same_path(network):
     assert torch.equal(path.predictions[2], path.states[2]), "at t = 1 nothing is left to predict"
 
 
+# And the largest error at 0.31. Measured: Euler's, of first order, 4e-3, at the end 4e-2; the others' up to 3e-4.
 SETTINGS = [
-    Integration(rtol=1e-4),
-    Integration("heun", steps=40),
-    Integration("midpoint", steps=40, grid="arc_length"),
-    Integration("ab2", steps=80),
-    Integration("euler", steps=600),
+    (Integration(rtol=1e-4), 1e-3),
+    (Integration("heun", steps=40), 1e-3),
+    (Integration("midpoint", steps=40, grid="arc_length"), 1e-3),
+    (Integration("ab2", steps=80), 1e-3),
+    (Integration("euler", steps=100), 0.02),
 ]
 
 
-@over_schedules
-@pytest.mark.parametrize("how", SETTINGS, ids=[how.solver for how in SETTINGS])
-def test_trace_keeps_to_solver_and_grid(network, schedule, how):
-    args = (network, schedule, LAYOUT, LABELS[:2], SEEDS[:2], SHAPE)
-    path = trajectory(make_flow(*args), how, (0.31, 1.0))
+@pytest.fixture(scope="module")
+def nearly_exact(network):
+    """The states at 0.31 and at the end by schedule, from far smaller steps."""
+    return {
+        name: trajectory(
+            make_flow(network, schedule, LAYOUT, LABELS[:2], SEEDS[:2], SHAPE),
+            Integration(rtol=1e-6, atol=1e-7),
+            (0.31, 1.0),
+        ).states
+        for name, schedule in SCHEDULES.items()
+    }
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize(("how", "error"), SETTINGS, ids=[how.solver for how, _ in SETTINGS])
+def test_trace_keeps_to_solver_and_grid(network, nearly_exact, name, how, error):
+    args = (network, SCHEDULES[name], LAYOUT, LABELS[:2], SEEDS[:2], SHAPE)
+    path, exact = trajectory(make_flow(*args), how, (0.31, 1.0)), nearly_exact[name]
     samples = generate(*args, how.solver, how.atol, how.rtol, steps=how.steps, grid=how.grid)
     assert torch.equal(path.states[1], samples.latents)
-    exact = trajectory(make_flow(*args), Integration(rtol=1e-6, atol=1e-7), (0.31, 1.0)).states
-    # Euler's error, the largest: 1/600 of the path's curvature. The states between steps are as good as at their ends.
-    assert (path.states[0] - exact[0]).abs().max() < 0.02
+    # States between steps are as good as at their ends.
+    assert (path.states[0] - exact[0]).abs().max() < error
     assert (exact[0] - exact[1]).abs().max() > 0.2
 
 

@@ -40,8 +40,13 @@ def test_names_and_rooms_come_when_they_are_touched() -> None:
 
 def test_sampling_needs_neither_pictures_nor_launchers() -> None:
     modules = loaded("from lwd.sample import generate")
-    assert not {"matplotlib", "typer", "accelerate", "pydantic", "PIL"} & packages(modules)
+    assert not {"matplotlib", "typer", "accelerate", "pydantic", "PIL", "scipy"} & packages(modules)
     assert len(modules) < 0.75 * FIRST_HOUSE["generate"]
+
+
+def test_stages_load_nothing_that_only_some_of_them_use() -> None:
+    modules = loaded("from lwd.stages import encode, evaluate, experiment, probe, sample, semvae, train")
+    assert not {"matplotlib", "scipy", "sklearn", "diffusers", "transformers"} & packages(modules)
 
 
 def test_the_command_line_needs_no_torch_to_say_what_it_can() -> None:

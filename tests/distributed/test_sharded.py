@@ -81,7 +81,7 @@ def make_runs(data: Path, folder: Path) -> None:
         [
             job("ddp"),
             job("sharded", SHARD),
-            job("sharded-micro", SHARD, "compute.micro_batch=3", "compute.activation_checkpointing=true", steps=MIDDLE),
+            job("sharded-micro", SHARD, "compute.micro_batch=3", "compute.activation_checkpointing=true", steps=8),
             job("sharded-from-sharded", SHARD, start="sharded"),
             job("ddp-from-sharded", start="sharded"),
             job("sharded-from-ddp", SHARD, start="ddp"),
@@ -111,7 +111,8 @@ def assert_same_losses(lines: list[dict], expected: list[dict], *also: str) -> N
 
 def test_uneven_micro_batches_and_activation_checkpointing_change_nothing(runs):
     lines = trace(runs, "sharded-micro")
-    assert_same_losses(lines[:-1], trace(runs, "one")[: MIDDLE - 1], "grad_norm")
+    assert len(lines) == 8
+    assert_same_losses(lines[:-1], trace(runs, "one")[:7], "grad_norm")
 
 
 @pytest.mark.parametrize("name", ["micro", "ddp", "sharded"])

@@ -53,12 +53,20 @@ def finish(folder, name):
     ready(folder, name)
 
 
+class SlowlyToldError(UserError):
+    """Takes its time on its way through a pipe, as on a busy machine."""
+
+    def __reduce__(self):
+        time.sleep(0.5)  # longer than the parent takes to pass the signal on once more
+        return UserError, self.args
+
+
 def fail_to_save(folder, name):
     with Preemption() as preemption:
         ready(folder, name)
         while not preemption.requested(1):
             time.sleep(0.01)
-        raise UserError(f"{name}: could not be written (No space left on device)")
+        raise SlowlyToldError(f"{name}: could not be written (No space left on device)")
 
 
 def fail(folder, name):
@@ -161,7 +169,8 @@ def test_asked_to_stop_before_any_job_began(tmp_path):
 
 
 def test_a_save_that_fails_is_told(tmp_path):
-    """And the job after them is not begun. The signal goes to all processes at once, as a scheduler's may."""
+    """And the job after them is not begun. The signal goes to all processes at once, as a scheduler's may, and then
+    reaches the job a second time, from its parent."""
     with running(tmp_path, [train, fail_to_save, finish]) as pid:
         wait_for(tmp_path / "a.ready", tmp_path / "b.ready")
         os.killpg(pid, signal.SIGTERM)

@@ -10,6 +10,7 @@ must leave is checked. Prints a line for each; the first failure ends the run wi
 from __future__ import annotations
 
 import argparse
+import importlib
 import multiprocessing
 import os
 import re
@@ -51,6 +52,8 @@ MORE = {
 """What is added to commands with or without a config."""
 FAST = ("train.lr=1e-2", "train.ema_decay=0.5")
 """So that a few steps make networks that differ from each other in their samples."""
+IMPORTED_LATE = ("matplotlib.pyplot", "scipy.integrate", "sklearn.decomposition")
+"""What stages import where they need it; imported before any of them is forked, it is imported once."""
 FEWEST = 4
 TAIL = 40
 """Lines of a failed command's output that are shown."""
@@ -286,6 +289,8 @@ def main() -> int:
     if arguments.smallest:
         torch.set_num_threads(1)  # also: a process with threads of its own is not safe to fork
         narrow()
+        for name in IMPORTED_LATE:
+            importlib.import_module(name)
     size = SMALLEST if arguments.smallest else Size(images=arguments.images)
     processes = arguments.processes if arguments.processes is not None else int(not arguments.smallest)
     text = arguments.page.read_text()

@@ -19,7 +19,7 @@ from lwd.runtime.hub import WEIGHTS
 from lwd.schedules import Schedule
 from lwd.stages.evaluate.settings import PAPER
 from lwd.stages.experiment import Experiment
-from lwd.stages.train.run import choose_schedule
+from lwd.stages.train import choose_schedule
 
 GRID, PIXELS = 16, 256
 

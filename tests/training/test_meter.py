@@ -19,7 +19,8 @@ from lwd.runtime.compute import ComputeConfig
 from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, seeded
 from lwd.stages import train
-from lwd.stages.train.run import DenoiserObjective, choose_schedule
+from lwd.stages.train import choose_schedule
+from lwd.stages.train.run import DenoiserObjective
 from lwd.training import meter
 from lwd.training.ema import EMA
 from lwd.training.logging import MetricLog, read_log

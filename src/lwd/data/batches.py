@@ -40,7 +40,10 @@ def share(batch: int, rank: int, world: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Draws:
-    """A step's randomness: noise x0 (B, C, ...), uniform numbers for tau (B,), which labels are dropped (B,)."""
+    """A step's randomness: noise x0 (B, C, ...), which labels are dropped (B,), and uniform numbers for times.
+
+    These are (B,) where a sample takes one, and else (B, n).
+    """
 
     x0: Tensor
     u: Tensor
@@ -89,11 +92,16 @@ class StepBatches(StepOrder, Dataset[StepBatch]):
         return StepBatch(self.shards.read(*self.own(step)), self.mine)
 
 
-def draw(seed: int, step: int | Tensor, places: Tensor, shape: tuple[int, ...], label_dropout: float) -> Draws:
-    """The randomness of samples ``places`` (B,) in ``step`` (one, or (B,)), on their device; ``shape`` is (C, ...)."""
+def draw(
+    seed: int, step: int | Tensor, places: Tensor, shape: tuple[int, ...], label_dropout: float, numbers: int = 1
+) -> Draws:
+    """The randomness of samples ``places`` (B,) in ``step`` (one, or (B,)), on their device; ``shape`` is (C, ...).
+
+    ``numbers``: how many uniform numbers a sample's local times take.
+    """
     return Draws(
         normal(Stream.NOISE, seed, step, places, shape),
-        uniform(Stream.TIME, seed, step, places),
+        uniform(Stream.TIME, seed, step, places, () if numbers == 1 else (numbers,)),
         uniform(Stream.LABEL_DROPOUT, seed, step, places) < label_dropout,
     )
 
@@ -105,8 +113,8 @@ class StepDraws:
     and elsewhere to compare them would make the host wait.
     """
 
-    def __init__(self, seed: int, label_dropout: float) -> None:
-        self._seed, self._label_dropout = seed, label_dropout
+    def __init__(self, seed: int, label_dropout: float, numbers: int = 1) -> None:
+        self._seed, self._label_dropout, self._numbers = seed, label_dropout, numbers
         self._places = torch.empty(0, dtype=torch.int64)
         self._first = 0
         self._shape: tuple[int, ...] = ()
@@ -115,7 +123,7 @@ class StepDraws:
     def __call__(self, step: int, places: Tensor, shape: tuple[int, ...]) -> Draws:
         """The randomness of samples ``places`` (B,) in ``step``, on their device; ``shape`` is (C, ...)."""
         if places.device.type != "cpu":
-            return draw(self._seed, step, places, shape, self._label_dropout)
+            return draw(self._seed, step, places, shape, self._label_dropout, self._numbers)
         again = torch.equal(places, self._places) and shape == self._shape
         if not (again and self._first <= step < self._first + len(self._drawn)):
             count = max(1, NUMBERS_DRAWN // (len(places) * math.prod(shape))) if again else 1
@@ -126,6 +134,7 @@ class StepDraws:
     def _draw(self, steps: Tensor) -> list[Draws]:
         """Of each of ``steps``, for the places and the shape of this call."""
         size, each = len(self._places), steps.repeat_interleave(len(self._places))
-        together = draw(self._seed, each, self._places.repeat(len(steps)), self._shape, self._label_dropout)
+        again = self._places.repeat(len(steps))
+        together = draw(self._seed, each, again, self._shape, self._label_dropout, self._numbers)
         parts = (torch.split(numbers, size) for numbers in (together.x0, together.u, together.dropped))
         return [Draws(*numbers) for numbers in zip(*parts, strict=True)]

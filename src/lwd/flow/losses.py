@@ -80,15 +80,18 @@ def loss(
     """The loss of training under a schedule (Eq. 35), on one batch, for a loop of your own: x1 (B, C, ...) -> scalar.
 
     ``velocity`` maps z (B, C, ...) and local times (B, G) to local velocities (B, C, ...), ``schedule`` maps tau (B,)
-    to times and rates (B, G). Draws tau ~ U(0, 1), then the noise, from ``generator`` (on x1's device; None: PyTorch's
-    own). The schedule is held: it gets no gradient. ``corrected=False`` leaves t_g' out (omega = 1). Raises ValueError
+    to times and rates (B, G), or it is one of `lwd.times`: local times of any density along a schedule, or of all
+    groups jointly. Draws tau ~ U(0, 1), then the noise, from ``generator`` (on x1's device; None: PyTorch's own). The
+    schedule is held: it gets no gradient. ``corrected=False`` leaves t_g' out (omega = 1). Raises ValueError
     where the schedule names other groups than the layout, or the velocity is not of z's shape.
     """
     names = tuple(getattr(schedule, "names", layout.names))
     if names != layout.names:
         raise ValueError(f"the schedule has groups {list(names)}, the layout has {list(layout.names)}")
     dtype = torch.promote_types(x1.dtype, torch.float32)
-    tau = torch.rand(len(x1), generator=generator, dtype=dtype, device=x1.device)
+    numbers = getattr(schedule, "numbers", 1)
+    of_each = (len(x1),) if numbers == 1 else (len(x1), numbers)
+    tau = torch.rand(of_each, generator=generator, dtype=dtype, device=x1.device)
     x0 = torch.randn(x1.shape, generator=generator, dtype=x1.dtype, device=x1.device)
     with torch.no_grad():
         times, rates = schedule(tau)

@@ -1,4 +1,4 @@
-"""Curves with nothing to learn: the identity, and the two halves of SFD's offset schedule."""
+"""Curves with nothing to learn: the identity, a power, and the two halves of SFD's offset schedule."""
 
 from __future__ import annotations
 
@@ -28,6 +28,36 @@ class IdentityCurve(Curve):
     def formula(self) -> str:
         """The one-letter formula τ."""
         return "τ"
+
+
+class PowerOfTime(Curve):
+    """A power t = tau^a with a >= 1: late for a > 1, and at a = M + 1 what polynomials collapse to (Section 4.2)."""
+
+    kind = "power_of_time"
+    settings = ("exponent",)
+
+    def __init__(self, exponent: float = 2.0) -> None:
+        super().__init__()
+        if not 1.0 <= exponent < math.inf:
+            raise ValueError(f"exponent must be finite and at least 1, got {exponent}")
+        self.exponent = float(exponent)
+
+    def forward(self, tau: Tensor) -> tuple[Tensor, Tensor]:
+        """Local time and rate at tau of any shape; differentiable in tau."""
+        s = wide(tau)
+        return narrow_pair(s**self.exponent, self.exponent * s ** (self.exponent - 1), tau)
+
+    def inverse(self, t: Tensor) -> Tensor:
+        """The root t^(1/a)."""
+        return (wide(t) ** (1 / self.exponent)).to(t.dtype)
+
+    def area(self) -> float:
+        """Area under the curve, 1 / (a + 1)."""
+        return 1 / (self.exponent + 1)
+
+    def formula(self) -> str:
+        """Write the curve with its number, as τ^5."""
+        return f"τ^{self.exponent:g}"
 
 
 class OffsetCurve(Curve):

@@ -59,11 +59,14 @@ class Schedule(nn.Module):
 
     @classmethod
     def offset(cls, names: Iterable[str], leader: str, delta: float = 0.3) -> Schedule:
-        """Make SFD's schedule: ``leader`` is ahead of the others by ``delta``. Raises ValueError for an unknown one."""
+        """Make SFD's schedule: ``leader`` is ahead of the others by ``delta``, or behind them where that is negative.
+
+        Raises ValueError for an unknown leader.
+        """
         names = tuple(names)
         if leader not in names:
             raise ValueError(f"leader {leader!r} is not one of the groups {list(names)}")
-        return cls({name: OffsetCurve(delta, leads=name == leader) for name in names})
+        return cls({name: OffsetCurve(abs(delta), leads=(name == leader) == (delta >= 0)) for name in names})
 
     @classmethod
     def learnable(cls, names: Iterable[str], leader: str, family: str = "polynomial", **settings: Any) -> Schedule:

@@ -5,28 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
-import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor, nn
 
-from lwd.config import Batch, Config, FolderName
 from lwd.data.batches import StepBatch, StepBatches, StepDraws
 from lwd.errors import UserError
-from lwd.flow import (
-    TIME_DISTRIBUTIONS,
-    Reduction,
-    TimeDistribution,
-    cosine_direction_loss,
-    flow_loss,
-    interpolate,
-    repa_loss,
-)
+from lwd.flow import cosine_direction_loss, flow_loss, interpolate, repa_loss
 from lwd.groups import Layout
 from lwd.models import dropper, model_files, record_of, training_flops
 from lwd.models.build import check_network
-from lwd.run import RunConfig, write_run_files
+from lwd.run import write_run_files
 from lwd.runtime.checkpoint import Content, checkpoint_path
 from lwd.runtime.hub import CONFIG
 from lwd.runtime.placement import divide, place
@@ -35,77 +23,15 @@ from lwd.runtime.seeding import Stream, seed_network, seeded
 from lwd.schedules import Schedule
 from lwd.stages.train.heldout import HeldOut
 from lwd.stages.train.preview import SamplePreview
+from lwd.stages.train.settings import TrainConfig, TrainSettings, choose_schedule, time_draws
 from lwd.training.ema import EMA
 from lwd.training.logging import Metric
 from lwd.training.loop import fit
 from lwd.training.meter import Work, by_local_time
 from lwd.training.optim import adamw
-from lwd.training.power_ema import SNAPSHOTS, PosthocEMA, SigmaRel, SnapshotType
+from lwd.training.power_ema import SNAPSHOTS, PosthocEMA
 from lwd.training.previews import Pictures
 from lwd.training.task import AveragedTask
-
-
-class ScheduleChoice(Config):
-    """Which schedule to train under."""
-
-    kind: Literal["learned", "synchronous", "offset"] = "learned"
-    path: Path | None = None
-    """The file of a learned schedule; None: OUTPUT/schedule.json, where `lwd sweep` puts the chosen one."""
-    delta: NonNegativeFloat = 0.3
-
-
-class TrainSettings(Config):
-    """Stage II; the defaults are the paper's ImageNet values (Table 5)."""
-
-    name: FolderName = "learned"
-    """The run's folder: OUTPUT/train/NAME."""
-    schedule: ScheduleChoice = ScheduleChoice()
-    steps: PositiveInt = 400_000
-    batch: Batch = 256
-    lr: PositiveFloat = 1e-4
-    weight_decay: NonNegativeFloat = 0.0
-    ema_decay: float = Field(default=0.9999, ge=0, le=1)
-    posthoc_ema: tuple[SigmaRel, ...] = ()
-    """Widths sigma_rel of power-function averages tracked beside it, e.g. [0.05, 0.1]; `lwd ema` makes any other."""
-    posthoc_every: PositiveInt = 10_000
-    """Steps between two of their snapshots, which are kept for good in OUTPUT/train/NAME/posthoc; one at the end."""
-    posthoc_dtype: SnapshotType = "float32"
-    """Of the weights in them; float16 takes half the disk and rounds what `lwd ema` makes of them (docs/ema.md)."""
-    corrected: bool = True
-    """Weight each group's loss by t_g' (Eq. 33); SFD's own objective does not."""
-    time_distribution: TimeDistribution = "uniform"
-    reduction: Reduction = "mean_flat"
-    cosine_weight: NonNegativeFloat = 1.0
-    repa_weight: NonNegativeFloat = 1.0
-    label_dropout: float = Field(default=0.1, ge=0, le=1)
-    checkpoint_steps: tuple[PositiveInt, ...] = ()
-    """Steps whose checkpoints are kept for good, beside the periodic ones of ``compute``."""
-    heldout_every: NonNegativeInt = 0
-    """Steps between two measurements of the average's loss on held-out images, and one at the end; 0: none."""
-    preview_every: NonNegativeInt = 0
-    """Steps between two pictures of samples in OUTPUT/train/NAME/previews, and one at the end; 0: none."""
-    preview_images: PositiveInt = 16
-
-    @field_validator("posthoc_ema")
-    @classmethod
-    def _widths_differ(cls, widths: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(widths)) < len(widths):
-            raise ValueError(f"{list(widths)} repeats itself")
-        return widths
-
-    def recipe(self) -> dict[str, Any]:
-        """What decides the result, for `RunConfig.recipe`."""
-        ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every", "posthoc_dtype"}
-        ignored |= {"preview_every", "preview_images"}
-        if not self.posthoc_ema:  # as in checkpoints of before there were any
-            ignored.add("posthoc_ema")
-        return self.model_dump(mode="json", exclude=ignored)
-
-
-class TrainConfig(RunConfig):
-    """Everything `run` reads."""
-
-    train: TrainSettings = TrainSettings()
 
 
 class DenoiserObjective(nn.Module):
@@ -118,13 +44,14 @@ class DenoiserObjective(nn.Module):
         self.model, self.layout = model, layout
         self._drop = dropper(model)
         self.schedule = schedule.requires_grad_(False)
-        self._settings, self._draws = settings, StepDraws(seed, settings.label_dropout)
+        self._settings, self._times = settings, time_draws(settings, schedule)
+        self._draws = StepDraws(seed, settings.label_dropout, self._times.numbers)
 
     def forward(self, step_batch: StepBatch, step: int) -> tuple[Tensor, dict[str, Metric]]:
         """A step's batch -> (L_theta, metrics)."""
         s, ((x1, labels, features), places) = self._settings, step_batch
         draws = self._draws(step, places, x1.shape[1:])
-        times, rates = self.schedule(TIME_DISTRIBUTIONS[s.time_distribution](draws.u))
+        times, omega = self._times(draws.u)
         z, u = interpolate(draws.x0, x1, times, self.layout)
         if self._drop is not None:
             labels = self._drop(labels, draws.dropped)
@@ -132,7 +59,6 @@ class DenoiserObjective(nn.Module):
             v, projected = self.model(z, times, labels, project=True)
         else:
             v = self.model(z, times, labels)
-        omega = rates if s.corrected else torch.ones_like(rates)
         loss, by_group = flow_loss(v, u, omega, self.layout, s.reduction)
         metrics: dict[str, Metric] = {"flow": loss, **{f"flow_{name}": value for name, value in by_group.items()}}
         metrics |= by_local_time(v, u, times, self.layout)
@@ -259,24 +185,6 @@ def run(config: TrainConfig) -> Path:
         work=Work(settings.batch, flops or 0),
     )
     return checkpoint_path(folder, settings.steps)
-
-
-def choose_schedule(config: TrainConfig) -> Schedule:
-    """The schedule that ``train.schedule`` asks for, checked against the layout."""
-    choice, layout = config.train.schedule, config.layout
-    if choice.kind == "synchronous":
-        return Schedule.synchronous(layout.names)
-    if choice.kind == "offset":
-        return Schedule.offset(layout.names, config.leader, choice.delta)
-    path = choice.path or config.output / "schedule.json"
-    if choice.path is None and not path.is_file():
-        raise UserError(
-            f"{path}: no schedule yet; run lwd sweep first, or set train.schedule.path to one that lwd probe wrote, or "
-            "train.schedule.kind to synchronous or offset"
-        )
-    schedule = Schedule.load(path)
-    schedule.check(layout, str(path))
-    return schedule
 
 
 def main_flops(config: TrainConfig) -> int | None:

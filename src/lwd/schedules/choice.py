@@ -1,0 +1,87 @@
+"""A schedule named in a config or on a command line: `offset:0.3`, `power:2`, `synchronous`, or a file."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from lwd.config import Config
+from lwd.errors import UserError
+from lwd.groups import Layout
+from lwd.schedules.fixed import IdentityCurve, PowerOfTime
+from lwd.schedules.schedule import Schedule
+
+_NAMED = re.compile(r"(synchronous|learned)|(offset|power):([+-]?[0-9.]+(?:e[+-]?[0-9]+)?)")
+
+_NUMBER = {"offset": "delta", "power": "exponent"}
+
+
+class ScheduleChoice(Config):
+    """Which schedule: one of these, or the short form `synchronous`, `offset:0.3`, `power:2`, or a file's path."""
+
+    kind: Literal["learned", "synchronous", "offset", "power"] = "learned"
+    path: Path | None = None
+    """The file of a learned schedule; None: OUTPUT/schedule.json, where `lwd sweep` puts the chosen one."""
+    delta: float = Field(default=0.3, ge=-1000, le=1000)
+    """Of an offset: how far the leader is ahead of the others; negative: behind them."""
+    exponent: float = Field(default=2.0, ge=-100, le=100)
+    """Of a power a: the leader has t = tau, the others tau^a; negative: the leader has tau^-a, the others tau."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, data: Any) -> Any:
+        if not isinstance(data, str):
+            return data
+        named = _NAMED.fullmatch(data)
+        if named is None:
+            if not data.endswith(".json"):
+                raise ValueError(
+                    f"{data!r} is no schedule: synchronous, learned, offset:0.3, power:2 (negative: the leader lags), "
+                    "or the path of a schedule.json"
+                )
+            return {"kind": "learned", "path": data}
+        word, family, number = named.groups()
+        return (
+            {"kind": word}
+            if word
+            else {"kind": family, {"offset": "delta", "power": "exponent"}[family]: float(number)}
+        )
+
+    @model_validator(mode="after")
+    def _power_of_one_or_more(self) -> ScheduleChoice:
+        if abs(self.exponent) < 1 or not math.isfinite(self.exponent):
+            raise ValueError(f"exponent {self.exponent:g} must be 1 or more, or -1 or less")
+        return self
+
+    def __str__(self) -> str:
+        """The short form."""
+        if self.kind == "learned":
+            return str(self.path) if self.path is not None else "learned"
+        number = {"offset": f":{self.delta:g}", "power": f":{self.exponent:g}"}.get(self.kind, "")
+        return f"{self.kind}{number}"
+
+    def make(self, layout: Layout, leader: str, learned: Path, remedy: str) -> Schedule:
+        """The schedule, checked against the layout; ``learned``: the file where none is named.
+
+        Raises UserError, with ``remedy``, where that is not there, and for a file that does not fit.
+        """
+        if self.kind == "synchronous":
+            return Schedule.synchronous(layout.names)
+        if self.kind == "offset":
+            return Schedule.offset(layout.names, leader, self.delta)
+        if self.kind == "power":
+            late = PowerOfTime(abs(self.exponent))
+            curves = {
+                name: IdentityCurve() if (name == leader) == (self.exponent > 0) else late for name in layout.names
+            }
+            return Schedule(curves)
+        path = self.path or learned
+        if self.path is None and not path.is_file():
+            raise UserError(f"{path}: no schedule yet; {remedy}")
+        schedule = Schedule.load(path)
+        schedule.check(layout, str(path))
+        return schedule

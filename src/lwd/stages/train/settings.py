@@ -1,0 +1,141 @@
+"""The settings of `lwd train`."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from lwd.config import Batch, Config, FolderName
+from lwd.flow import TIME_DISTRIBUTIONS, Reduction, TimeDistribution
+from lwd.run import RunConfig
+from lwd.schedules import Schedule
+from lwd.schedules.choice import ScheduleChoice
+from lwd.times import AlongSchedule, Draw, Uncorrected
+from lwd.times.joint import Joint
+from lwd.times.settings import Densities, JointTimes, LocalTimes, densities_of, joint_times
+from lwd.training.power_ema import SigmaRel, SnapshotType
+
+
+class TrainSettings(Config):
+    """Stage II; the defaults are the paper's ImageNet values (Table 5)."""
+
+    name: FolderName = "learned"
+    """The run's folder: OUTPUT/train/NAME."""
+    schedule: ScheduleChoice = ScheduleChoice()
+    steps: PositiveInt = 400_000
+    batch: Batch = 256
+    lr: PositiveFloat = 1e-4
+    weight_decay: NonNegativeFloat = 0.0
+    ema_decay: float = Field(default=0.9999, ge=0, le=1)
+    posthoc_ema: tuple[SigmaRel, ...] = ()
+    """Widths sigma_rel of power-function averages tracked beside it, e.g. [0.05, 0.1]; `lwd ema` makes any other."""
+    posthoc_every: PositiveInt = 10_000
+    """Steps between two of their snapshots, which are kept for good in OUTPUT/train/NAME/posthoc; one at the end."""
+    posthoc_dtype: SnapshotType = "float32"
+    """Of the weights in them; float16 takes half the disk and rounds what `lwd ema` makes of them (docs/ema.md)."""
+    corrected: bool = True
+    """Weight each group's loss so that its local times have the density ``local_times`` (Eq. 33); SFD's own objective
+    does not, and draws tau by ``time_distribution``."""
+    time_distribution: TimeDistribution = "uniform"
+    local_times: Densities = LocalTimes()
+    """The density of each group's local time, for all groups or by name."""
+    draw: Draw = "uniform"
+    """Of tau: uniform, the paper's, or balanced, with which no weight is above the number of groups."""
+    times: JointTimes | None = None
+    """Local times of no schedule, as {kind: independent}: the network is then sampled under any (`sample.schedule`)."""
+    reduction: Reduction = "mean_flat"
+    cosine_weight: NonNegativeFloat = 1.0
+    repa_weight: NonNegativeFloat = 1.0
+    label_dropout: float = Field(default=0.1, ge=0, le=1)
+    checkpoint_steps: tuple[PositiveInt, ...] = ()
+    """Steps whose checkpoints are kept for good, beside the periodic ones of ``compute``."""
+    heldout_every: NonNegativeInt = 0
+    """Steps between two measurements of the average's loss on held-out images, and one at the end; 0: none."""
+    preview_every: NonNegativeInt = 0
+    """Steps between two pictures of samples in OUTPUT/train/NAME/previews, and one at the end; 0: none."""
+    preview_images: PositiveInt = 16
+
+    @field_validator("times", mode="before")
+    @classmethod
+    def _times_in_a_word(cls, times: Any) -> Any:
+        return {"kind": times} if isinstance(times, str) else times
+
+    @model_validator(mode="after")
+    def _one_way_to_draw(self) -> Self:
+        asked = self.local_times != LocalTimes() or self.draw != "uniform" or self.times is not None
+        if asked and not (self.corrected and self.time_distribution == "uniform"):
+            raise ValueError(
+                "local_times, draw and times are of the corrected loss: leave corrected and time_distribution alone"
+            )
+        if self.time_distribution != "uniform" and self.corrected:
+            raise ValueError(
+                "time_distribution is of corrected: false (SFD's objective); for the density of local times under the "
+                f"corrected loss set local_times: {{density: {self.time_distribution}}}"
+            )
+        return self
+
+    @field_validator("posthoc_ema")
+    @classmethod
+    def _widths_differ(cls, widths: tuple[float, ...]) -> tuple[float, ...]:
+        if len(set(widths)) < len(widths):
+            raise ValueError(f"{list(widths)} repeats itself")
+        return widths
+
+    def recipe(self) -> dict[str, Any]:
+        """What decides the result, for `RunConfig.recipe`."""
+        ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every", "posthoc_dtype"}
+        ignored |= {"preview_every", "preview_images"}
+        later: dict[str, Any] = {"posthoc_ema": (), "local_times": LocalTimes(), "draw": "uniform", "times": None}
+        ignored |= {key for key, default in later.items() if getattr(self, key) == default}  # as in old checkpoints
+        return self.model_dump(mode="json", exclude=ignored)
+
+
+class TrainConfig(RunConfig):
+    """Everything `run` reads."""
+
+    train: TrainSettings = TrainSettings()
+
+    @model_validator(mode="after")
+    def _densities_are_of_groups(self) -> Self:
+        densities_of(self.train.local_times, self.layout.names)
+        return self
+
+
+def choose_schedule(config: TrainConfig) -> Schedule:
+    """The schedule that ``train.schedule`` asks for, checked against the layout.
+
+    A network of joint times that asks for none has the synchronous one, for previews and as a default in sampling.
+    """
+    settings = config.train
+    choice = settings.schedule
+    if settings.times is not None and "schedule" not in settings.model_fields_set:
+        choice = ScheduleChoice(kind="synchronous")
+    schedule = choice.make(
+        config.layout,
+        config.leader,
+        config.output / "schedule.json",
+        "run lwd sweep first, or set train.schedule.path to one that lwd probe wrote, or train.schedule.kind to "
+        "synchronous or offset",
+    )
+    if settings.times is not None:
+        schedule.provenance["times"] = settings.times.kind
+    return schedule
+
+
+def time_draws(settings: TrainSettings, schedule: Schedule) -> AlongSchedule | Uncorrected | Joint:
+    """How local times and weights are drawn."""
+    if not settings.corrected:
+        return Uncorrected(schedule, TIME_DISTRIBUTIONS[settings.time_distribution])
+    densities = densities_of(settings.local_times, schedule.names)
+    if settings.times is not None:
+        return joint_times(settings.times, densities, schedule, settings.draw)
+    return AlongSchedule(schedule, densities, settings.draw)

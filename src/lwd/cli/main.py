@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -53,7 +53,7 @@ def _one_process_only(name: str) -> None:
 
 
 def _perform(
-    action: Callable[[Experiment], str],
+    action: Callable[[Any], str],
     config: Path,
     overrides: Sequence[str],
     dry_run: bool,
@@ -61,10 +61,10 @@ def _perform(
 ) -> None:
     """Load the config, then ``check`` and print it, or run ``action`` and print what that returns."""
     from lwd.config import dump, load
-    from lwd.stages.experiment import Experiment
+    from lwd.stages.score import ScoreConfig as Whole
 
     with one_line_errors():
-        experiment = load(Experiment, config, overrides)
+        experiment = load(Whole, config, overrides)
         if dry_run and check is not None:
             check(experiment)
         show(dump(experiment).rstrip() if dry_run else action(experiment))
@@ -121,6 +121,19 @@ def _train(experiment: Experiment) -> str:
     return f"trained {run(experiment)}"
 
 
+def _map(experiment: Experiment) -> str:
+    from lwd.stages.map import run
+
+    return f"wrote {run(experiment)}"
+
+
+def _score(experiment: Any) -> str:
+    from lwd.stages.score.run import on_screen, run
+
+    _one_process_only("score")
+    return f"{on_screen(run(experiment)[1])}\nwrote {experiment.output / 'score'}"
+
+
 def _sample(experiment: Experiment) -> str:
     from lwd.stages.sample import run
 
@@ -156,6 +169,9 @@ def _sweep_command(
 _stage("train", "Stage II: train a denoiser under a schedule, in OUTPUT/train/NAME.", _train)
 
 
+_stage("map", "Losses of a network of joint times (train.times) over all pairs of local times, in OUTPUT/map.", _map)
+
+
 @app.command("sample")
 def _sample_command(
     config: ConfigOption,
@@ -170,6 +186,25 @@ def _sample_command(
     short = {"sample.num": num, "sample.trace": trajectory}
     given = [f"{key}={value}" for key, value in short.items() if value is not None]
     _perform(_sample, config, [*(overrides or ()), *given], dry_run)
+
+
+@app.command("score")
+def _score_command(
+    config: ConfigOption,
+    overrides: Overrides = None,
+    schedules: Annotated[
+        list[str] | None,
+        typer.Option("--schedule", "-s", help="synchronous, offset:0.3, power:2, or a file; again for more"),
+    ] = None,
+    suggest: Annotated[
+        str | None, typer.Option("--suggest", help="loss, nats, distance or paper: also write the best by that")
+    ] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Compare schedules on one joint-time network and its map, training nothing, into OUTPUT/score."""
+    short = [] if suggest is None else [f"score.suggest={suggest}"]
+    short += [f"score.schedules=[{', '.join(schedules)}]"] if schedules else []
+    _perform(_score, config, [*(overrides or ()), *short], dry_run)
 
 
 _stage("report", "Draw everything that OUTPUT holds into OUTPUT/report.html.", _report)

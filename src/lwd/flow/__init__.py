@@ -4,6 +4,7 @@ from lwd.flow.interpolant import interpolate
 from lwd.flow.losses import (
     TIME_BINS,
     Jacobian,
+    KineticTrains,
     Reduction,
     Terms,
     component_losses,
@@ -23,6 +24,7 @@ __all__ = [
     "TIME_BINS",
     "TIME_DISTRIBUTIONS",
     "Jacobian",
+    "KineticTrains",
     "Reduction",
     "Terms",
     "TimeDistribution",

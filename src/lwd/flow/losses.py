@@ -15,6 +15,7 @@ from lwd.groups import Layout
 
 Reduction = Literal["mean_flat", "group_mean"]
 Jacobian = Literal["stop", "exact"]
+KineticTrains = Literal["both", "schedule"]
 
 
 @dataclass(frozen=True)
@@ -118,15 +119,21 @@ def schedule_objective(
     kinetic_weight: float = 0.04,
     jacobian: Jacobian = "stop",
     reduction: Reduction = "mean_flat",
+    kinetic_trains: KineticTrains = "both",
+    omega: Tensor | None = None,
 ) -> Terms:
     """L_rho = L_flow + lambda R_kin (Eq. 38): predicted and target local velocities (B, C, ...), rates (B, G).
 
     ``jacobian="stop"`` holds t' constant in the flow loss (Eq. 33, the paper's), which makes the update of rho a
     semi-gradient; ``"exact"`` lets gradients through it, which makes it the gradient of Eq. 36.
+
+    ``kinetic_trains="both"`` is Algorithm 1 to the letter: the kinetic term trains the denoiser, too, and shrinks its
+    v_g where t_g' is large, so that a large lambda collapses as a small one does. ``"schedule"`` holds v there: only
+    t' feels the term. ``omega`` (B, G): the weights of the flow loss, None for t'.
     """
-    omega = rates.detach() if jacobian == "stop" else rates
-    flow, by_group = flow_loss(v, u, omega, layout, reduction)
-    kinetic = kinetic_energy(v, rates, layout)
+    omega = rates if omega is None else omega
+    flow, by_group = flow_loss(v, u, omega.detach() if jacobian == "stop" else omega, layout, reduction)
+    kinetic = kinetic_energy(v.detach() if kinetic_trains == "schedule" else v, rates, layout)
     return Terms(flow + kinetic_weight * kinetic, flow, kinetic, by_group)
 
 

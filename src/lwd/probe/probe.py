@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lwd.flow import Jacobian, Reduction, Terms, interpolate, schedule_objective
+from lwd.flow import Jacobian, KineticTrains, Reduction, Terms, interpolate, schedule_objective
 from lwd.groups import Layout
 from lwd.schedules import Schedule
+from lwd.times import Density
+from lwd.times.along import densities_at
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """A denoiser with its condition filled in: z (B, C, ...) and local times (B, G) -> local velocities (B, C, ...)."""
@@ -25,7 +27,8 @@ class Probe(nn.Module):
         schedule = probe.averaged()  # after the last
 
     The optimiser has the parameters of both (the paper: AdamW, 1e-4 for the denoiser, 1e-2 for rho). ``family`` and its
-    settings: see `Schedule.learnable`. The state dict holds rho and its running sum, so that a loop can be resumed.
+    settings: see `Schedule.learnable`; ``densities``: those of the groups' local times, None for the paper's uniform
+    ones. The state dict holds rho and its running sum, so that a loop can be resumed.
     Raises ValueError for an unknown leader.
     """
 
@@ -40,10 +43,13 @@ class Probe(nn.Module):
         burn_in: int = 0,
         jacobian: Jacobian = "stop",
         reduction: Reduction = "mean_flat",
+        kinetic_trains: KineticTrains = "both",
+        densities: Sequence[Density] | None = None,
         family: str = "polynomial",
         **curve: Any,
     ) -> None:
         super().__init__()
+        self.kinetic_trains, self.densities = kinetic_trains, densities
         self.layout, self.kinetic_weight, self.burn_in = layout, kinetic_weight, burn_in
         self.jacobian, self.reduction = jacobian, reduction
         self.schedule = Schedule.learnable(layout.names, leader, family, **curve)
@@ -70,7 +76,10 @@ class Probe(nn.Module):
         times, rates = self.schedule(tau)
         z, u = interpolate(x0, x1, times, self.layout)
         v = velocity(z, times)
-        return schedule_objective(v, u, rates, self.layout, self.kinetic_weight, self.jacobian, self.reduction)
+        omega = rates if self.densities is None else densities_at(self.densities, times) * rates
+        return schedule_objective(
+            v, u, rates, self.layout, self.kinetic_weight, self.jacobian, self.reduction, self.kinetic_trains, omega
+        )
 
     @torch.no_grad()
     def after_step(self) -> None:

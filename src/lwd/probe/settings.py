@@ -8,8 +8,9 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from lwd.config import Config
 from lwd.errors import UserError
-from lwd.flow import Jacobian, Reduction
+from lwd.flow import Jacobian, KineticTrains, Reduction
 from lwd.schedules import Schedule
+from lwd.times.settings import Densities, LocalTimes
 
 
 class LearnSettings(Config):
@@ -23,6 +24,11 @@ class LearnSettings(Config):
     """lambda of Eq. 38."""
     jacobian: Jacobian = "stop"
     reduction: Reduction = "mean_flat"
+    kinetic_trains: KineticTrains = "both"
+    """Whether the kinetic term trains the denoiser too, as in Algorithm 1, or the schedule alone; with both, a large
+    lambda collapses as well."""
+    local_times: Densities = LocalTimes()
+    """The density of each group's local time under the flow loss, for all groups or by name."""
     family: str = "polynomial"
     """The kind of the learned curves: polynomial (the paper's), or another that is registered."""
     degree: int = Field(default=4, ge=1, le=100)
@@ -59,4 +65,6 @@ class LearnSettings(Config):
         ignored = {"preview_every"}
         if self.family == "polynomial" and not self.curve:  # as in checkpoints of before there were others
             ignored |= {"family", "curve"}
+        later: dict[str, Any] = {"kinetic_trains": "both", "local_times": LocalTimes()}
+        ignored |= {key for key, default in later.items() if getattr(self, key) == default}
         return self.model_dump(mode="json", exclude=ignored)

@@ -34,6 +34,7 @@ class Stream(IntEnum):
     HELDOUT = 9
     EVALUATE = 10
     NETWORK = 11
+    MAP = 12
 
 
 def philox(counter: tuple[Tensor, Tensor, Tensor, Tensor], key: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:

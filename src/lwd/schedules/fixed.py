@@ -33,7 +33,7 @@ class IdentityCurve(Curve):
 class PowerOfTime(Curve):
     """A power t = tau^a with a >= 1: late for a > 1, and at a = M + 1 what polynomials collapse to (Section 4.2)."""
 
-    kind = "power_of_time"
+    kind = "power-of-time"
     settings = ("exponent",)
 
     def __init__(self, exponent: float = 2.0) -> None:

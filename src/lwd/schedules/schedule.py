@@ -20,6 +20,8 @@ from lwd.schedules.fixed import IdentityCurve, OffsetCurve
 from lwd.schedules.registry import curve_class
 
 FORMAT = "lwd.schedule/1"
+TIMES = "times"
+"""The key of provenance that says how local times were drawn jointly, where a network was trained so."""
 
 
 class Schedule(nn.Module):
@@ -87,6 +89,11 @@ class Schedule(nn.Module):
         if not all(curve.learnable for name, curve in curves.items() if name != leader):
             raise UserError(f"family {family}: a curve with nothing to learn; choose another")
         return cls(curves)
+
+    @property
+    def any_other(self) -> bool:
+        """Whether the network that it lies beside serves every other schedule as well: trained at joint times."""
+        return TIMES in self.provenance
 
     @property
     def learned(self) -> tuple[str, ...]:

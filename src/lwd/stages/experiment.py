@@ -10,6 +10,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 from lwd.config import Config, Seed, merge, parse
 from lwd.stages.encode.run import EncodeConfig
 from lwd.stages.evaluate import EvaluateConfig
+from lwd.stages.map import MapConfig
 from lwd.stages.probe import SweepConfig
 from lwd.stages.sample import SampleConfig
 from lwd.stages.semvae import SemVAEConfig
@@ -26,14 +27,14 @@ class CompareSettings(Config):
     """How many runs go side by side; 0: one per core, or one where there is a GPU."""
 
 
-class Experiment(EncodeConfig, SemVAEConfig, SweepConfig, TrainConfig, SampleConfig, EvaluateConfig):
+class Experiment(EncodeConfig, SemVAEConfig, SweepConfig, TrainConfig, MapConfig, SampleConfig, EvaluateConfig):
     """Each stage reads its own section and those of `RunConfig`; `lwd demo` also ``compare``."""
 
     compare: CompareSettings = CompareSettings()
 
     @property
     def trained(self) -> Path:
-        """The run that ``train`` describes: `lwd sample` takes its newest checkpoint."""
+        """The run that ``train`` describes: `lwd sample` and `lwd map` take its newest checkpoint."""
         return self.output / "train" / self.train.name
 
     @model_validator(mode="after")
@@ -47,5 +48,7 @@ class Experiment(EncodeConfig, SemVAEConfig, SweepConfig, TrainConfig, SampleCon
 
     def variant(self, name: str) -> TrainSettings:
         """The ``train`` section of one variant, before seed and budget."""
-        base = self.train.model_dump() | {"name": name}
-        return parse(TrainSettings, merge(base, self.compare.variants[name]), f"compare.variants.{name}")
+        changes = self.compare.variants[name]
+        of_corrected = {"local_times", "draw", "times"} if changes.get("corrected") is False else set()
+        base = self.train.model_dump(exclude=of_corrected) | {"name": name}  # SFD's objective draws its own way
+        return parse(TrainSettings, merge(base, changes), f"compare.variants.{name}")

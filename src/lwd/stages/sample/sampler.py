@@ -73,12 +73,28 @@ class Sampler:
 def open_sampler(config: SampleConfig, checkpoint: Path, processes: Processes) -> Sampler:
     """What ``config`` samples from, on the processes's device. Raises UserError for input that does not fit."""
     settings = config.sample
-    model, schedule = load_checkpoint_model(checkpoint, config.model.name)
+    model, trained_under = load_checkpoint_model(checkpoint, config.model.name)
     check_fit(checkpoint, model, config)
+    schedule = choose(config, trained_under, checkpoint)
     guidance = load_guidance(settings.guidance, schedule, processes, config.model.name)
     if guidance is not None:
         guidance.wrap(model, config.layout)  # refuses what does not fit before anything is computed or written
     return Sampler(place(model, processes), config.layout, schedule, settings, guidance, processes.autocast)
+
+
+def choose(config: SampleConfig, trained_under: Schedule, checkpoint: Path) -> Schedule:
+    """The schedule that ``sample.schedule`` asks for. Raises UserError for another one than the network serves."""
+    choice = config.sample.schedule
+    if choice is None:
+        return trained_under
+    learned = config.output / "schedule.json"
+    schedule = choice.make(config.layout, config.leader, learned, "run lwd sweep first, or name its file")
+    if not trained_under.any_other and schedule.hash() != trained_under.hash():
+        raise UserError(
+            f"{checkpoint}: trained under schedule {trained_under.hash()}, which is not {choice}; leave "
+            "sample.schedule out, or train with train.times=independent, with which a network serves every schedule"
+        )
+    return schedule
 
 
 def load_guidance(
@@ -96,7 +112,7 @@ def load_guidance(
     if settings.weak is None:
         raise UserError("sample.guidance.weak: AutoGuidance needs the checkpoint folder of a weak model")
     weak, weak_schedule = load_checkpoint_model(settings.weak, network)
-    if weak_schedule.hash() != schedule.hash():
+    if not weak_schedule.any_other and weak_schedule.hash() != schedule.hash():
         raise UserError(f"{settings.weak}: the weak model was trained under another schedule than the main one")
     auto = AutoGuidance(place(weak, processes), scale, interval)
     if settings.kind == "auto":

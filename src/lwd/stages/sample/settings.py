@@ -13,6 +13,7 @@ from lwd.ode.methods import Solver
 from lwd.ode.plan import Integration
 from lwd.run import RunConfig
 from lwd.sample.guidance import Interval, OneScale, Ramp, Scale
+from lwd.schedules.choice import ScheduleChoice
 from lwd.stages.sample.blocks import Format
 
 ClassLabel = Annotated[int, Field(ge=0, lt=2**31)]
@@ -73,6 +74,9 @@ class SampleSettings(Config):
 
     checkpoint: Path | None = None
     """A checkpoint folder; None: the newest of `SampleConfig.trained`."""
+    schedule: ScheduleChoice | None = None
+    """Of a network trained at joint times: the schedule to sample under, as `offset:0.3`; None: the checkpoint's own.
+    A network trained under one schedule is sampled under no other."""
     name: FolderName | None = None
     """Results go to OUTPUT/samples/NAME; None: named after the checkpoint."""
     num: PositiveInt = 1000

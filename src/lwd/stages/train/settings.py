@@ -19,6 +19,7 @@ from lwd.flow import TIME_DISTRIBUTIONS, Reduction, TimeDistribution
 from lwd.run import RunConfig
 from lwd.schedules import Schedule
 from lwd.schedules.choice import ScheduleChoice
+from lwd.schedules.schedule import TIMES
 from lwd.times import AlongSchedule, Draw, Uncorrected
 from lwd.times.joint import Joint
 from lwd.times.settings import Densities, JointTimes, LocalTimes, densities_of, joint_times
@@ -127,7 +128,7 @@ def choose_schedule(config: TrainConfig) -> Schedule:
         "synchronous or offset",
     )
     if settings.times is not None:
-        schedule.provenance["times"] = settings.times.kind
+        schedule.provenance[TIMES] = settings.times.kind
     return schedule
 
 

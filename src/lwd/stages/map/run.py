@@ -1,0 +1,244 @@
+"""`lwd map`: measure a joint-time network over pairs of local times, block by block, into OUTPUT/map."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from lwd.config import Batch, Config
+from lwd.data.shards import LatentShards
+from lwd.errors import UserError
+from lwd.files import atomic_path, read_json, remove, write_json
+from lwd.groups import Layout
+from lwd.maps import LogSNR, Map, coupling, measure, mutual_information
+from lwd.maps.measure import Velocity
+from lwd.models.pretrained import fingerprint, load_checkpoint_model, newest_checkpoint
+from lwd.run import RunConfig, write_run_files
+from lwd.runtime.checkpoint import first_difference, load_tensors, save_tensors
+from lwd.runtime.lock import alone_in
+from lwd.runtime.placement import place
+from lwd.runtime.processes import Processes
+from lwd.runtime.progress import progress_bar
+from lwd.runtime.seeding import Stream, normal
+from lwd.schedules import Schedule
+from lwd.stages.map.picture import draw
+
+Split = Literal["heldout", "train"]
+SPLITS: tuple[Split, ...] = ("heldout", "train")
+TENSORS, FACTS, PICTURE, PARTS, RECIPE = "map.safetensors", "map.json", "map.png", "parts", "mapping.json"
+
+
+class MapSettings(Config):
+    """What is measured, and where."""
+
+    checkpoint: Path | None = None
+    """A checkpoint of a network trained with train.times; None: the newest of the run that ``train.name`` names."""
+    images: PositiveInt = 256
+    """Of each split, the first ones."""
+    points: int = Field(default=13, ge=3, le=200)
+    """Of the grid, on each axis."""
+    largest: float = Field(default=8.0, gt=0, le=40)
+    """The grid's ends in log-SNR; 8 is a local time of 0.982."""
+    noises: PositiveInt = 1
+    """Draws of noise of each image, over which it is averaged."""
+    batch: Batch = 512
+    """Latents that the network sees at once."""
+    block: PositiveInt = 32
+    """Images that are finished and written together: what a killed run loses at the most, for each process."""
+
+    @property
+    def grid(self) -> LogSNR:
+        """The grid in log-SNR."""
+        return LogSNR(self.points, self.largest)
+
+
+class MapConfig(RunConfig):
+    """Everything `run` reads."""
+
+    map: MapSettings = MapSettings()
+
+    @property
+    def trained(self) -> Path:
+        """The training run whose newest checkpoint is measured, unless ``map.checkpoint`` names one."""
+        return self.output / "train" / "learned"
+
+
+def run(config: MapConfig) -> Path:
+    """Measure the map of the network on held-out and training images; returns OUTPUT/map.
+
+    Finished blocks are found again. Raises UserError for a network that was trained under one schedule only, and for
+    a folder with a map of other settings, unless ``compute.resume`` is off.
+    """
+    settings, folder = config.map, config.output / "map"
+    processes = Processes(config.compute)
+    model, checkpoint = open_network(config, processes)
+    shards = {split: config.shards(split, features=False) for split in SPLITS}
+    recipe = {
+        "map": settings.model_dump(mode="json", include={"images", "points", "largest", "noises"}),
+        "weights": fingerprint(checkpoint),
+        "leader": config.leader,
+        "seed": config.seed,
+        "data": config.data_fingerprint(),
+    }
+    with alone_in(folder) if processes.is_main else nullcontext():
+        if processes.is_main:
+            _prepare(folder, recipe, config)
+        processes.barrier()
+        if (folder / FACTS).is_file():
+            processes.say(f"{folder}: finished before")
+            return folder
+        started = time.perf_counter()
+        for split in SPLITS:
+            _measure(config, processes, model, split, shards[split], folder)
+        processes.barrier()
+        if processes.is_main:
+            _finish(folder, config, checkpoint, time.perf_counter() - started)
+        processes.barrier()
+    return folder
+
+
+def open_network(config: MapConfig, processes: Processes) -> tuple[nn.Module, Path]:
+    """The joint-time network and its checkpoint. Raises UserError for one trained under one schedule only."""
+    checkpoint = config.map.checkpoint or newest_checkpoint(config.trained)
+    model, schedule = load_checkpoint_model(checkpoint, config.model.name)
+    if not schedule.any_other:
+        raise UserError(
+            f"{checkpoint}: trained under the schedule {schedule.hash()} alone, so that it knows no other pairs of "
+            "local times; train with train.times=independent (docs/map.md)"
+        )
+    return place(model, processes).eval(), checkpoint
+
+
+def velocity_of(model: nn.Module, labels: Tensor, processes: Processes) -> Velocity:
+    """The network with the images' own labels."""
+
+    def velocity(z: Tensor, times: Tensor, image: Tensor) -> Tensor:
+        with processes.autocast():
+            v: Tensor = model(z, times, labels[image])
+        return v
+
+    return velocity
+
+
+def noise(config: MapConfig, draw: int, rows: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """The noise of images ``rows`` (n,) in draw number ``draw``: the same at every point and under every schedule."""
+    return normal(Stream.MAP, config.seed, draw, rows.to(device), shape)
+
+
+def _measure(
+    config: MapConfig, processes: Processes, model: nn.Module, split: Split, shards: LatentShards, folder: Path
+) -> None:
+    """This process's share of the blocks of one split that are not there yet."""
+    settings, device = config.map, processes.device
+    count = min(settings.images, len(shards))
+    blocks = list(enumerate(torch.split(torch.arange(count), settings.block)))
+    mine = [(n, rows) for n, rows in blocks if n % processes.world == processes.rank]
+    missing = [(n, rows) for n, rows in mine if not _part(folder, split, n).is_file()]
+    done = sum(len(rows) for _, rows in mine) - sum(len(rows) for _, rows in missing)
+    with progress_bar(f"map {split}", sum(len(rows) for _, rows in mine), done, processes.shows) as advance:
+        for number, rows in missing:
+            batch = shards.read(rows)
+            x1, velocity = batch.x1.to(device), velocity_of(model, batch.labels.to(device), processes)
+            sums: list[Tensor] = []
+            for draw in range(settings.noises):
+                x0 = noise(config, draw, rows, tuple(x1.shape[1:]), device)
+                found = measure(velocity, x1, x0, config.layout, config.leader, settings.grid, settings.batch)
+                sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else list(found)
+            loss, speed = (total.transpose(0, 1).cpu() / settings.noises for total in sums)
+            with atomic_path(_part(folder, split, number)) as temporary:
+                save_tensors(temporary, {"loss": loss, "speed": speed})
+            advance(len(rows))
+
+
+def _part(folder: Path, split: Split, number: int) -> Path:
+    return folder / PARTS / f"{split}-{number:06d}.safetensors"
+
+
+def _prepare(folder: Path, recipe: dict[str, Any], config: MapConfig) -> None:
+    """An empty folder, or one that the same settings began."""
+    begun = folder / RECIPE
+    if begun.is_file() and not config.compute.resume:
+        for name in (FACTS, TENSORS, PICTURE, PARTS):
+            remove(folder / name)
+    elif begun.is_file() and (changed := first_difference(read_json(begun), recipe)):
+        raise UserError(
+            f"{folder}: a map of other settings: {changed}; replace it with compute.resume=false, or move it"
+        )
+    write_json(begun, recipe)
+    (folder / PARTS).mkdir(exist_ok=True)
+    write_run_files(config, folder)
+
+
+def _parts(folder: Path, split: Split) -> Iterator[dict[str, Tensor]]:
+    for path in sorted((folder / PARTS).glob(f"{split}-*.safetensors")):
+        yield load_tensors(path)
+
+
+def _finish(folder: Path, config: MapConfig, checkpoint: Path, seconds: float) -> None:
+    """Put the parts together; ``map.json`` comes last."""
+    tensors = {}
+    for split in SPLITS:
+        parts = list(_parts(folder, split))
+        for key in ("loss", "speed"):
+            tensors[f"{split}.{key}"] = torch.cat([part[key] for part in parts]).transpose(0, 1).contiguous()
+    with atomic_path(folder / TENSORS) as temporary:
+        save_tensors(temporary, tensors)
+    maps = {split: _map(config.layout, config.leader, config.map.grid, tensors, split) for split in SPLITS}
+    draw(folder / PICTURE, maps["heldout"], _named(config))
+    facts: dict[str, Any] = {
+        "format": "lwd.map/1",
+        "checkpoint": str(checkpoint),
+        "weights": fingerprint(checkpoint),
+        "layout": config.layout.to_list(),
+        "leader": config.leader,
+        "points": config.map.points,
+        "largest": config.map.largest,
+        "images": {split: found.images for split, found in maps.items()},
+        "seconds": seconds,
+        "information": {},
+    }
+    for pair, name in enumerate(maps["heldout"].followers):
+        routes = {split: mutual_information(found, pair) for split, found in maps.items()}
+        one, other = coupling(maps["heldout"], pair)
+        facts["information"][name] = {
+            split: {route: {"nats": value, "error": error} for route, (value, error) in found.items()}
+            for split, found in routes.items()
+        } | {"coupling": float(one.mean()), "asymmetry": float((one - other).abs().mean())}
+    write_json(folder / FACTS, facts)
+    remove(folder / PARTS)
+
+
+def _named(config: MapConfig) -> dict[str, Schedule]:
+    """The schedules that are drawn over the maps."""
+    names, lead = config.layout.names, config.leader
+    drawn = {"synchronous": Schedule.synchronous(names), "offset 0.3": Schedule.offset(names, lead, 0.3)}
+    learned = config.output / "schedule.json"
+    return drawn | ({"learned": Schedule.load(learned)} if learned.is_file() else {})
+
+
+def _map(layout: Layout, leader: str, grid: LogSNR, tensors: dict[str, Tensor], split: Split) -> Map:
+    return Map(layout, leader, grid, tensors[f"{split}.loss"], tensors[f"{split}.speed"])
+
+
+def open_map(folder: Path, split: Split = "heldout") -> Map:
+    """Read what `run` left. Raises UserError where there is no finished map, or its tensors are not what it says."""
+    if not (folder / FACTS).is_file():
+        raise UserError(f"{folder}: no map here; train a network with train.times=independent and run lwd map")
+    facts, tensors = read_json(folder / FACTS), load_tensors(folder / TENSORS)
+    try:
+        layout, leader, grid = Layout(facts["layout"]), facts["leader"], LogSNR(facts["points"], facts["largest"])
+        found = _map(layout, leader, grid, tensors, split)
+        groups = len(layout.names)
+        shape = (groups - 1, found.images, grid.points, grid.points, groups)
+        if found.loss.shape != shape or found.speed.shape != shape or leader not in layout.names:
+            raise ValueError(f"{split} tensors are {tuple(found.loss.shape)}, not {shape}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / FACTS}: not a map, or not that of {TENSORS} beside it ({error})") from error
+    return found

@@ -1,0 +1,189 @@
+"""`lwd score`: the paper's objective, held-out nats and loss, and samples' distances of schedules, in OUTPUT/score."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lwd.errors import UserError
+from lwd.files import write_json
+from lwd.maps import Line, Map, Table, learned_on, line, measure_line
+from lwd.maps.score import LineScore, best_line, on_map, score_lines
+from lwd.run import write_run_files
+from lwd.runtime.processes import Processes
+from lwd.runtime.progress import progress_bar
+from lwd.schedules import Schedule
+from lwd.schedules.collapse import distance_from_collapse
+from lwd.schedules.distance import POINTS
+from lwd.stages.map import open_map, open_network
+from lwd.stages.map.run import noise, velocity_of
+from lwd.stages.score.picture import draw
+from lwd.stages.score.samples import Distance, distances
+from lwd.stages.score.settings import ScoreConfig
+
+SPLINE, RULE = "spline", "paper"
+"""What is scored beside the schedules that are asked for: the spline whose L on the map is least, and the schedule of
+the weakest lambda that does not collapse on it (of ``score.kinetic_weights``)."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One schedule's scores."""
+
+    name: str
+    schedule: Schedule
+    paper: dict[str, float]
+    lines: LineScore
+    distance: Distance | None = None
+
+
+def run(config: ScoreConfig) -> tuple[list[Row], dict[str, Any]]:
+    """Score the schedules; writes score.json, score.png and each schedule's file; returns the rows and the record.
+
+    Raises UserError where there is no map, or one of another network.
+    """
+    settings, folder = config.score, config.output / "score"
+    processes = Processes(config.compute)
+    if processes.world > 1:
+        raise UserError("score: runs on one process; start it without torchrun or accelerate launch")
+    found = open_map(config.output / "map")
+    table = found.table()
+    learned = config.output / "schedule.json"
+    schedules = {
+        str(c): c.make(config.layout, config.leader, learned, "run lwd sweep first") for c in settings.schedules
+    }
+    with progress_bar(
+        "score: Algorithm 1 on the map", len(settings.kinetic_weights) * 2, 0, processes.shows
+    ) as advance:
+        diagram = _diagram(config, table, advance)
+    stable = [point for point in diagram if point["jacobian"] == config.probe.jacobian and not point["collapsed"]]
+    if stable:
+        schedules[RULE] = Schedule.from_dict(stable[0]["schedule"], "score")
+    schedules[SPLINE] = best_line(table)
+    lines = {name: line(schedule, found.grid.largest, settings.nodes) for name, schedule in schedules.items()}
+    losses = _along(config, processes, found, lines)
+    scores = score_lines(table, lines, losses, next(iter(schedules)))
+    drawn = distances(config, schedules) if settings.samples else {}
+    rows = [Row(n, s, on_map(table, s), scores[n], drawn.get(n)) for n, s in schedules.items()]
+    record = {
+        "format": "lwd.score/1",
+        "images": found.images,
+        "against": rows[0].name,
+        "rows": [_as_json(row) for row in rows],
+        "diagram": [{k: v for k, v in point.items() if k != "schedule"} for point in diagram],
+        "suggested": None,
+    }
+    for row in rows:
+        row.schedule.save(folder / f"{row.name.replace(':', '_').replace('/', '_').removesuffix('.json')}.json")
+    if settings.suggest is not None:
+        best = suggest(rows, settings.suggest)
+        record["suggested"] = best.name
+        best.schedule.save(folder / "suggested.json")
+    write_json(folder / "score.json", record)
+    draw(folder / "score.png", record)
+    write_run_files(config, folder)
+    return rows, record
+
+
+def suggest(rows: Sequence[Row], by: str) -> Row:
+    """The best row. Raises UserError where nothing was measured by which to choose."""
+    if by == "paper":
+        found = [row for row in rows if row.name == RULE]
+        if not found:
+            raise UserError(
+                "score.suggest: every lambda of score.kinetic_weights collapses on the map; name larger ones"
+            )
+        return found[0]
+    if by == "distance":
+        if any(row.distance is None for row in rows):
+            raise UserError("score.suggest=distance: set score.samples, so that there are distances")
+        return min(rows, key=lambda row: row.distance.value if row.distance else float("inf"))
+    return min(rows, key=lambda row: (row.lines.nats if by == "nats" else row.lines.loss).value)
+
+
+def _diagram(config: ScoreConfig, table: Table, advance: Any) -> list[dict[str, Any]]:
+    """Where Algorithm 1 comes to on the map at each lambda, with either Jacobian."""
+    probe, points = config.probe, torch.tensor(POINTS)
+    found = []
+    for jacobian in ("stop", "exact"):
+        for weight in sorted(config.score.kinetic_weights):
+            schedule = learned_on(
+                table,
+                weight,
+                family=probe.family,
+                curve=probe.curve_settings,
+                jacobian=jacobian,
+                reduction=probe.reduction,
+                kinetic_trains=probe.kinetic_trains,
+            )
+            distance = distance_from_collapse(schedule)
+            collapsed = any(config.sweep.criterion.holds(schedule[name]) for name in schedule.learned)
+            found.append(
+                {
+                    "kinetic_weight": weight,
+                    "jacobian": jacobian,
+                    "distance_from_collapse": distance,
+                    "collapsed": collapsed,
+                    "curve": {n: schedule[n](points)[0].tolist() for n in schedule.learned},
+                    "schedule": schedule.to_dict(),
+                }
+            )
+            advance(1)
+    return found
+
+
+def _along(config: ScoreConfig, processes: Processes, map: Map, lines: dict[str, Line]) -> dict[str, Tensor]:
+    """The network's held-out losses (N, M, G) along each line, on the map's own images and noise."""
+    model, _ = open_network(config, processes)
+    shards, settings, device = config.shards("heldout", features=False), config.map, processes.device
+    found: dict[str, list[Tensor]] = {name: [] for name in lines}
+    with progress_bar("score: along the schedules", map.images * len(lines), 0, processes.shows) as advance:
+        for rows in torch.split(torch.arange(map.images), settings.block):
+            batch = shards.read(rows)
+            x1, velocity = batch.x1.to(device), velocity_of(model, batch.labels.to(device), processes)
+            x0 = noise(config, 0, rows, tuple(x1.shape[1:]), device)
+            for name, path in lines.items():
+                found[name].append(measure_line(velocity, x1, x0, path.times, config.layout, settings.batch))
+                advance(len(rows))
+    return {name: torch.cat(parts) for name, parts in found.items()}
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "schedule": row.schedule.hash(),
+        **row.paper,
+        **{key: asdict(value) for key, value in vars(row.lines).items()},
+        "distance": None if row.distance is None else asdict(row.distance),
+    }
+
+
+def on_screen(record: dict[str, Any]) -> str:
+    """The content of score.json, for people."""
+    more = f"more than {record['against']}"
+    lines = [f"{'schedule':14} {'L_flow':>7} {'R_kin':>7} {'L':>8} {more:>22} {'J, nats more':>18}  distance"]
+    for row in record["rows"]:
+        loss, nats = row["loss_more"], row["nats_more"]
+        lines.append(
+            f"{row['name'][-14:]:14} {row['flow']:7.3f} {row['kinetic']:7.3f} {row['loss']['value']:8.3f} "
+            f"{loss['value']:+14.3f} ± {loss['error']:.3f} {nats['value']:+10.3f} ± {nats['error']:.3f}  "
+            + ("" if row["distance"] is None else _distance_in_words(row["distance"]))
+        )
+    lines.append("Algorithm 1 on the map: distance from collapse by lambda (* collapsed)")
+    for jacobian in ("stop", "exact"):
+        points = [point for point in record["diagram"] if point["jacobian"] == jacobian]
+        parts = [f"{p['kinetic_weight']:g}: {p['distance_from_collapse']:.2f}{'*' * p['collapsed']}" for p in points]
+        lines.append(f"  {jacobian:6} " + "  ".join(parts))
+    if record["suggested"] is not None:
+        lines.append(f"suggested: {record['suggested']} -> score/suggested.json (train.schedule.path)")
+    return "\n".join(lines)
+
+
+def _distance_in_words(distance: dict[str, Any]) -> str:
+    heun = "".join(f", {steps} Heun steps {value:.2f}" for steps, value in distance["heun"].items())
+    more = f"{distance['more']:+.2f} ± {distance['error']:.2f}"
+    return f"{distance['value']:.2f} ({more}){heun}, {distance['nfe']:.0f} evaluations"

@@ -8,9 +8,12 @@ from lwd.maps.measure import grid_points
 
 
 class Gaussian:
-    """N(0, S) data in groups of 2 (``s``) and 3 (``f``) entries; ``shared`` scales their covariance."""
+    """N(0, S) data in groups of 2 (``s``) and 3 (``f``) entries, of variance 1 and ``variance``.
 
-    def __init__(self, shared=1.0, weights=(2.0, 1.0)):
+    ``shared`` scales the covariance of the groups.
+    """
+
+    def __init__(self, shared=1.0, weights=(2.0, 1.0), variance=1.0):
         generator = torch.Generator().manual_seed(3)
         root = torch.randn(5, 5, dtype=torch.float64, generator=generator)
         own = root @ root.T / 5 + 0.3 * torch.eye(5, dtype=torch.float64)
@@ -18,6 +21,8 @@ class Gaussian:
         own = own * scale[:, None] * scale
         own[:2, 2:] *= shared
         own[2:, :2] *= shared
+        own[2:] *= variance**0.5
+        own[:, 2:] *= variance**0.5
         self.covariance = own
         groups = [("s", 2, weights[0]), ("f", 3, weights[1])]
         self.layout = Layout([{"name": n, "channels": c, "weight": w} for n, c, w in groups])

@@ -7,6 +7,7 @@ import torch
 from scipy import integrate
 from tests.maps.gaussian import Gaussian
 
+from lwd.groups import Layout
 from lwd.maps import LogSNR, coupling, learned_on, line, line_loss, measure, measure_line, mutual_information, nats
 from lwd.maps.dynamics import objective
 from lwd.maps.measure import grid_points
@@ -16,6 +17,10 @@ from lwd.schedules.choice import ScheduleChoice
 from lwd.schedules.collapse import distance_from_collapse
 
 NAMES = ["synchronous", "offset:0.3", "offset:-0.3", "offset:1", "power:2", "power:5", "power:-2", "power:-5"]
+
+
+WEAK = (0.003, 0.3, 10.0)
+"""A weak lambda, one in between, and a strong one."""
 
 
 def named(text, layout, tmp_path="x"):
@@ -62,19 +67,21 @@ def test_the_loss_along_a_line_is_its_integral_in_t():
     wanted, _ = integrate.quad(lambda t: float(at(t, t).sum()), 0, 1)
     path = line(Schedule.synchronous(data.layout.names), 12.0, nodes=2049)
     assert float(line_loss(path, data.loss(path.times)[0], data.layout)) == pytest.approx(wanted, rel=1e-3)
-    edges = (
-        integrate.quad(lambda s: float(at(s, 0.0)[0]), 0, 1)[0]
-        + integrate.quad(lambda f: float(at(1.0, f)[1]), 0, 1)[0]
-    )
+    first, _ = integrate.quad(lambda s: float(at(s, 0.0)[0]), 0, 1)
+    second, _ = integrate.quad(lambda f: float(at(1.0, f)[1]), 0, 1)
     path = line(Schedule.offset(data.layout.names, "s", 999.0), 12.0, nodes=2049)
-    assert float(line_loss(path, data.loss(path.times)[0], data.layout)) == pytest.approx(edges, rel=2e-3)
+    assert float(line_loss(path, data.loss(path.times)[0], data.layout)) == pytest.approx(first + second, rel=2e-3)
 
 
 def test_a_line_keeps_to_the_schedule_inside_the_box():
     data = Gaussian()
     path = line(named("power:2", data.layout), 8.0, nodes=65)
-    assert torch.allclose(
-        path.times[:, 1].clamp_min(0), path.times[:, 0].square().clamp_min(torch.sigmoid(torch.tensor(-4.0))), atol=1e-3
+    lead, follow = path.times.unbind(1)
+    low, high = torch.sigmoid(torch.tensor([-4.0, 4.0], dtype=torch.float64))
+    inside = (lead > low + 1e-6) & (lead < high - 1e-6)
+    assert torch.allclose(follow[inside], lead[inside].square().clamp(low, high), atol=1e-3)
+    assert path.times[0].tolist() == pytest.approx([float(low)] * 2) and path.times[-1].tolist() == pytest.approx(
+        [float(high)] * 2
     )
     steps = (2 * torch.logit(path.times)).diff(dim=0).abs().sum(1)
     assert torch.allclose(steps, steps.mean().expand_as(steps), rtol=1e-6)
@@ -106,12 +113,12 @@ def test_mutual_information_by_two_routes():
 
 
 def test_a_table_between_its_points_is_the_closed_form():
-    """Bilinear in log-SNR with steps of 0.25: 1e-2 of the value."""
+    """Bilinear in log-SNR with steps of 0.125: 1e-2 of the value."""
     data = Gaussian()
     times = torch.sigmoid(torch.randn(200, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0)))
-    table = data.map(LogSNR(65, 8.0)).table()
+    table = data.map(LogSNR(129, 8.0)).table()
     for found, wanted in zip(table(times), data.loss(times), strict=True):
-        assert torch.allclose(found, wanted, rtol=1e-2)
+        assert torch.allclose(found, wanted, rtol=1e-2, atol=2e-3)
     there = grid_points(data.layout, "s", LogSNR(65, 8.0))
     assert torch.allclose(table(there)[0], data.loss(there)[0], rtol=1e-9)
 
@@ -138,8 +145,8 @@ def test_the_shrunk_denoiser_minimises_the_objective():
     loss, speed = data.loss(times)
     factors = torch.tensor([2.0, 1.0], dtype=torch.float64) * torch.tensor(data.layout.sizes) / 5
     kept = torch.full_like(rates, 0.5, requires_grad=True)
-    optimizer = torch.optim.Adam([kept], 0.02)
-    for _ in range(800):
+    optimizer = torch.optim.Adam([kept], 0.05)
+    for _ in range(400):
         optimizer.zero_grad()
         flow = (factors * rates * (loss + (1 - kept).square() * speed)).sum(1).mean()
         (flow + weight * (rates.square() * kept.square() * speed).sum(1).mean()).backward()
@@ -152,9 +159,9 @@ def test_the_shrunk_denoiser_minimises_the_objective():
 def test_what_the_exact_jacobian_prefers_is_decided_by_the_weights(weights, leaves):
     """A lead of s at (s, f) pays iff w_f odds(s) > w_s odds(f): from the identity not at 1:2, and at 2:1 at once."""
     table = Gaussian(weights=weights).map(LogSNR(33, 10.0)).table()
-    learned = learned_on(table, 0.0, jacobian="exact", kinetic_trains="schedule", steps=400, burn_in=200)
+    learned = learned_on(table, 0.0, jacobian="exact", kinetic_trains="schedule", steps=150, burn_in=75, rho_lr=0.1)
     distance = distance_from_collapse(learned)
-    assert distance < 0.8 if leaves else distance > 0.97
+    assert distance < 0.8 if leaves else distance > 0.95
 
 
 def test_the_exact_flow_loss_is_indifferent_at_equal_weights_near_the_identity():
@@ -172,21 +179,21 @@ def test_the_exact_flow_loss_is_indifferent_at_equal_weights_near_the_identity()
     assert abs(changes[1.0, 1.0]) < 0.1 * min(abs(changes[2.0, 1.0]), abs(changes[1.0, 2.0]))
 
 
+def collapse(table, weight, trains):
+    """The distance from collapse of what Algorithm 1 learns on a map in 150 steps."""
+    learned = learned_on(table, weight, kinetic_trains=trains, steps=150, burn_in=75, rho_lr=0.1)
+    return distance_from_collapse(learned)
+
+
 def test_a_weak_lambda_collapses_and_so_does_a_strong_one_where_the_kinetic_term_trains_the_denoiser():
     """The second collapse: with both the distance has a maximum, with the schedule alone it grows with lambda."""
-    table = Gaussian().map(LogSNR(25, 10.0)).table()
-    weights = (0.003, 0.1, 3.0)
-    both, alone = (
-        [distance_from_collapse(learned_on(table, w, kinetic_trains=k, steps=600, burn_in=300)) for w in weights]
-        for k in ("both", "schedule")
-    )
-    assert both[0] < 0.1 and both[2] < both[1] > both[0]
-    assert alone[0] < alone[1] < alone[2] and alone[2] > 0.9
+    table = Gaussian(variance=0.05).map(LogSNR(17, 8.0)).table()
+    both, alone = ([collapse(table, weight, trains) for weight in WEAK] for trains in ("both", "schedule"))
+    assert both[0] < both[1] / 2 and both[2] < both[1] / 2 and both[1] < 0.1
+    assert alone[0] < 0.03 < alone[1] < alone[2] and alone[2] > 0.5
 
 
 def test_three_groups_are_measured_by_pairs():
-    from lwd.groups import Layout
-
     layout = Layout([{"name": n, "channels": 1} for n in "abc"])
     points = grid_points(layout, "b", LogSNR(3, 4.0)).view(2, 3, 3, 3)
     times = LogSNR(3, 4.0).times

@@ -159,10 +159,14 @@ def _sweep_command(
     weights: Annotated[
         str | None, typer.Option("--lambda", help="auto, or 0.01,0.03,0.1: short for sweep.kinetic_weights")
     ] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", help="probes, or map: on the map of lwd map; short for sweep.method")
+    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Stage I at several lambdas; the schedule of the weakest stable one becomes OUTPUT/schedule.json."""
     short = [] if weights is None else [f"sweep.kinetic_weights={weights if weights == 'auto' else f'[{weights}]'}"]
+    short += [] if method is None else [f"sweep.method={method}"]
     _perform(_sweep, config, [*(overrides or ()), *short], dry_run)
 
 

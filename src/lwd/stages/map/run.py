@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import Field, PositiveInt
@@ -16,8 +16,8 @@ from lwd.config import Batch, Config
 from lwd.data.shards import LatentShards
 from lwd.errors import UserError
 from lwd.files import atomic_path, read_json, remove, write_json
-from lwd.groups import Layout
 from lwd.maps import LogSNR, Map, coupling, measure, mutual_information
+from lwd.maps.files import FACTS, SPLITS, TENSORS, Split, write_maps
 from lwd.maps.measure import Velocity
 from lwd.models.pretrained import fingerprint, load_checkpoint_model, newest_checkpoint
 from lwd.run import RunConfig, write_run_files
@@ -30,9 +30,7 @@ from lwd.runtime.seeding import Stream, normal
 from lwd.schedules import Schedule
 from lwd.stages.map.picture import draw
 
-Split = Literal["heldout", "train"]
-SPLITS: tuple[Split, ...] = ("heldout", "train")
-TENSORS, FACTS, PICTURE, PARTS, RECIPE = "map.safetensors", "map.json", "map.png", "parts", "mapping.json"
+PICTURE, PARTS, RECIPE = "map.png", "parts", "mapping.json"
 
 
 class MapSettings(Config):
@@ -183,35 +181,22 @@ def _parts(folder: Path, split: Split) -> Iterator[dict[str, Tensor]]:
 
 def _finish(folder: Path, config: MapConfig, checkpoint: Path, seconds: float) -> None:
     """Put the parts together; ``map.json`` comes last."""
-    tensors = {}
+    maps = {}
     for split in SPLITS:
         parts = list(_parts(folder, split))
-        for key in ("loss", "speed"):
-            tensors[f"{split}.{key}"] = torch.cat([part[key] for part in parts]).transpose(0, 1).contiguous()
-    with atomic_path(folder / TENSORS) as temporary:
-        save_tensors(temporary, tensors)
-    maps = {split: _map(config.layout, config.leader, config.map.grid, tensors, split) for split in SPLITS}
+        loss, speed = (torch.cat([part[key] for part in parts]).transpose(0, 1) for key in ("loss", "speed"))
+        maps[split] = Map(config.layout, config.leader, config.map.grid, loss, speed)
     draw(folder / PICTURE, maps["heldout"], _named(config))
-    facts: dict[str, Any] = {
-        "format": "lwd.map/1",
-        "checkpoint": str(checkpoint),
-        "weights": fingerprint(checkpoint),
-        "layout": config.layout.to_list(),
-        "leader": config.leader,
-        "points": config.map.points,
-        "largest": config.map.largest,
-        "images": {split: found.images for split, found in maps.items()},
-        "seconds": seconds,
-        "information": {},
-    }
+    information: dict[str, Any] = {}
     for pair, name in enumerate(maps["heldout"].followers):
         routes = {split: mutual_information(found, pair) for split, found in maps.items()}
         one, other = coupling(maps["heldout"], pair)
-        facts["information"][name] = {
+        information[name] = {
             split: {route: {"nats": value, "error": error} for route, (value, error) in found.items()}
             for split, found in routes.items()
         } | {"coupling": float(one.mean()), "asymmetry": float((one - other).abs().mean())}
-    write_json(folder / FACTS, facts)
+    facts = {"checkpoint": str(checkpoint), "weights": fingerprint(checkpoint), "seconds": seconds}
+    write_maps(folder, maps, {**facts, "information": information})
     remove(folder / PARTS)
 
 
@@ -221,24 +206,3 @@ def _named(config: MapConfig) -> dict[str, Schedule]:
     drawn = {"synchronous": Schedule.synchronous(names), "offset 0.3": Schedule.offset(names, lead, 0.3)}
     learned = config.output / "schedule.json"
     return drawn | ({"learned": Schedule.load(learned)} if learned.is_file() else {})
-
-
-def _map(layout: Layout, leader: str, grid: LogSNR, tensors: dict[str, Tensor], split: Split) -> Map:
-    return Map(layout, leader, grid, tensors[f"{split}.loss"], tensors[f"{split}.speed"])
-
-
-def open_map(folder: Path, split: Split = "heldout") -> Map:
-    """Read what `run` left. Raises UserError where there is no finished map, or its tensors are not what it says."""
-    if not (folder / FACTS).is_file():
-        raise UserError(f"{folder}: no map here; train a network with train.times=independent and run lwd map")
-    facts, tensors = read_json(folder / FACTS), load_tensors(folder / TENSORS)
-    try:
-        layout, leader, grid = Layout(facts["layout"]), facts["leader"], LogSNR(facts["points"], facts["largest"])
-        found = _map(layout, leader, grid, tensors, split)
-        groups = len(layout.names)
-        shape = (groups - 1, found.images, grid.points, grid.points, groups)
-        if found.loss.shape != shape or found.speed.shape != shape or leader not in layout.names:
-            raise ValueError(f"{split} tensors are {tuple(found.loss.shape)}, not {shape}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / FACTS}: not a map, or not that of {TENSORS} beside it ({error})") from error
-    return found

@@ -21,6 +21,8 @@ from pydantic import (
 from lwd.config import Config, Seed
 from lwd.errors import UserError
 from lwd.files import write_json
+from lwd.maps import Table, learned_on
+from lwd.maps.files import read_map
 from lwd.plots.sweep import Probed, save_sweep_curves
 from lwd.probe.bisection import Bisection, Listed, Search, weakest_stable
 from lwd.probe.outcome import NOTHING_MOVED, Outcome, SweepRow, nothing_moved, row, stable
@@ -30,13 +32,18 @@ from lwd.run import write_run_files
 from lwd.runtime.jobs import run_jobs, workers
 from lwd.runtime.processes import Processes
 from lwd.schedules import Schedule
-from lwd.schedules.collapse import Criterion
+from lwd.schedules.collapse import Criterion, distance_from_collapse
 from lwd.stages.probe.run import ProbeConfig, run
 from lwd.stages.probe.table import Cost, as_json
+from lwd.times.settings import LocalTimes, densities_of
 
 
 class SweepSettings(Config):
     """Which values of lambda are tried (the paper's), what counts as collapsed, and when a probe may end early."""
+
+    method: Literal["probes", "map"] = "probes"
+    """probes: the paper's, a network is trained at each lambda; map: Algorithm 1 is followed on the map that `lwd map`
+    left in OUTPUT/map, in seconds."""
 
     kinetic_weights: tuple[FiniteFloat, ...] | Literal["auto"] = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.10)
     """auto: bisection on a log scale, see `Bisection`."""
@@ -145,7 +152,8 @@ def sweep(config: SweepConfig, main_flops: int | None = None) -> tuple[list[Swee
     found = _find(config, processes)
     chosen = weakest_stable(stable(found.values()))
     rows = [row(outcome) for _, outcome in sorted(found.items())]
-    cost = Cost(sum(r.steps for r in rows), len(rows) * config.probe.steps, _step_flops(config), main_flops)
+    planned = 0 if config.sweep.method == "map" else len(rows) * config.probe.steps
+    cost = Cost(sum(r.steps for r in rows), planned, _step_flops(config), main_flops)
     if processes.is_main:
         write_json(
             config.output / "sweep" / "table.json", as_json(found.values(), config.sweep.criterion, chosen, cost)
@@ -162,7 +170,8 @@ def sweep(config: SweepConfig, main_flops: int | None = None) -> tuple[list[Swee
         processes.say(f"sweep: {lesson}")
     if not any(r.collapsed for r in rows):
         processes.say(f"sweep: no lambda collapsed, so a weaker one than {chosen:g} may be stable too")
-    schedule = found[chosen, config.sweep_seeds[0]].schedule
+    seed = config.seed if config.sweep.method == "map" else config.sweep_seeds[0]
+    schedule = found[chosen, seed].schedule
     if processes.is_main:
         schedule.save(config.output / "schedule.json")
     processes.barrier()
@@ -174,6 +183,11 @@ def sweep(config: SweepConfig, main_flops: int | None = None) -> tuple[list[Swee
 
 def _find(config: SweepConfig, processes: Processes) -> Found:
     """Every probe of the sweep, several side by side where there is one process."""
+    if config.sweep.method == "map":
+        table = read_map(config.output / "map").table()
+        return find(
+            config.sweep.search, lambda trials: _on_map(config, table, trials), (config.seed,), say=processes.say
+        )
     side_by_side = workers(config.sweep.processes) if processes.world == 1 else 1
 
     def run_trials(trials: Sequence[Trial]) -> Iterable[Outcome]:
@@ -191,6 +205,37 @@ def _probe(job: _Job) -> Outcome:
         changes["compute"] = config.compute.model_copy(update={"resume": config.compute.resume or True})
     schedule = run(config.model_copy(update=changes), job.folder, None if trial.full else config.early_stop())
     return Outcome.of(trial.kinetic_weight, trial.seed, schedule, job.folder.name, config.sweep.criterion)
+
+
+def _on_map(config: SweepConfig, table: Table, trials: Sequence[Trial]) -> Iterable[Outcome]:
+    """What Algorithm 1 comes to on the map at each trial's lambda; it takes no steps of a network."""
+    probe = config.probe
+    plain = probe.local_times == LocalTimes()
+    for trial in trials:
+        schedule = learned_on(
+            table,
+            trial.kinetic_weight,
+            family=probe.family,
+            curve=probe.curve_settings,
+            jacobian=probe.jacobian,
+            reduction=probe.reduction,
+            kinetic_trains=probe.kinetic_trains,
+            densities=None if plain else densities_of(probe.local_times, config.layout.names),
+        )
+        schedule.provenance = {
+            "layout": config.layout.to_list(),
+            "lambda": trial.kinetic_weight,
+            "method": "map",
+            "jacobian": probe.jacobian,
+            "reduction": probe.reduction,
+            "steps": 0,
+            "seed": trial.seed,
+            "data": config.data_fingerprint(),
+            "distance_from_collapse": distance_from_collapse(schedule),
+        }
+        folder = f"map-lambda-{trial.kinetic_weight:g}"
+        schedule.save(config.output / "sweep" / folder / "schedule.json")
+        yield Outcome.of(trial.kinetic_weight, trial.seed, schedule, folder, config.sweep.criterion)
 
 
 def _probed(outcome: Outcome, chosen: float) -> Probed:

@@ -12,6 +12,7 @@ from torch import Tensor
 from lwd.errors import UserError
 from lwd.files import write_json
 from lwd.maps import Line, Map, Table, learned_on, line, measure_line
+from lwd.maps.files import read_map
 from lwd.maps.score import LineScore, best_line, on_map, score_lines
 from lwd.run import write_run_files
 from lwd.runtime.processes import Processes
@@ -19,7 +20,7 @@ from lwd.runtime.progress import progress_bar
 from lwd.schedules import Schedule
 from lwd.schedules.collapse import distance_from_collapse
 from lwd.schedules.distance import POINTS
-from lwd.stages.map import open_map, open_network
+from lwd.stages.map import open_network
 from lwd.stages.map.run import noise, velocity_of
 from lwd.stages.score.picture import draw
 from lwd.stages.score.samples import Distance, distances
@@ -50,7 +51,7 @@ def run(config: ScoreConfig) -> tuple[list[Row], dict[str, Any]]:
     processes = Processes(config.compute)
     if processes.world > 1:
         raise UserError("score: runs on one process; start it without torchrun or accelerate launch")
-    found = open_map(config.output / "map")
+    found = read_map(config.output / "map")
     table = found.table()
     learned = config.output / "schedule.json"
     schedules = {

@@ -111,6 +111,8 @@ def test_the_weakest_stable_lambda_lies_above_every_collapsed_one() -> None:
     assert weakest_stable({0.1: True, 0.01: False, 0.03: True}) == 0.03
     assert weakest_stable({0.01: True, 0.03: False, 0.1: True}) == 0.1
     assert weakest_stable({0.01: True, 0.03: False}) is None
+    # The far end, where the kinetic term has shrunk the denoiser, once the near one is known.
+    assert weakest_stable({0.01: False, 0.03: True, 0.1: True, 1.0: False}) == 0.03
     assert weakest_stable({}) is None
 
 

@@ -1,6 +1,9 @@
 """Which lambdas to probe next: pure functions of which of those tried were stable, so that a search can be replayed.
 
-Stability is taken to be monotone in lambda, and a lambda to be stable only where no stronger one has collapsed.
+The stable lambdas are taken to be an interval. Below it curves collapse for want of a kinetic term (Section 4.2); above
+it they do where that term trains the denoiser too, which shrinks v where t' is large (`kinetic_trains: both`). What has
+collapsed above every stable lambda is that far end; a lambda counts as stable where no stronger one below the far end
+has collapsed.
 """
 
 from __future__ import annotations
@@ -24,9 +27,16 @@ class Search(Protocol):
 
 
 def weakest_stable(stable: Mapping[float, bool]) -> float | None:
-    """The weakest lambda above every collapsed one; None where the strongest has collapsed."""
-    collapsed = max((weight for weight, is_stable in stable.items() if not is_stable), default=-math.inf)
-    return min((weight for weight, is_stable in stable.items() if is_stable and weight > collapsed), default=None)
+    """The weakest lambda above every collapsed one but those of the far end.
+
+    None where all have collapsed, and where the only collapsed ones are above all stable ones: until a weaker one has
+    collapsed, too, nothing says that they are the far end.
+    """
+    end = max((weight for weight, is_stable in stable.items() if is_stable), default=-math.inf)
+    near = max((weight for weight, is_stable in stable.items() if not is_stable and weight < end), default=None)
+    if near is None and not all(stable.values()):
+        return None
+    return min((w for w, is_stable in stable.items() if is_stable and (near is None or w > near)), default=None)
 
 
 @dataclass(frozen=True)
@@ -45,8 +55,9 @@ class Bisection:
     """Bisection on a fixed grid, even in log lambda, whose neighbours differ by at most the ratio ``resolution``.
 
     The grid has ``low`` and ``high`` on it and goes on beyond them. Where both are stable, or both have collapsed, the
-    range is first widened towards the other side, fourfold at a time and at most ``expansions`` times. The grid does
-    not depend on ``count``; so, where stability is monotone, neither does the lambda that is found.
+    range is first widened towards the other side, fourfold at a time and at most ``expansions`` times; where all of
+    that has collapsed, or only what is above a stable one, it goes on in between or below. The grid does not depend
+    on ``count``; so, where the stable lambdas are an interval, neither does the lambda that is found.
     """
 
     low: float
@@ -70,15 +81,16 @@ class Bisection:
         if 0 not in tried or self.cells not in tried:
             ends = {0, self.cells, *_between(0, self.cells, count - 2)} - set(tried)
             return [self.weight(place) for place in sorted(ends)]
-        collapsed = max((place for place, is_stable in tried.items() if not is_stable), default=None)
-        steady = min(
-            (place for place, is_stable in tried.items() if is_stable and (collapsed is None or place > collapsed)),
-            default=None,
-        )
-        if collapsed is not None and steady is not None:
+        chosen = weakest_stable(stable)
+        if chosen is None:  # above, then where the near end may be if what collapsed is the far one
+            other = self._below() if any(tried.values()) else _between(0, self.cells, 3)
+            beyond = [*self._above(), *other]
+            return [self.weight(place) for place in beyond if place not in tried][:count]
+        steady = next(place for place in tried if self.weight(place) == chosen)
+        collapsed = max((place for place, is_stable in tried.items() if not is_stable and place < steady), default=None)
+        if collapsed is not None:
             return [self.weight(place) for place in _between(collapsed, steady, count)]
-        beyond = self._below() if collapsed is None else self._above()
-        return [self.weight(place) for place in beyond if place not in tried][:count]
+        return [self.weight(place) for place in self._below() if place not in tried][:count]
 
     def _widening(self) -> list[int]:
         stride = max(1, round(math.log(WIDEN) * self.cells / math.log(self.high / self.low)))

@@ -252,4 +252,9 @@ def _step_flops(config: SweepConfig) -> int:
 
 def _all_collapsed(config: SweepConfig, strongest: float) -> str:
     remedy = "raise sweep.high" if config.sweep.kinetic_weights == "auto" else "add larger sweep.kinetic_weights"
-    return f"sweep: every lambda up to {strongest:g} collapsed; {remedy}"
+    far = (
+        ""
+        if config.probe.kinetic_trains == "schedule"
+        else " (or probe.kinetic_trains=schedule: a strong one collapses too)"
+    )
+    return f"sweep: every lambda up to {strongest:g} collapsed; {remedy}{far}"

@@ -35,12 +35,15 @@ def data_check(
     """Read every value of a data set's shards and list all that is wrong; exit code 2 if anything is."""
     from lwd.data.check import check
     from lwd.data.check_picture import save_histograms, table
+    from lwd.files import check_place
 
+    target = picture or path / "histograms.png"
     with one_line_errors():
+        if picture is not None or path.is_dir():
+            check_place(target)
         reports = check(path, show=sys.stderr.isatty())
         show(table(reports))
         if any(report.channels for report in reports):
-            target = picture or path / "histograms.png"
             save_histograms(reports, target)
             show(f"histograms: {target}")
         problems = [problem for report in reports for problem in report.problems]

@@ -31,7 +31,7 @@ from lwd.data.format import (
 from lwd.data.gather import Buffers, Index, MappedRows
 from lwd.data.stats import channel_stats, first_not_finite, load_stats, save_stats, stats_path
 from lwd.errors import UserError
-from lwd.files import atomic_path
+from lwd.files import atomic_path, check_place
 from lwd.groups import Group, Layout
 from lwd.runtime.checkpoint import save_tensors
 from lwd.runtime.seeding import Stream, uniform
@@ -277,6 +277,8 @@ def write_stats(folder: str | Path, layout: Layout) -> None:
     folder = Path(folder)
     files = shard_files(folder)
     groups = [(group, shard_key(group)) for group in layout.groups]
+    for _, key in groups:
+        check_place(stats_path(folder, key))
     stats = [channel_stats(_latents(file, group, key) for file in files) for group, key in groups]
     for (_, key), (mean, std) in zip(groups, stats, strict=True):
         save_stats(stats_path(folder, key), mean, std)

@@ -113,7 +113,7 @@ def report(record: Evaluation) -> str:
         lines.append(f"{record.samples['nfe']:.1f} evaluations per sample")
     lines.append(
         f"{record.samples.get('count')} samples against {record.reference.get('path')} "
-        f"({record.reference.get('count') or 'statistics'}); wrote {record.path}"
+        f"({record.reference.get('count') or 'statistics'})"
     )
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors import safe_open
 
 from lwd.errors import UserError
-from lwd.files import atomic_path
+from lwd.files import atomic_path, check_new_place
 from lwd.models.pretrained import load_lightningdit
 from lwd.models.record import read_record
 from lwd.models.sizes import name_of
@@ -68,8 +68,7 @@ def export(checkpoint: Path, target: Path) -> str:
 
     Raises UserError for what is not a training checkpoint, and where ``target`` exists.
     """
-    if target.exists():
-        raise UserError(f"{target}: exists already; remove it or choose another name")
+    check_new_place(target)
     state = read_state(checkpoint)
     verify(checkpoint, state)
     if not (checkpoint / "ema" / WEIGHTS).is_file():

@@ -11,6 +11,7 @@ import torch
 import lwd.data.check
 import lwd.stages.report.page
 from lwd.cli.main import main
+from lwd.data.shards import write_stats
 from lwd.data.stats import stats_path
 from lwd.errors import UserError
 from lwd.files import check_new_place, check_place
@@ -91,13 +92,11 @@ def test_probe(tmp_path: Path) -> None:
     assert line == f"{tmp_path / 'schedule.json'}: is a folder; name a file"
 
 
-def test_statistics(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from lwd.data import shards
-
-    monkeypatch.setattr(shards, "channel_stats", worked)
+def test_statistics(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(write_stats.__globals__, "channel_stats", worked)
     (tmp_path / "a.safetensors").write_bytes(b"")
     stats_path(tmp_path, "latents").mkdir()
-    assert "latents_stats.pt: is a folder" in refused(lambda: shards.write_stats(tmp_path, Layout([Group("tex", 4)])))
+    assert "latents_stats.pt: is a folder" in refused(lambda: write_stats(tmp_path, Layout([Group("tex", 4)])))
 
 
 def test_check(data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -121,6 +121,12 @@ def _train(experiment: Experiment) -> str:
     return f"trained {run(experiment)}"
 
 
+def _check_train(experiment: Experiment) -> None:
+    from lwd.stages.train.run import check
+
+    check(experiment)
+
+
 def _sample(experiment: Experiment) -> str:
     from lwd.stages.sample import run
 
@@ -153,7 +159,7 @@ def _sweep_command(
     _perform(_sweep, config, [*(overrides or ()), *short], dry_run)
 
 
-_stage("train", "Stage II: train a denoiser under a schedule, in OUTPUT/train/NAME.", _train)
+_stage("train", "Stage II: train a denoiser under a schedule, in OUTPUT/train/NAME.", _train, _check_train)
 
 
 @app.command("sample")

@@ -137,6 +137,11 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         """Channels of the REPA features, None where the shards have none (or they were not asked for)."""
         return None if self._features is None else int(self._features.shape[0])
 
+    @property
+    def feature_grid(self) -> tuple[int, ...]:
+        """The trailing axes of the REPA features; () where there are none, too."""
+        return () if self._features is None else tuple(self._features.shape[1:])
+
     def labels(self) -> Tensor:
         """All labels (N,), in order."""
         return self._labels.clone()
@@ -206,20 +211,8 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
                 raise UserError(f"{where}, channel {bad[1]} of {shard_key(group)!r} is not finite")
 
     def __getstate__(self) -> dict[str, Any]:
-        recipe = (
-            "path",
-            "layout",
-            "flip",
-            "seed",
-            "epoch",
-            "_wants_features",
-            "files",
-            "mean",
-            "std",
-            "_gain",
-            "_bias",
-        )
-        return {name: self.__dict__[name] for name in recipe}
+        names = "path layout flip seed epoch _wants_features files mean std _gain _bias"
+        return {name: self.__dict__[name] for name in names.split()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

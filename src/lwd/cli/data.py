@@ -27,6 +27,21 @@ def _fashion_mnist(
         show(f"wrote {import_files(folder)}; name it with encode.dataset=fashion-mnist")
 
 
+@app.command("stats")
+def data_stats(
+    path: Annotated[Path, typer.Argument(help="A data set folder, or one folder of shards")],
+) -> None:
+    """Write the channel statistics that shards lack, as SFD's may; what is there already stays.
+
+    In a data set with a folder `train` all folders get those of its shards.
+    """
+    from lwd.data.folder_stats import complete
+
+    with one_line_errors():
+        made = complete(path)
+        show("\n".join(f"wrote {file}" for file in made) or f"{path}: all statistics are there already")
+
+
 @app.command("check")
 def data_check(
     path: Annotated[Path, typer.Argument(help="A data set folder, or one folder of shards")],

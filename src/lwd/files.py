@@ -56,9 +56,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         if str(error.filename).startswith(str(temporary)):  # people know the file by its own name
             error.filename = str(path) + str(error.filename)[len(str(temporary)) :]
+        _name(error, path)
         raise
     finally:
         remove(temporary)
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """The block in which ``path`` is written in place; an error of the system that names no file gets its name."""
+    try:
+        yield
+    except OSError as error:
+        _name(error, path)
+        raise
+
+
+def _name(error: OSError, path: Path) -> None:
+    if error.filename is None and error.errno is not None:
+        error.filename = str(path)
 
 
 def check_place(path: Path, where: str | None = None) -> None:

@@ -84,6 +84,7 @@ def test_what_has_no_latents_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
     assert command(tmp_path) == 2 and "no *.safetensors shards here" in capsys.readouterr().err
     save_file({"labels": torch.zeros(3).long()}, tmp_path / "a.safetensors")
     assert command(tmp_path) == 2 and "hold no latents" in capsys.readouterr().err
+    (tmp_path / "a.safetensors").unlink()
     write(tmp_path, 0)
     file = tmp_path / "latents_rank00_shard0001.safetensors"
     tensors = load_file(file)

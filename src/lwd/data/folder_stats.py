@@ -36,10 +36,11 @@ def _complete(folder: Path, source: Path | None) -> list[Path]:
     layout = _layout(folder)
     missing = [group for group in layout.groups if not stats_path(folder, group.name).exists()]
     paths = [stats_path(folder, group.name) for group in missing]
-    if source is None and missing:
+    if source is not None:
+        for path in paths:
+            copy_stats(source / path.name, path)
+    elif missing:
         write_stats(folder, Layout(missing))
-    for path in paths if source is not None else ():
-        copy_stats(source / path.name, path)
     return paths
 
 

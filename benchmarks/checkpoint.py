@@ -22,7 +22,8 @@ from lwd.models import create
 from lwd.runtime.checkpoint import Files, find_checkpoints
 from lwd.runtime.processes import keep_freed_memory
 from lwd.schedules import Schedule
-from lwd.stages.train.run import DenoiserObjective, TrainSettings, TrainTask
+from lwd.stages.train.run import DenoiserObjective, TrainTask
+from lwd.stages.train.settings import TrainSettings
 from lwd.training.writer import CheckpointWriter
 
 

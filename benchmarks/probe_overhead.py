@@ -33,7 +33,7 @@ from lwd.models import create, training_flops
 from lwd.runtime.processes import keep_freed_memory
 from lwd.stages.probe import ProbeSettings
 from lwd.stages.probe.sweep import SweepSettings
-from lwd.stages.train.run import TrainSettings
+from lwd.stages.train.settings import TrainSettings
 
 BUDGETS = (400_000, 1_000_000, 3_000_000)
 PROBE = Variant("probe", probe=True)

@@ -109,6 +109,12 @@ def parse(kind: type[C], data: Mapping[str, Any], where: str, sources: Mapping[s
         raise UserError(f"{place}: {_explain(kind, first, key)}{more}") from error
 
 
+def based_on(file: Path) -> Path | None:
+    """The file that a config file builds on; None where it stands alone. Raises UserError as `load` for that."""
+    data = _read_yaml(file)
+    return file.parent / at_home(_base_name(file, data)) if BASE in data else None
+
+
 def dump(config: Config) -> str:
     """The resolved config as YAML, which `load` reads back to an equal config."""
     return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, default_flow_style=None, width=120)
@@ -133,11 +139,16 @@ def _read_layers(file: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, An
     data = _read_yaml(file)
     if BASE not in data:
         return data, dict.fromkeys(_leaves(data), str(file))
-    name = data.pop(BASE)
+    lower, sources = _read_layers(file.parent / at_home(_base_name(file, data)), chain)
+    del data[BASE]
+    return merge(lower, data), sources | dict.fromkeys(_leaves(data), str(file))
+
+
+def _base_name(file: Path, data: Mapping[str, Any]) -> str:
+    name = data[BASE]
     if not isinstance(name, str):
         raise UserError(f"{file}: {BASE}: must be the path of another config file, got {name!r}")
-    lower, sources = _read_layers(file.parent / at_home(name), chain)
-    return merge(lower, data), sources | dict.fromkeys(_leaves(data), str(file))
+    return name
 
 
 def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

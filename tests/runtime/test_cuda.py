@@ -10,7 +10,8 @@ from lwd.models import create
 from lwd.probe import Probe
 from lwd.probe.task import ProbeObjective
 from lwd.schedules import Schedule
-from lwd.stages.train.run import DenoiserObjective, TrainSettings
+from lwd.stages.train.run import DenoiserObjective
+from lwd.stages.train.settings import TrainSettings
 from lwd.training.ema import EMA
 from lwd.training.guard import Guard
 from lwd.training.optim import adamw

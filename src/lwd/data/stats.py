@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
+from lwd.files import atomic_path
 from lwd.runtime.untrusted import save_foreign
+
+_SPLITS = ("train", "heldout")
+"""Folders of a data set."""
 
 
 def channel_stats(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
@@ -59,13 +63,22 @@ def save_stats(path: Path, mean: Tensor, std: Tensor) -> None:
     save_foreign(path, {"mean": mean, "std": std})
 
 
+def copy_stats(source: Path, path: Path) -> None:
+    """The same file beside other shards, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(source.read_bytes())
+
+
 def load_stats(path: Path, channels: int, axes: int = 2) -> tuple[Tensor, Tensor]:
     """Read one statistics file of latents (N, C, ...) with so many trailing ``axes``: mean and std (1, C, 1, ...).
 
     Raises UserError where it is missing, malformed, of another width, not finite, or where a channel is constant.
     """
     if not path.is_file():
-        raise UserError(f"{path}: missing; `lwd encode` writes it beside the shards")
+        data = path.parent.parent if path.parent.name in _SPLITS else path.parent
+        raise UserError(
+            f"{path}: missing; `lwd encode` writes it beside its shards, `lwd data stats {data}` beside others"
+        )
     try:
         data = torch.load(path, weights_only=True, map_location="cpu")
         mean, std = data["mean"].float(), data["std"].float()

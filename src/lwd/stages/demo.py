@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lwd.config import dump, load
 from lwd.errors import UserError
-from lwd.files import write_json
+from lwd.files import check_place, write_json
 from lwd.runtime.checkpoint import checkpoint_path
 from lwd.runtime.jobs import run_jobs
 from lwd.runtime.progress import say
@@ -16,6 +16,7 @@ from lwd.stages import evaluate, probe, report, sample, train
 from lwd.stages.encode.run import run as encode
 from lwd.stages.experiment import Experiment
 from lwd.stages.report.comparison import RESULTS, Result
+from lwd.stages.report.page import PAGE
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ def run(config: Path, overrides: Iterable[str] = ()) -> Path:
     experiment = load(Experiment, config, overrides)
     if not experiment.compare.variants or not experiment.compare.budgets or not experiment.compare.seeds:
         raise UserError(f"{config}: compare needs at least one variant, one budget and one seed")
+    for name in (RESULTS, PAGE):
+        check_place(experiment.output / name)
     show = experiment.compute.progress
     say("[1/4] encode: real images to latents", show)
     encode(experiment)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.files import atomic_path
+from lwd.files import atomic_path, writing_to
 
 Reduce = Callable[[Tensor], Tensor]
 
@@ -81,7 +81,7 @@ class MetricLog:
         self._pending.clear()
         lines[-1] |= block
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
+            with writing_to(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(line) + "\n" for line in lines)
             self._sink(lines)
         return lines[-1]

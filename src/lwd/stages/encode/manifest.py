@@ -14,7 +14,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from lwd.data.encoded import FORMAT, JUDGE, MANIFEST
 from lwd.data.shards import write_stats
-from lwd.data.stats import stats_path
+from lwd.data.stats import copy_stats, stats_path
 from lwd.datasets.prepared import Split
 from lwd.encoders.composite import CompositeEncoder
 from lwd.encoders.pca import PatchPCA
@@ -62,8 +62,7 @@ def finish(
     for stats in (folder / "train").glob(stats_path(Path(), "*").name):
         for split in images:
             if split != "train":
-                with atomic_path(folder / split / stats.name) as temporary:
-                    temporary.write_bytes(stats.read_bytes())
+                copy_stats(stats, folder / split / stats.name)
     for split, source in images.items():
         _write_sheet(folder / split / SHEET, source)
     write_json(folder / MANIFEST, _manifest(folder, settings, recipe, records, images, encoders))

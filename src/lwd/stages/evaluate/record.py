@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from lwd.errors import UserError
-from lwd.files import read_json, write_json
+from lwd.files import check_place, read_json, write_json
 from lwd.runtime.checkpoint import versions
 from lwd.stages.evaluate.features import FeatureSet
 from lwd.stages.evaluate.measure import Measured
@@ -30,7 +30,7 @@ def check_targets(settings: EvaluateSettings, out: Path | None, inputs: Sequence
     for key, path in targets.items():
         if path is None:
             continue
-        _check_place(key, path)
+        check_place(path, f"{key}: {path}")
         if other := taken.get(path.resolve()):
             raise UserError(f"{key}: {path} is {other}, too; name another file")
         taken[path.resolve()] = f"the target of {key}"
@@ -40,15 +40,7 @@ def check_targets(settings: EvaluateSettings, out: Path | None, inputs: Sequence
         if path.exists() and not written_here(path):
             raise UserError(f"{key}: {path} exists, and `lwd evaluate` did not write it; name another file")
     if settings.cache is not None:
-        _check_place("evaluate.cache", settings.cache / "file")
-
-
-def _check_place(key: str, path: Path) -> None:
-    if path.is_dir():
-        raise UserError(f"{key}: {path} is a folder; name a file")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir():
-        raise UserError(f"{key}: {path} cannot be written, {above} is no folder")
+        check_place(settings.cache / "file", f"evaluate.cache: {settings.cache}")
 
 
 FORMAT = "lwd.evaluation/1"

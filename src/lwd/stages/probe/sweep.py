@@ -20,7 +20,7 @@ from pydantic import (
 
 from lwd.config import Config, Seed
 from lwd.errors import UserError
-from lwd.files import write_json
+from lwd.files import check_place, write_json
 from lwd.plots.sweep import Probed, save_sweep_curves
 from lwd.probe.bisection import Bisection, Listed, Search, weakest_stable
 from lwd.probe.outcome import NOTHING_MOVED, Outcome, SweepRow, nothing_moved, row, stable
@@ -142,6 +142,9 @@ def sweep(config: SweepConfig, main_flops: int | None = None) -> tuple[list[Swee
     processes = Processes(config.compute)
     if len(config.groups) == 1:
         raise UserError("sweep: the schedule has no learned group; groups needs at least two")
+    if processes.is_main:
+        for name in ("schedule.json", "sweep/table.json", "sweep/curves.png"):
+            check_place(config.output / name)
     found = _find(config, processes)
     chosen = weakest_stable(stable(found.values()))
     rows = [row(outcome) for _, outcome in sorted(found.items())]

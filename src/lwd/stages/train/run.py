@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
 
 import torch
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor, nn
 
-from lwd.config import Batch, Config, FolderName
 from lwd.data.batches import StepBatch, StepBatches, StepDraws
+from lwd.data.shards import LatentShards
 from lwd.errors import UserError
 from lwd.flow import (
     TIME_DISTRIBUTIONS,
-    Reduction,
-    TimeDistribution,
     cosine_direction_loss,
     flow_loss,
     interpolate,
+    on_grid,
     repa_loss,
 )
 from lwd.groups import Layout
 from lwd.models import dropper, model_files, record_of, training_flops
 from lwd.models.build import check_network
-from lwd.run import RunConfig, write_run_files
+from lwd.models.network import token_grid
+from lwd.models.settings import is_own
+from lwd.run import write_run_files
 from lwd.runtime.checkpoint import Content, checkpoint_path
 from lwd.runtime.hub import CONFIG
 from lwd.runtime.placement import divide, place
@@ -35,77 +34,15 @@ from lwd.runtime.seeding import Stream, seed_network, seeded
 from lwd.schedules import Schedule
 from lwd.stages.train.heldout import HeldOut
 from lwd.stages.train.preview import SamplePreview
+from lwd.stages.train.settings import TrainConfig, TrainSettings
 from lwd.training.ema import EMA
 from lwd.training.logging import Metric
 from lwd.training.loop import fit
 from lwd.training.meter import Work, by_local_time
 from lwd.training.optim import adamw
-from lwd.training.power_ema import SNAPSHOTS, PosthocEMA, SigmaRel, SnapshotType
+from lwd.training.power_ema import SNAPSHOTS, PosthocEMA
 from lwd.training.previews import Pictures
 from lwd.training.task import AveragedTask
-
-
-class ScheduleChoice(Config):
-    """Which schedule to train under."""
-
-    kind: Literal["learned", "synchronous", "offset"] = "learned"
-    path: Path | None = None
-    """The file of a learned schedule; None: OUTPUT/schedule.json, where `lwd sweep` puts the chosen one."""
-    delta: NonNegativeFloat = 0.3
-
-
-class TrainSettings(Config):
-    """Stage II; the defaults are the paper's ImageNet values (Table 5)."""
-
-    name: FolderName = "learned"
-    """The run's folder: OUTPUT/train/NAME."""
-    schedule: ScheduleChoice = ScheduleChoice()
-    steps: PositiveInt = 400_000
-    batch: Batch = 256
-    lr: PositiveFloat = 1e-4
-    weight_decay: NonNegativeFloat = 0.0
-    ema_decay: float = Field(default=0.9999, ge=0, le=1)
-    posthoc_ema: tuple[SigmaRel, ...] = ()
-    """Widths sigma_rel of power-function averages tracked beside it, e.g. [0.05, 0.1]; `lwd ema` makes any other."""
-    posthoc_every: PositiveInt = 10_000
-    """Steps between two of their snapshots, which are kept for good in OUTPUT/train/NAME/posthoc; one at the end."""
-    posthoc_dtype: SnapshotType = "float32"
-    """Of the weights in them; float16 takes half the disk and rounds what `lwd ema` makes of them (docs/ema.md)."""
-    corrected: bool = True
-    """Weight each group's loss by t_g' (Eq. 33); SFD's own objective does not."""
-    time_distribution: TimeDistribution = "uniform"
-    reduction: Reduction = "mean_flat"
-    cosine_weight: NonNegativeFloat = 1.0
-    repa_weight: NonNegativeFloat = 1.0
-    label_dropout: float = Field(default=0.1, ge=0, le=1)
-    checkpoint_steps: tuple[PositiveInt, ...] = ()
-    """Steps whose checkpoints are kept for good, beside the periodic ones of ``compute``."""
-    heldout_every: NonNegativeInt = 0
-    """Steps between two measurements of the average's loss on held-out images, and one at the end; 0: none."""
-    preview_every: NonNegativeInt = 0
-    """Steps between two pictures of samples in OUTPUT/train/NAME/previews, and one at the end; 0: none."""
-    preview_images: PositiveInt = 16
-
-    @field_validator("posthoc_ema")
-    @classmethod
-    def _widths_differ(cls, widths: tuple[float, ...]) -> tuple[float, ...]:
-        if len(set(widths)) < len(widths):
-            raise ValueError(f"{list(widths)} repeats itself")
-        return widths
-
-    def recipe(self) -> dict[str, Any]:
-        """What decides the result, for `RunConfig.recipe`."""
-        ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every", "posthoc_dtype"}
-        ignored |= {"preview_every", "preview_images"}
-        if not self.posthoc_ema:  # as in checkpoints of before there were any
-            ignored.add("posthoc_ema")
-        return self.model_dump(mode="json", exclude=ignored)
-
-
-class TrainConfig(RunConfig):
-    """Everything `run` reads."""
-
-    train: TrainSettings = TrainSettings()
 
 
 class DenoiserObjective(nn.Module):
@@ -116,7 +53,7 @@ class DenoiserObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.layout = model, layout
-        self._drop = dropper(model)
+        self._drop, self._grid = dropper(model), token_grid(model)
         self.schedule = schedule.requires_grad_(False)
         self._settings, self._draws = settings, StepDraws(seed, settings.label_dropout)
 
@@ -140,7 +77,8 @@ class DenoiserObjective(nn.Module):
             metrics["cosine"] = cosine = cosine_direction_loss(v, u, self.layout)
             loss = loss + s.cosine_weight * cosine
         if features is not None:
-            metrics["repa"] = repa = repa_loss(projected, features)
+            target = features if self._grid is None else on_grid(features, self._grid)
+            metrics["repa"] = repa = repa_loss(projected, target)
             loss = loss + s.repa_weight * repa
         return loss, metrics
 
@@ -217,13 +155,10 @@ def run(config: TrainConfig) -> Path:
     folder = config.output / "train" / settings.name
     processes = Processes(config.compute)
     schedule = choose_schedule(config).to(processes.device)
-    shards = config.shards("train", features=settings.repa_weight > 0)
-    config.check_labels(shards)
-    if settings.repa_weight > 0 and shards.feature_dim is None:
-        raise UserError(f"{shards.path}: no REPA features in these shards; encode them, or set train.repa_weight=0")
+    shards = _open_shards(config)
     with seeded(Stream.INITIALISE, config.seed):
         model = config.model.build(layout, shards.shape, shards.feature_dim).to(processes.device)
-    check_network(model, shards.feature_dim, settings.label_dropout)
+    check_network(model, shards.feature_dim, settings.label_dropout, shards.feature_grid)
     flops = training_flops(model, project=shards.feature_dim is not None)
     place(model, processes)
     heldout = None
@@ -259,6 +194,32 @@ def run(config: TrainConfig) -> Path:
         work=Work(settings.batch, flops or 0),
     )
     return checkpoint_path(folder, settings.steps)
+
+
+def check(config: TrainConfig) -> None:
+    """Raise UserError for what `run` would refuse of data and network before its work begins, as far as that shows
+    without weights; nothing where there is no data yet."""
+    if not (config.data_path / "train").is_dir():
+        return
+    shards = _open_shards(config)
+    try:
+        with torch.device("meta"):
+            model = config.model.build(config.layout, shards.shape, shards.feature_dim)
+        check_network(model, shards.feature_dim, config.train.label_dropout, shards.feature_grid)
+    except UserError:
+        raise
+    except Exception:  # not every network can be built without data; `run` will say what is wrong with it
+        if not is_own(config.model.name):
+            raise
+
+
+def _open_shards(config: TrainConfig) -> LatentShards:
+    """The training data, with the REPA features that the settings ask for."""
+    shards = config.shards("train", features=config.train.repa_weight > 0)
+    config.check_labels(shards)
+    if config.train.repa_weight > 0 and shards.feature_dim is None:
+        raise UserError(f"{shards.path}: no REPA features in these shards; encode them, or set train.repa_weight=0")
+    return shards
 
 
 def choose_schedule(config: TrainConfig) -> Schedule:

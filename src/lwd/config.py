@@ -130,7 +130,7 @@ def _read_layers(file: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, An
         raise UserError(f"{file}: {BASE}: goes in a circle: {' -> '.join(map(str, chain))}")
     if above and not file.is_file():
         raise UserError(f"{above[-1]}: {BASE}: no config file {file} (a path relative to the file that names it)")
-    data = _read_yaml(file)
+    data = read_yaml(file)
     if BASE not in data:
         return data, dict.fromkeys(_leaves(data), str(file))
     name = data.pop(BASE)
@@ -149,7 +149,8 @@ def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, nothing of an empty one; raises UserError where it is missing or holds another."""
     if not file.is_file():
         raise UserError(f"{file}: no such config file")
     try:
@@ -167,8 +168,10 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits
         raise UserError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
+    except RecursionError:
+        raise UserError(f"{where}: its sections are nested without end") from None
 
 
 def _set(data: dict[str, Any], path: list[str], value: Any, override: str) -> None:

@@ -185,6 +185,7 @@ def _set(data: dict[str, Any], path: list[str], value: Any, override: str) -> No
     data[path[-1]] = value
 
 
+_LONGEST = 200
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # the latter of dataclasses
 
 
@@ -215,10 +216,16 @@ def _explain(kind: type[Config], error: Mapping[str, Any], key: str) -> str:
         return f"unknown key {key!r}; {hint}"
     message = error["msg"].removeprefix("Value error, ")
     return (
-        f"{key + ': ' if key else ''}{message[0].lower() + message[1:]}, got {error['input']!r}"
+        f"{key + ': ' if key else ''}{message[0].lower() + message[1:]}, got {_short(error['input'])}"
         if error["type"] not in ("value_error", "missing")
         else f"{key + ': ' if key else ''}{message}"
     )
+
+
+def _short(value: Any) -> str:
+    """A value as a line shows it, which may be a section or thousands of digits."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _keys_beside(kind: type[Config], loc: tuple[int | str, ...]) -> list[str]:

@@ -86,10 +86,15 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file; raises UserError where it is missing or malformed."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """What JSON text, in UTF-8, stands for; raises UserError, beginning with ``where``, where it is malformed."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, or a number of thousands of digits
-        raise UserError(f"{path}: not valid JSON ({error})") from error
+        raise UserError(f"{where}: not valid JSON ({error})") from error
 
 
 def checksum(path: Path) -> str:

@@ -195,8 +195,8 @@ def render(run: Run) -> RenderableType:
 
 def _progress(run: Run, steps: int | None, batch: int | None) -> Table:
     speed = run.latest.get("images_per_s")
-    known = isinstance(speed, int | float) and speed
-    left = (steps - run.done) * batch / speed if steps and batch and known else math.nan
+    speed = speed if isinstance(speed, int | float) else 0.0
+    left = (steps - run.done) * batch / speed if steps and batch and speed > 0 else math.nan
     words = "finished" if run.done == steps else f"{_duration(left)} left" if math.isfinite(left) else ""
     table = Table.grid(padding=(0, 1))
     count = f"step {run.done:,}" + (f" of {steps:,}" if steps else "")

@@ -11,11 +11,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from lwd.errors import UserError
-from lwd.files import read_json
 from lwd.plots import figures as plots
 from lwd.plots.figures import Line
 from lwd.plots.text import RHO, counted
 from lwd.plots.theme import ramp_colour
+from lwd.probe.table import TABLE, read_table
 from lwd.run import RunConfig
 from lwd.schedules import Schedule
 from lwd.stages.report.learned import READ_AT, read_schedule
@@ -41,8 +41,8 @@ def trace_section(config: RunConfig) -> TraceSection | None:
         return None
     schedule = found[0]
     try:
-        table = config.output / "sweep" / "table.json"
-        points = read_json(table)["points"] if table.is_file() else READ_AT
+        table = config.output / "sweep" / TABLE
+        points = read_table(table).points if table.is_file() else READ_AT
         return _section(schedule, _read(path), points)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{path}: not the log of a probe of this schedule ({error!r})") from error

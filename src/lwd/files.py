@@ -66,6 +66,20 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(printable(text), encoding="utf-8")
 
 
+def read_text(path: Path) -> str:
+    """A text file in UTF-8; raises UserError where it is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8 ({error})") from error
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's content, atomically."""
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 def printable(text: str) -> str:
     """The text with file names' bytes that are not UTF-8 spelt out, as in "caf\\xe9.jpg"."""
     halves = _HALF.sub(lambda half: f"\\u{ord(half[0]):x}", text)

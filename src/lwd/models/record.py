@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import nn
 
 from lwd import records
@@ -58,13 +58,15 @@ class ConfigFile(records.Record):
 
     network: str | None = None
     layout: tuple[Group, ...] = Field(min_length=1)
-    num_classes: NonNegativeInt
+    num_classes: int = Field(ge=0, le=2**24)
     shape: tuple[PositiveInt, ...] | None = None
     input_size: records.Size | None = None
     depth: records.Size | None = None
     width: records.Size | None = None
     heads: records.Size | None = None
     patch_size: records.Size | None = None
+    mlp_ratio: float | None = Field(default=None, gt=0, le=64)
+    feature_dim: records.Size | None = None
     projector_width: records.Size | None = None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from lwd.config import dump, load
 from lwd.data.evaluation import RESULT
 from lwd.errors import UserError
-from lwd.files import write_json
+from lwd.files import read_text, write_json
 from lwd.runtime.checkpoint import checkpoint_path
 from lwd.runtime.jobs import run_jobs
 from lwd.runtime.progress import say
@@ -67,7 +67,7 @@ def _measure(one: Experiment, job: Job, name: str, steps: int) -> Result:
     changes = {"sample": sampling, "evaluate": evaluate.EvaluateSettings(samples=folder), "compute": afresh}
     one = one.model_copy(update=changes)
     done = folder / RESULT
-    if not (done.is_file() and (folder / "config.yaml").read_text(encoding="utf-8") == dump(one)):
+    if not (done.is_file() and read_text(folder / "config.yaml") == dump(one)):
         sample.run(one)
         evaluate.run(one)
     found = evaluate.Evaluation.read(done)

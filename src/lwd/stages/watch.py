@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ from lwd.errors import UserError
 from lwd.schedules import PolynomialCurve
 from lwd.schedules.collapse import distance
 from lwd.schedules.registry import curve_class
-from lwd.training.log_file import MEASURED, TRACE, Line, newest_step, parse_line, stays
+from lwd.training.log_file import MEASURED, TRACE, Line, Tail
 
 POLYNOMIAL = PolynomialCurve.kind
 """Whose degree the log itself says."""
@@ -36,32 +35,6 @@ _BAR = 6
 _HISTORY = 60
 _RATES = {"images_per_s": "images/s", "tflops": "TFLOP/s", "data_wait": "data wait", "memory_gib": "memory, GiB"}
 _OTHERS = {"grad_norm": "gradient norm", "ema_drift": "EMA drift", "skipped": "skipped"}
-
-
-class Tail:
-    """The lines that a log gained since the last look; from the start again where it was replaced (a resumed run, or
-    one whose log was thinned)."""
-
-    def __init__(self, path: Path) -> None:
-        self._path, self._read, self._file = path, 0, -1
-
-    def lines(self) -> tuple[bool, list[Line]]:
-        """Whether to forget what came before, and whole new lines; what is half written or no JSON is left out."""
-        found = []
-        with self._path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            fresh = status.st_ino != self._file or status.st_size < self._read
-            self._read, self._file = 0 if fresh else self._read, status.st_ino
-            newest = newest_step(file)
-            file.seek(self._read)
-            for text in file:
-                if not text.endswith(b"\n"):
-                    break
-                self._read += len(text)
-                line = parse_line(text)
-                if line is not None and stays(line, newest):
-                    found.append(line)
-        return fresh, found
 
 
 class History:

@@ -82,6 +82,32 @@ def scan_log(path: Path) -> Iterator[Line]:
                 yield line
 
 
+class Tail:
+    """The lines that a log gained since the last look; from the start again where it was replaced (a resumed run, or
+    one whose log was thinned)."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._read, self._file = path, 0, -1
+
+    def lines(self) -> tuple[bool, list[Line]]:
+        """Whether to forget what came before, and whole new lines; what is half written or no JSON is left out."""
+        found = []
+        with self._path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            fresh = status.st_ino != self._file or status.st_size < self._read
+            self._read, self._file = 0 if fresh else self._read, status.st_ino
+            newest = newest_step(file)
+            file.seek(self._read)
+            for text in file:
+                if not text.endswith(b"\n"):
+                    break
+                self._read += len(text)
+                line = parse_line(text)
+                if line is not None and stays(line, newest):
+                    found.append(line)
+        return fresh, found
+
+
 def parse_line(text: bytes) -> Line | None:
     """A line of a log; None for what was cut short by a kill, and anything else that is no line of a log."""
     try:

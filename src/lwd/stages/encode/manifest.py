@@ -23,7 +23,7 @@ from lwd.encoders.small import SmallCNN, SmallViT
 from lwd.encoders.vae import SDVAE
 from lwd.encoders.vision import PatchEncoder
 from lwd.errors import UserError
-from lwd.files import atomic_path, printable, write_json
+from lwd.files import atomic_path, copy_file, printable, write_json
 from lwd.groups import Layout
 from lwd.images.crop import CroppedImages
 from lwd.images.sheets import save_grid, to_unit
@@ -62,8 +62,7 @@ def finish(
     for stats in (folder / "train").glob(stats_path(Path(), "*").name):
         for split in images:
             if split != "train":
-                with atomic_path(folder / split / stats.name) as temporary:
-                    temporary.write_bytes(stats.read_bytes())
+                copy_file(stats, folder / split / stats.name)
     for split, source in images.items():
         _write_sheet(folder / split / SHEET, source)
     write_json(folder / MANIFEST, _manifest(folder, settings, recipe, records, images, encoders))

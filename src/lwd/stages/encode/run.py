@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from lwd.datasets.builtin import DATASETS, load
 from lwd.datasets.prepared import SPLITS, SUFFIX, Split, read_prepared
 from lwd.encoders.composite import CompositeEncoder, Encoded
 from lwd.errors import UserError
-from lwd.files import remove, write_json
+from lwd.files import checksum, remove, write_json
 from lwd.images.crop import CropBatch, CroppedImages
 from lwd.images.decode import WHITE
 from lwd.images.open import open_source
@@ -238,8 +237,7 @@ def _identity(dataset: str, images: ImagesOrFiles) -> str:
         return images.source.fingerprint()
     if dataset in DATASETS:
         return dataset
-    with Path(dataset).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return checksum(Path(dataset))
 
 
 def _begun(folder: Path) -> dict[str, Any]:

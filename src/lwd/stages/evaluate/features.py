@@ -128,16 +128,10 @@ class FeatureSet:
         facts = as_record(parse_json(notes.get("facts", ""), str(path)), Facts, str(path))
         if facts.content != _hash(tensors):
             raise UserError(f"{path}: damaged (its values are not those that were written)")
-        gaussians, stored = {}, {}
-        for key in tensors:
-            kind, _, rest = key.partition(".")
-            name = rest.removesuffix(".mean")
-            if kind == "stored" and name != rest:
-                stored[name] = (tensors[key], tensors[f"stored.{name}.covariance"])
-            if kind == "statistics" and name != rest:
-                state = {part: tensors[f"statistics.{name}.{part}"] for part in ("count", "mean", "scatter")}
-                moments = Moments.from_state(state)
-                gaussians[name] = (moments.mean, moments.covariance())
+        try:
+            stored, gaussians = _statistics(tensors)
+        except (KeyError, RuntimeError) as error:  # a part that is not there, or of another shape
+            raise UserError(f"{path}: its statistics are not whole ({error}); save them again") from error
         features = {
             key.removeprefix("features."): value for key, value in tensors.items() if key.startswith("features.")
         }
@@ -150,6 +144,21 @@ class FeatureSet:
         for rows in torch.split(values, 2048):
             moments.add(rows.to(device))
         return moments
+
+
+def _statistics(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Gaussian], dict[str, Gaussian]]:
+    """The stored and the computed statistics in a file's tensors, by name."""
+    stored, gaussians = {}, {}
+    for key in tensors:
+        kind, _, rest = key.partition(".")
+        name = rest.removesuffix(".mean")
+        if kind == "stored" and name != rest:
+            stored[name] = (tensors[key], tensors[f"stored.{name}.covariance"])
+        if kind == "statistics" and name != rest:
+            state = {part: tensors[f"statistics.{name}.{part}"] for part in ("count", "mean", "scatter")}
+            moments = Moments.from_state(state)
+            gaussians[name] = (moments.mean, moments.covariance())
+    return stored, gaussians
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:

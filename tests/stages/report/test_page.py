@@ -24,6 +24,8 @@ from hand_made import (
 )
 from safetensors.torch import save_file
 
+import lwd.stages.report.trace as trace
+import lwd.training.log_file as log_file
 from lwd.config import parse
 from lwd.errors import UserError
 from lwd.plots.curves import save_probe_curves
@@ -146,6 +148,23 @@ def test_a_single_probe_is_enough_for_the_learned_schedule(tmp_path):
     schedule(0.2).save(tmp_path / "probe" / "schedule.json")
     write_trace(tmp_path / "probe" / "trace.jsonl", ["paint", "idea"], ["paint"])
     assert sections(write_page(config(tmp_path))) == {"learned", "trace"}
+
+
+def test_a_log_that_was_thinned_is_drawn_at_even_distances(output, monkeypatch):
+    """Sixty steps, of which 40 to 59 stay and before them every 10th: drawn are 9, 19, ..., 59."""
+    path = output / "sweep" / "lambda-0.04" / "trace.jsonl"
+    monkeypatch.setattr(log_file, "WHOLE", 10)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("")
+    log = log_file.LogFile(path, 0)
+    for line in lines:
+        log.append([json.loads(line)])
+    assert [line["step"] for line in log_file.read_log(path)] == [9, 19, 29, 39, *range(40, 60)]
+    drawn = []
+    monkeypatch.setattr(trace.plots, "trace", lambda lines, *_: drawn.append([list(line.x) for line in lines]) or "")
+    section = trace.trace_section(config(output))
+    assert section.steps == 60 and section.burn_in == 30
+    assert all(x == [9, 19, 29, 39, 49, 59] for lines in drawn for x in lines) and len(drawn) == 3
 
 
 def test_nothing_to_show_is_an_error_and_writes_nothing(tmp_path):

@@ -113,6 +113,20 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(printable(text), encoding="utf-8")
 
 
+def read_text(path: Path) -> str:
+    """A text file in UTF-8; raises UserError where it is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8 ({error})") from error
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's content, atomically."""
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 def printable(text: str) -> str:
     """The text with file names' bytes that are not UTF-8 spelt out, as in "caf\\xe9.jpg"."""
     halves = _HALF.sub(lambda half: f"\\u{ord(half[0]):x}", text)
@@ -133,10 +147,15 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file; raises UserError where it is missing or malformed."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """What JSON text, in UTF-8, stands for; raises UserError, beginning with ``where``, where it is malformed."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, or a number of thousands of digits
-        raise UserError(f"{path}: not valid JSON ({error})") from error
+        raise UserError(f"{where}: not valid JSON ({error})") from error
 
 
 def checksum(path: Path) -> str:

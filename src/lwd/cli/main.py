@@ -108,12 +108,12 @@ def _probe(experiment: Experiment) -> str:
 
 
 def _sweep(experiment: Experiment) -> str:
-    from lwd.files import read_json
+    from lwd.probe.table import TABLE, read_table
     from lwd.stages.probe import on_screen, sweep
     from lwd.stages.train import main_flops
 
     _, schedule = sweep(experiment, main_flops(experiment))
-    table = on_screen(read_json(experiment.output / "sweep" / "table.json"))
+    table = on_screen(read_table(experiment.output / "sweep" / TABLE).model_dump())
     return f"{table}\nchosen: lambda {schedule.provenance['lambda']:g} -> {experiment.output / 'schedule.json'}"
 
 

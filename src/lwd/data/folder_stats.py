@@ -6,8 +6,9 @@ from pathlib import Path
 
 from lwd.data.format import FEATURES, FLIP, LABELS, infer_layout, is_shard, open_shard, shard_files
 from lwd.data.shards import write_stats
-from lwd.data.stats import copy_stats, stats_path
+from lwd.data.stats import stats_path
 from lwd.errors import UserError
+from lwd.files import copy_file
 from lwd.groups import Group, Layout
 from lwd.images.walk import files_in, folders_in
 
@@ -38,7 +39,7 @@ def _complete(folder: Path, source: Path | None) -> list[Path]:
     paths = [stats_path(folder, group.name) for group in missing]
     if source is not None:
         for path in paths:
-            copy_stats(source / path.name, path)
+            copy_file(source / path.name, path)
     elif missing:
         write_stats(folder, Layout(missing))
     return paths

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.files import atomic_path
 from lwd.runtime.untrusted import save_foreign
 
 _SPLITS = ("train", "heldout")
@@ -61,12 +60,6 @@ def stats_path(folder: Path, key: str) -> Path:
 def save_stats(path: Path, mean: Tensor, std: Tensor) -> None:
     """Write one statistics file atomically."""
     save_foreign(path, {"mean": mean, "std": std})
-
-
-def copy_stats(source: Path, path: Path) -> None:
-    """The same file beside other shards, atomically."""
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(source.read_bytes())
 
 
 def load_stats(path: Path, channels: int, axes: int = 2) -> tuple[Tensor, Tensor]:

@@ -28,7 +28,7 @@ def unreachable() -> str | None:
         return "HF_HUB_OFFLINE is set"
     try:
         get_session().head(constants.ENDPOINT, timeout=_SECONDS)
-    except Exception as error:  # those of requests or of httpx, by the Hub library's version
+    except Exception as error:  # noqa: BLE001 - those of requests or of httpx, by the Hub library's version
         return f"{constants.ENDPOINT} cannot be reached: {' '.join(str(error).split()) or type(error).__name__}"[:200]
     return None
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from lwd.config import dump, load
+from lwd.data.evaluation import RESULT
 from lwd.errors import UserError
-from lwd.files import check_place, write_json
+from lwd.files import check_place, read_text, write_json
 from lwd.runtime.checkpoint import checkpoint_path
 from lwd.runtime.jobs import run_jobs
 from lwd.runtime.progress import say
@@ -44,7 +45,7 @@ def run(config: Path, overrides: Iterable[str] = ()) -> Path:
     jobs = [Job(experiment, v, s) for s in experiment.compare.seeds for v in experiment.compare.variants]
     units = max(experiment.compare.budgets) + len(experiment.compare.budgets) * experiment.sample.num
     rows = run_jobs(compare_one, jobs, "compare", units, experiment.compare.processes, show)
-    write_json(experiment.output / RESULTS, [asdict(row) for group in rows for row in group])
+    write_json(experiment.output / RESULTS, [row.model_dump() for group in rows for row in group])
     say("[4/4] report", show)
     return report.write_page(experiment)
 
@@ -68,10 +69,11 @@ def _measure(one: Experiment, job: Job, name: str, steps: int) -> Result:
     afresh = one.compute.model_copy(update={"resume": False})
     changes = {"sample": sampling, "evaluate": evaluate.EvaluateSettings(samples=folder), "compute": afresh}
     one = one.model_copy(update=changes)
-    done = folder / "evaluation.json"
-    if not (done.is_file() and (folder / "config.yaml").read_text(encoding="utf-8") == dump(one)):
+    done = folder / RESULT
+    if not (done.is_file() and read_text(folder / "config.yaml") == dump(one)):
         sample.run(one)
         evaluate.run(one)
     found = evaluate.Evaluation.read(done)
     distance, accuracy = found.metrics["frechet"], found.metrics.get("accuracy")
-    return Result(job.variant, job.seed, steps, distance, accuracy, found.samples["nfe"])
+    measured = {"frechet": distance, "accuracy": accuracy, "nfe": found.samples["nfe"]}
+    return Result(variant=job.variant, seed=job.seed, steps=steps, **measured)

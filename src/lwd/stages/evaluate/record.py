@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from lwd.data.evaluation import FORMAT, RESULT, read_evaluation
 from lwd.errors import UserError
 from lwd.files import check_place, read_json, write_json
 from lwd.runtime.checkpoint import versions
@@ -43,7 +44,6 @@ def check_targets(settings: EvaluateSettings, out: Path | None, inputs: Sequence
         check_place(settings.cache / "file", f"evaluate.cache: {settings.cache}")
 
 
-FORMAT = "lwd.evaluation/1"
 _ELSEWHERE = {"samples", "reference", "weights", "cache", "out", "save_statistics", "save_features", "dinov2"}
 """Settings that are paths: the hashes in the record say more."""
 
@@ -111,11 +111,6 @@ class Evaluation:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Of a folder that holds evaluation.json, or of that file; raises UserError where it is none."""
-        file = path / "evaluation.json" if path.is_dir() else path
-        data = read_json(file)
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise UserError(f"{file}: not a record of `lwd evaluate` (expected format {FORMAT!r}); evaluate again")
-        keys = tuple(key.name for key in fields(cls) if key.name != "path")
-        if missing := [key for key in keys if not isinstance(data.get(key), dict)]:
-            raise UserError(f"{file}: key {missing[0]!r} is missing; evaluate again")
-        return cls(**{key: data[key] for key in keys}, path=file)
+        file = path / RESULT if path.is_dir() else path
+        data = read_evaluation(file).model_dump(mode="json", exclude_unset=True)
+        return cls(**{key.name: data[key.name] for key in fields(cls) if key.name != "path"}, path=file)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lwd.data.encoded import MANIFEST
+from lwd.data.evaluation import RESULT
 from lwd.data.samples import INFO
 from lwd.errors import UserError
 from lwd.runtime.processes import Processes
@@ -29,7 +30,6 @@ from lwd.stages.evaluate.settings import (
     features_of,
 )
 
-RESULT = "evaluation.json"
 FEATURES = "features"
 """Under OUTPUT: where an experiment's own real images keep their features."""
 

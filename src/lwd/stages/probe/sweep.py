@@ -26,6 +26,7 @@ from lwd.probe.bisection import Bisection, Listed, Search, weakest_stable
 from lwd.probe.outcome import NOTHING_MOVED, Outcome, SweepRow, nothing_moved, row, stable
 from lwd.probe.search import WINDOWS, Found, Trial, find
 from lwd.probe.stopping import EarlyStop
+from lwd.probe.table import TABLE
 from lwd.run import write_run_files
 from lwd.runtime.jobs import run_jobs, workers
 from lwd.runtime.processes import Processes
@@ -150,9 +151,7 @@ def sweep(config: SweepConfig, main_flops: int | None = None) -> tuple[list[Swee
     rows = [row(outcome) for _, outcome in sorted(found.items())]
     cost = Cost(sum(r.steps for r in rows), len(rows) * config.probe.steps, _step_flops(config), main_flops)
     if processes.is_main:
-        write_json(
-            config.output / "sweep" / "table.json", as_json(found.values(), config.sweep.criterion, chosen, cost)
-        )
+        write_json(config.output / "sweep" / TABLE, as_json(found.values(), config.sweep.criterion, chosen, cost))
         write_run_files(config, config.output / "sweep")
     still = nothing_moved(found.values())
     lesson = NOTHING_MOVED.format(steps=config.probe.steps, rho_lr=config.probe.rho_lr)

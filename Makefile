@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $(STAMP)
 
 demo: setup
-	$(BIN)/lwd demo --config configs/digits.yaml
+	$(BIN)/lwd demo
 
 test: setup
 	$(BIN)/python -m pytest -n auto --dist worksteal

@@ -90,7 +90,7 @@ def measure(attention: Attention, width: int, dtype: torch.dtype, arguments: arg
             error = float((attention(*few).double() - exact).abs().max())
             forward = median_seconds(lambda: attention(q, k, v), arguments.repeats)
         both = median_seconds(lambda: attention(q, k, v).sum().backward(), arguments.repeats)
-    except Exception as error:  # a kernel that is not there for this device or width
+    except Exception as error:  # noqa: BLE001 - a kernel that is not there for this device or width
         return f"no ({type(error).__name__})"[:17]
     if error > (0.05 if dtype is torch.bfloat16 else 1e-4):
         raise AssertionError(f"head width {width}: off by {error}")

@@ -156,6 +156,124 @@ def test_matplotlib_is_imported_where_something_is_drawn_not_with_the_module():
     assert at_once == []
 
 
+OWNERS = {
+    "open": {
+        "files.py",  # whatever has no reader of its own
+        "config.py",  # YAML
+        "runtime/lock.py",
+        "runtime/untrusted.py",  # what torch.save wrote
+        "training/log_file.py",
+        "images/decode.py",  # pictures
+        "images/folder.py",  # labels.csv
+        "images/npz.py",
+        "images/tar.py",
+        "datasets/fashion.py",  # IDX files
+        "stages/encode/manifest.py",  # writes unreadable.csv
+        "stages/report/page.py",  # the template, of the package
+        "stages/train/export.py",  # writes a model card, into a folder of its own
+        "pipeline/pipeline.py",  # likewise a line of code
+        "runtime/checkpoint.py",  # likewise what a checkpoint holds of text
+        "training/trackers.py",  # a picture that the run just drew
+        "recipes/__init__.py",  # of the package
+    },
+    "json": {"files.py"},
+    "safetensors": {
+        "runtime/checkpoint.py",
+        "data/format.py",  # shards, mapped
+        "stages/evaluate/features.py",
+        "stages/sample/blocks.py",
+        "stages/train/power_ema.py",  # snapshots, after their checksums
+        "stages/train/export.py",  # likewise
+    },
+    "torch": {"runtime/untrusted.py", "data/stats.py"},
+    "rmtree": {"files.py"},
+    "list": {
+        "files.py",
+        "images/tar.py",  # a pattern of tar files
+        "images/walk.py",  # folders of other people
+        "recipes/__init__.py",  # of the package
+        # What follows lists folders that lwd itself filled.
+        "runtime/checkpoint.py",
+        "training/keeper.py",
+        "training/power_ema.py",
+        "training/previews.py",
+        "stages/encode/run.py",
+        "stages/encode/manifest.py",
+        "stages/sample/run.py",
+        "stages/map/run.py",
+        "stages/score/samples.py",
+        "stages/evaluate/run.py",
+        "stages/report/about.py",
+        "stages/report/comparison.py",
+        "stages/report/samples.py",
+    },
+}
+"""Who may touch the file system, by way of doing so, with the reason where the name does not say it."""
+
+METHODS = {"open", "read_text", "write_text", "read_bytes", "write_bytes"}
+CALLS = {
+    **dict.fromkeys(("open", "os.open", "io.open", "gzip.open", "os.fdopen", "Image.open"), "open"),
+    **dict.fromkeys(("json.load", "json.loads"), "json"),
+    **dict.fromkeys(("save_file", "load_file", "safe_open"), "safetensors"),
+    **dict.fromkeys(("torch.load", "torch.save"), "torch"),
+    **dict.fromkeys(("shutil.rmtree", "rmtree"), "rmtree"),
+    **dict.fromkeys(("glob.glob", "glob.iglob", "os.listdir", "os.walk", "os.scandir"), "list"),
+}
+
+
+def touches(tree):
+    """(line, way) of each call in a module that opens, parses, lists or removes files."""
+    own = {name.split(".")[-1] for name in bound_from(tree)}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        if name in CALLS:
+            yield node.lineno, CALLS[name]
+        elif isinstance(node.func, ast.Attribute) and name.split(".")[0] not in own:
+            if node.func.attr in METHODS:
+                yield node.lineno, "open"
+            elif node.func.attr in ("glob", "rglob", "iterdir"):
+                yield node.lineno, "list"
+
+
+def bound_from(tree):
+    """The names that a module imports from elsewhere, whose attributes are no paths."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from ((alias.asname or alias.name) for alias in node.names if alias.name != "Path")
+
+
+@cache
+def touching():
+    """(file, line, way) of all of them."""
+    files = sorted((SOURCE / "lwd").rglob("*.py"))
+    return [(str(file.relative_to(SOURCE / "lwd")), *found) for file in files for found in touches(parse(file))]
+
+
+def test_files_are_opened_parsed_listed_and_removed_where_that_is_at_home():
+    """A new reader goes into the room that has the format, and there it meets the errors that are known of it."""
+    strays = [f"{file}:{line}: {way}" for file, line, way in touching() if file not in OWNERS[way]]
+    assert not strays, "; ".join(strays)
+
+
+def test_every_owner_needs_to_be_one():
+    used = {(way, file) for file, _, way in touching()}
+    idle = {(way, file) for way, files in OWNERS.items() for file in files} - used
+    assert not idle
+
+
+def test_what_touches_a_file():
+    text = """
+        import json, torch
+        from PIL import Image
+        open(p); p.read_text(); Path(p).open("rb"); Image.open(p); json.loads(t); shutil.rmtree(p); p.iterdir()
+        Image.new("RGB", (1, 1)); webbrowser.get().open_new(p); json.dumps(x); p.is_file(); archive.infolist()
+    """
+    ways = [way for _, way in touches(ast.parse(textwrap.dedent(text)))]
+    assert sorted(ways) == ["json", "list", "open", "open", "open", "open", "rmtree"]
+
+
 def test_what_exists():
     assert exists("lwd.sample", "generate") and exists("lwd.runtime", "team") and exists("lwd", "stages")
     assert exists("lwd.runtime.team", "GRACE_S") and exists("lwd.runtime.team", "wait")

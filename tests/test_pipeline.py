@@ -276,6 +276,88 @@ def test_offload(guided):
     guided.enable_model_cpu_offload(device="cpu")
     assert torch.equal(guided(**call).images, expected)
     guided.remove_all_hooks()
+    with pytest.raises(UserError, match="use enable_model_cpu_offload"):
+        guided.enable_sequential_cpu_offload(device="cpu")
+    assert torch.equal(guided(**call).images, expected)  # nothing was moved
+    with pytest.raises(UserError, match="LwdTransformer: its weights are on the meta device"):
+        LwdPipeline(LwdTransformer.from_network(network(0).to("meta")), guided.vae, scheduler())(1)
+
+
+def test_from_pipe(guided, vae, networks):
+    """A second pipeline on the same weights, which shares them; what is given stands for a component."""
+    call = {"class_labels": [1, 2], "num_inference_steps": 2, "guidance_scale": 1.5, "seeds": [1, 2]}
+    expected = latents_of(guided, **call)
+    for again in (
+        LwdPipeline.from_pipe(guided),
+        LwdPipeline.from_pipe(LwdPipeline.from_pipe(guided)),
+        LwdPipeline(**guided.components, **guided.parameters),
+    ):
+        assert again is not guided and again.components == guided.components
+        assert again.config.decoded_group == "tex"
+        assert torch.equal(latents_of(quiet(again), **call), expected)
+    without = LwdPipeline.from_pipe(guided, weak_transformer=None)
+    assert without.weak_transformer is None and without.vae is vae.model
+    with pytest.raises(UserError, match="'sem' is no group of"):
+        LwdPipeline.from_pipe(guided, decoded_group="sem")
+    plain = quiet(LwdPipeline(LwdTransformer.from_network(networks[0]), vae.model, scheduler()))
+    assert LwdPipeline.from_pipe(plain).vae is vae.model
+
+
+def test_standard_switches_change_nothing(guided):
+    call = {"class_labels": [1], "num_inference_steps": 1, "guidance_scale": 1.5, "seeds": [1], "output_type": "pt"}
+    expected = guided(**call).images
+    for switch in (
+        lambda: guided.to("cpu"),
+        lambda: guided.to(torch.float32),
+        guided.enable_attention_slicing,
+        lambda: guided.enable_attention_slicing("max"),
+        guided.disable_attention_slicing,
+        guided.reset_device_map,
+        guided.maybe_free_model_hooks,
+    ):
+        switch()
+        assert torch.equal(guided(**call).images, expected)
+
+
+@pytest.mark.parametrize(
+    ("saving", "loading"),
+    [
+        ({"safe_serialization": False}, {"use_safetensors": False}),
+        ({"variant": "ema"}, {"variant": "ema"}),
+        ({"max_shard_size": "50KB"}, {}),
+        ({}, {"torch_dtype": torch.float32}),
+        ({}, {"device_map": "cpu"}),
+        ({}, {"low_cpu_mem_usage": False}),
+    ],
+    ids=["pickle", "variant", "pieces", "dtype", "device_map", "memory"],
+)
+def test_ways_to_save_and_load(networks, vae, tmp_path, saving, loading):
+    """Without the VAE, whose files are diffusers' own business and large."""
+    pipe = quiet(LwdPipeline(LwdTransformer.from_network(networks[0]), vae.model, scheduler()))
+    pipe.register_modules(vae=None)
+    pipe.save_pretrained(tmp_path, **saving)
+    files = [path.name for path in (tmp_path / "transformer").iterdir()]
+    assert ("variant" in saving) is any(".ema." in name for name in files)
+    assert ("safe_serialization" in saving) is any(name.endswith(".bin") for name in files)
+    assert ("max_shard_size" in saving) is (len(files) > 2)
+    loaded = quiet(LwdPipeline.from_pretrained(tmp_path, vae=vae.model, **loading))
+    call = {"class_labels": [1], "num_inference_steps": 1, "seeds": [1]}
+    state = loaded.transformer.state_dict()
+    assert all(torch.equal(state[name], tensor) for name, tensor in pipe.transformer.state_dict().items())
+    # float32 products of weights that begin elsewhere in memory
+    torch.testing.assert_close(latents_of(loaded, **call), latents_of(pipe, **call), rtol=1e-4, atol=1e-5)
+
+
+def test_half_precision_is_refused_of_the_denoiser_alone(networks, vae, tmp_path):
+    pipe = quiet(LwdPipeline(LwdTransformer.from_network(networks[0]), vae.model, scheduler()))
+    pipe.register_modules(vae=None)
+    pipe.save_pretrained(tmp_path)
+    loaded = quiet(LwdPipeline.from_pretrained(tmp_path, vae=vae.model, torch_dtype=torch.bfloat16))
+    with pytest.raises(UserError, match=r"weights are torch.bfloat16, must be float32; .* under torch.autocast"):
+        loaded(1)
+    call = {"class_labels": [1], "num_inference_steps": 1, "seeds": [1], "output_type": "pt"}
+    with torch.autocast("cpu", torch.bfloat16):
+        assert pipe.register_modules(vae=vae.model) is None and pipe(**call).images.isfinite().all()
 
 
 def test_round_trip(vae, networks, tmp_path):

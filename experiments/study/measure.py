@@ -28,8 +28,9 @@ def measure(config: RunConfig, folder: Path) -> dict[str, Any]:
     judge sees the class asked for; None for unconditional samples), nfe (mean), samples (their number).
     """
     samples = SampleSet.read(folder)
-    channels = read_manifest(config.data_path)["judge"]["image_channels"]
-    images = to_unit(torch.cat(list(samples.images()))[:, :channels])
+    judge = read_manifest(config.data_path).judge
+    assert judge is not None, "a built-in data set has one"
+    images = to_unit(torch.cat(list(samples.images()))[:, : judge.image_channels])
     features, logits = judged(config.data_path, images)
     heldout, real = reference(config.data_path, config.layout)
     conditional = bool((samples.labels < logits.shape[1]).all())

@@ -21,9 +21,9 @@ def shuffle(source: Path, target: Path, layout: Layout, leader: str, seed: int) 
 
     An image and its mirrored twin get those of one other image and its twin. Finished work is found again.
     """
-    manifest = dict(read_manifest(source))
+    manifest = read_manifest(source).model_dump(mode="json", exclude_unset=True)
     facts = f"{manifest['fingerprint']} {leader} shuffled by seed {seed}"
-    if (target / MANIFEST).is_file() and read_manifest(target).get("shuffled") == facts:
+    if (target / MANIFEST).is_file() and (read_manifest(target).model_extra or {}).get("shuffled") == facts:
         return
     if target.exists():
         discard(target)

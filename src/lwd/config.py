@@ -109,6 +109,12 @@ def parse(kind: type[C], data: Mapping[str, Any], where: str, sources: Mapping[s
         raise UserError(f"{place}: {_explain(kind, first, key)}{more}") from error
 
 
+def based_on(file: Path) -> Path | None:
+    """The file that a config file builds on; None where it stands alone. Raises UserError as `load` for that."""
+    data = read_yaml(file)
+    return file.parent / at_home(_base_name(file, data)) if BASE in data else None
+
+
 def dump(config: Config) -> str:
     """The resolved config as YAML, which `load` reads back to an equal config."""
     return yaml.dump(config.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, default_flow_style=None, width=120)
@@ -130,14 +136,19 @@ def _read_layers(file: Path, above: tuple[Path, ...] = ()) -> tuple[dict[str, An
         raise UserError(f"{file}: {BASE}: goes in a circle: {' -> '.join(map(str, chain))}")
     if above and not file.is_file():
         raise UserError(f"{above[-1]}: {BASE}: no config file {file} (a path relative to the file that names it)")
-    data = _read_yaml(file)
+    data = read_yaml(file)
     if BASE not in data:
         return data, dict.fromkeys(_leaves(data), str(file))
-    name = data.pop(BASE)
+    lower, sources = _read_layers(file.parent / at_home(_base_name(file, data)), chain)
+    del data[BASE]
+    return merge(lower, data), sources | dict.fromkeys(_leaves(data), str(file))
+
+
+def _base_name(file: Path, data: Mapping[str, Any]) -> str:
+    name = data[BASE]
     if not isinstance(name, str):
         raise UserError(f"{file}: {BASE}: must be the path of another config file, got {name!r}")
-    lower, sources = _read_layers(file.parent / at_home(name), chain)
-    return merge(lower, data), sources | dict.fromkeys(_leaves(data), str(file))
+    return name
 
 
 def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
@@ -149,7 +160,8 @@ def _leaves(data: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML file, nothing of an empty one; raises UserError where it is missing or holds another."""
     if not file.is_file():
         raise UserError(f"{file}: no such config file")
     try:
@@ -167,8 +179,10 @@ def _read_yaml(file: Path) -> dict[str, Any]:
 def _parse(text: str, where: str) -> Any:
     try:
         return yaml.load(text, Loader=Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a number of thousands of digits
         raise UserError(f"{where}: not valid YAML ({' '.join(str(error).split())})") from error
+    except RecursionError:
+        raise UserError(f"{where}: its sections are nested without end") from None
 
 
 def _set(data: dict[str, Any], path: list[str], value: Any, override: str) -> None:
@@ -182,6 +196,7 @@ def _set(data: dict[str, Any], path: list[str], value: Any, override: str) -> No
     data[path[-1]] = value
 
 
+_LONGEST = 200
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")  # the latter of dataclasses
 
 
@@ -212,10 +227,16 @@ def _explain(kind: type[Config], error: Mapping[str, Any], key: str) -> str:
         return f"unknown key {key!r}; {hint}"
     message = error["msg"].removeprefix("Value error, ")
     return (
-        f"{key + ': ' if key else ''}{message[0].lower() + message[1:]}, got {error['input']!r}"
+        f"{key + ': ' if key else ''}{message[0].lower() + message[1:]}, got {_short(error['input'])}"
         if error["type"] not in ("value_error", "missing")
         else f"{key + ': ' if key else ''}{message}"
     )
+
+
+def _short(value: Any) -> str:
+    """A value as a line shows it, which may be a section or thousands of digits."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _keys_beside(kind: type[Config], loc: tuple[int | str, ...]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -40,7 +41,8 @@ def one_line_errors() -> Iterator[None]:
     What the user can mend includes asking for more memory than there is.
     """
     try:
-        yield
+        with _our_words_alone():
+            yield
     except UserError as error:
         complain(str(error))
         raise typer.Exit(USER_ERROR) from None
@@ -58,6 +60,16 @@ def one_line_errors() -> Iterator[None]:
     except KeyboardInterrupt:
         complain("interrupted; what is finished is kept, run the same command again to go on")
         raise typer.Exit(INTERRUPTED) from None
+
+
+@contextmanager
+def _our_words_alone() -> Iterator[None]:
+    """The block in which libraries keep to themselves what nobody can do anything about: Pillow's remarks on pictures,
+    whose errors are ours to tell, and PyTorch's on the format of a file."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+        warnings.filterwarnings("ignore", message="'torch.load' received a zip file")
+        yield
 
 
 def _is_of_memory(error: BaseException) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 from lwd.errors import UserError
 
 _CHUNK_BYTES = 2**24
+_PAGE_BYTES = 4096
 _HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Half a character of UTF-16, other than those that stand for the bytes of a file name."""
 _UMASK = os.umask(0)
@@ -29,7 +30,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     on an error it is removed and ``path`` stays as it was. A file never replaces a folder: that raises UserError.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     remove(temporary)
     try:
         yield temporary
@@ -55,15 +56,75 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except OSError as error:
         if str(error.filename).startswith(str(temporary)):  # people know the file by its own name
             error.filename = str(path) + str(error.filename)[len(str(temporary)) :]
+        _name(error, path)
         raise
     finally:
         remove(temporary)
+
+
+@contextmanager
+def writing_to(path: Path) -> Iterator[None]:
+    """The block in which ``path`` is written in place; an error of the system that names no file gets its name."""
+    try:
+        yield
+    except OSError as error:
+        _name(error, path)
+        raise
+
+
+def _name(error: OSError, path: Path) -> None:
+    if error.filename is None and error.errno is not None:
+        error.filename = str(path)
+
+
+def check_place(path: Path, where: str | None = None) -> None:
+    """Raise UserError unless a file can be written at ``path``; for before the work whose result it is to hold.
+
+    A page is written beside it, in the nearest folder that there is, and removed. The line starts with ``where``, by
+    default the path.
+    """
+    if path.is_dir():
+        raise UserError(f"{where or path}: is a folder; name a file")
+    above = next(folder for folder in path.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UserError(f"{where or path}: cannot be written, {above} is no folder")
+    trial = above / _temporary(path).name
+    try:
+        try:
+            trial.write_bytes(bytes(_PAGE_BYTES))
+        finally:
+            trial.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{where or path}: cannot be written in {above} ({error.strerror}); choose another place"
+        ) from error
+
+
+def check_new_place(path: Path) -> None:
+    """The same where nothing may be replaced: raises UserError, too, where there is something at ``path``."""
+    if path.exists():
+        raise UserError(f"{path}: exists already; remove it or choose another name")
+    check_place(path)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8 under every locale."""
     with atomic_path(path) as temporary:
         temporary.write_text(printable(text), encoding="utf-8")
+
+
+def read_text(path: Path) -> str:
+    """A text file in UTF-8; raises UserError where it is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not a text file in UTF-8 ({error})") from error
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's content, atomically."""
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def printable(text: str) -> str:
@@ -86,10 +147,15 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file; raises UserError where it is missing or malformed."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """What JSON text, in UTF-8, stands for; raises UserError, beginning with ``where``, where it is malformed."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(text if isinstance(text, str) else text.decode("utf-8"))
     except (ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, or a number of thousands of digits
-        raise UserError(f"{path}: not valid JSON ({error})") from error
+        raise UserError(f"{where}: not valid JSON ({error})") from error
 
 
 def checksum(path: Path) -> str:
@@ -115,6 +181,10 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def _set_aside(path: Path) -> Path:

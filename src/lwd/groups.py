@@ -24,7 +24,7 @@ class Group:
     ``weight`` is the paper's w_g (Eq. 33). ``key`` names the tensor in latent shards; where it is None,
     `lwd.data` uses its default for the name. ``shape`` is the group's own grid, without batch and channels: (16, 16) an
     image, (256,) a sequence, () one token; None where all groups share the latent's grid. Raises ValueError for a
-    name that is no identifier and for numbers out of range.
+    name that is no identifier and for numbers out of range, TypeError for a name that is no text.
     """
 
     name: str
@@ -36,6 +36,8 @@ class Group:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise TypeError(f"a group's name is text, got {self.name!r}")
         if not self.name.isidentifier():
             raise ValueError(f"group name {self.name!r} is not an identifier (letters, digits, _)")
         if self.channels < 1:

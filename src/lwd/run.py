@@ -85,7 +85,7 @@ class RunConfig(Config):
     def data_fingerprint(self) -> str | None:
         """What the encode manifest says the data is, None where there is no manifest."""
         manifest = self.data_path / MANIFEST
-        return str(read_manifest(self.data_path)["fingerprint"]) if manifest.is_file() else None
+        return read_manifest(self.data_path).fingerprint if manifest.is_file() else None
 
     def check_labels(self, shards: LatentShards) -> None:
         """Raise UserError unless every label is one of the model's classes; and where the number of classes was left at

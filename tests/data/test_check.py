@@ -39,7 +39,8 @@ def data(tmp_path):
         sums = {f.name: hashlib.sha256(f.read_bytes()).hexdigest() for f in sorted(folder.glob("*.safetensors"))}
         listed = [{"file": name, "images": n, "sha256": sums[name]} for name, n in zip(sums, counts, strict=True)]
         splits[split] = {"images": sum(counts), "per_class": counted, "shards": listed}
-    empty = {"recipe": {}, "fingerprint": "", "texture": {}, "judge": {}}
+    texture = {"group": "tex", "encoder": "identity"}
+    empty = {"recipe": {}, "fingerprint": "", "texture": texture, "judge": None}
     (tmp_path / "manifest.json").write_text(json.dumps({"format": FORMAT, "splits": splits, **empty}))
     return tmp_path
 

@@ -58,7 +58,7 @@ def test_encoded_digits_decode_to_the_very_images(data: Path, experiment: Experi
     assert torch.equal(batch.labels, labels)
     train_x1 = LatentShards(data / "train", experiment.layout, flip=False).read(torch.arange(1000)).x1
     assert train_x1.mean((0, 2, 3)).abs().max() < 0.1 and (train_x1.std((0, 2, 3)) - 1).abs().max() < 0.1
-    assert read_manifest(data)["splits"]["train"]["images"] == len(digits("train")[1])
+    assert read_manifest(data).splits["train"].images == len(digits("train")[1])
 
 
 @pytest.mark.parametrize("blow", [signal.SIGINT, signal.SIGKILL])

@@ -39,7 +39,7 @@ def add_depth(data: Path, target: Path) -> None:
             features=stored["feats_dino"][:count],
         )
         write_stats(target / split, LAYOUT)
-    write_json(target / MANIFEST, read_manifest(data) | {"splits": {}, "fingerprint": "three groups"})
+    write_json(target / MANIFEST, read_manifest(data).model_dump() | {"splits": {}, "fingerprint": "three groups"})
     shutil.copy(data / JUDGE, target / JUDGE)
 
 

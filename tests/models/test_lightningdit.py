@@ -425,5 +425,5 @@ def test_unknown_names_suggest_the_nearest(name, hint):
 
 
 def test_a_name_that_does_not_fit_the_grid_is_the_users_to_mend():
-    with pytest.raises(UserError, match="input_size 16 is not a multiple of patch_size 3"):
+    with pytest.raises(UserError, match="Mini/3: patch size 3 does not divide the latents' grid of 16"):
         create("LightningDiT-Mini/3", SFD, 16, 10)

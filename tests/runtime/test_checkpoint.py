@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lwd.errors import UserError
+from lwd.files import write_json
 from lwd.runtime.checkpoint import (
     Damaged,
     checkpoint_path,
@@ -18,6 +19,7 @@ from lwd.runtime.checkpoint import (
     load_optimizer,
     load_tensors,
     optimizer_tensors,
+    read_state,
     save_checkpoint,
     save_tensors,
     versions,
@@ -55,7 +57,9 @@ def test_save_and_load(tmp_path):
     assert load_checkpoint(path, task, RECIPE) == 1200 and task.text == "hello"
     state = json.loads((path / "state.json").read_text())
     sums = {"note.txt": hashlib.sha256(b"hello").hexdigest()}
+    own = state.pop("checksum")
     assert state == {"step": 1200, "recipe": RECIPE, "versions": versions(), "sha256": sums}
+    assert own == hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
     assert state["versions"]["torch"] == torch.__version__
 
 
@@ -141,6 +145,8 @@ def test_a_damaged_state_gives_one_line(tmp_path, content):
 
 
 def edited(**changes):
+    """As in a file of before it had a checksum of its own."""
+    changes = {"checksum": None, **changes}
     return lambda state: {key: value for key, value in (state | changes).items() if value is not None}
 
 
@@ -171,6 +177,39 @@ def test_state_json_is_not_believed(tmp_path, edit, words):
     assert words in text and f"remove {path} to go on" in text and "\n" not in text and task.text == "untouched"
     again = pickle.loads(pickle.dumps(caught.value))  # as it comes from another process
     assert str(again) == text
+
+
+@pytest.mark.parametrize("bit", [0, 3, 5])
+def test_no_bit_of_state_json_flips_unseen(tmp_path, bit):
+    """In any of its bytes: step, recipe, versions, checksums, its own, or what stands between them."""
+    path = save_checkpoint(tmp_path, 60, Note("x"), RECIPE)
+    content = (path / "state.json").read_bytes()
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << bit
+        (path / "state.json").write_bytes(changed)
+        try:
+            state = read_state(path)
+        except Damaged as error:
+            assert "state.json" in str(error) and "\n" not in str(error)
+        else:
+            assert state == before(path, content), (place, chr(changed[place]))  # white space for white space
+    (path / "state.json").write_text(json.dumps(json.loads(content)))
+    assert read_state(path).step == 60  # laid out otherwise it is the same
+
+
+def before(path, content):
+    (path / "state.json").write_bytes(content)
+    return read_state(path)
+
+
+def test_a_checkpoint_of_before_there_was_a_checksum(tmp_path):
+    path = save_checkpoint(tmp_path, 60, Note("x"), RECIPE)
+    state = json.loads((path / "state.json").read_text())
+    del state["checksum"]
+    write_json(path / "state.json", state)
+    task = Note("")
+    assert load_checkpoint(path, task, RECIPE) == 60 and task.text == "x"
 
 
 def test_a_file_too_many_is_refused_but_not_what_tools_leave(tmp_path):

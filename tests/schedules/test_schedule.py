@@ -206,7 +206,7 @@ def test_a_file_of_another_format(tmp_path, data):
 
 @pytest.mark.parametrize("groups", [None, {}, [], ["tex"], "tex"])
 def test_no_groups(tmp_path, groups):
-    refused(write(tmp_path / "s.json", groups=groups), "'groups'")
+    refused(write(tmp_path / "s.json", groups=groups), "not a schedule file", "groups")
 
 
 @pytest.mark.parametrize("curve", [{"kind": "spline"}, {"kind": ["identity"]}, {}, None, 3, "identity"])

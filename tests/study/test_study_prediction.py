@@ -145,7 +145,7 @@ def test_shuffling_keeps_all_but_which_semantics_belong_to_which_image(tmp_path:
         write_stats(tmp_path / "a" / split, LAYOUT)
     shards = [{"file": f"latents_rank00_shard000{part}.safetensors", "sha256": ""} for part in (0, 1)]
     splits = {split: {"shards": shards} for split in ("train", "heldout")}
-    required = {"format": "lwd.data/1", "recipe": {}, "texture": {}, "judge": None}
+    required = {"format": "lwd.data/1", "recipe": {}, "texture": {"group": "tex", "encoder": "identity"}, "judge": None}
     write_json(tmp_path / "a" / "manifest.json", required | {"fingerprint": "abc", "splits": splits})
     shuffle(tmp_path / "a", tmp_path / "b", LAYOUT, "sem", 0)
     for flip in (False, True):

@@ -27,6 +27,21 @@ def _fashion_mnist(
         show(f"wrote {import_files(folder)}; name it with encode.dataset=fashion-mnist")
 
 
+@app.command("stats")
+def data_stats(
+    path: Annotated[Path, typer.Argument(help="A data set folder, or one folder of shards")],
+) -> None:
+    """Write the channel statistics that shards lack, as SFD's may; what is there already stays.
+
+    In a data set with a folder `train` all folders get those of its shards.
+    """
+    from lwd.data.folder_stats import complete
+
+    with one_line_errors():
+        made = complete(path)
+        show("\n".join(f"wrote {file}" for file in made) or f"{path}: all statistics are there already")
+
+
 @app.command("check")
 def data_check(
     path: Annotated[Path, typer.Argument(help="A data set folder, or one folder of shards")],
@@ -35,12 +50,15 @@ def data_check(
     """Read every value of a data set's shards and list all that is wrong; exit code 2 if anything is."""
     from lwd.data.check import check
     from lwd.data.check_picture import save_histograms, table
+    from lwd.files import check_place
 
+    target = picture or path / "histograms.png"
     with one_line_errors():
+        if picture is not None or path.is_dir():
+            check_place(target)
         reports = check(path, show=sys.stderr.isatty())
         show(table(reports))
         if any(report.channels for report in reports):
-            target = picture or path / "histograms.png"
             save_histograms(reports, target)
             show(f"histograms: {target}")
         problems = [problem for report in reports for problem in report.problems]

@@ -12,7 +12,7 @@ from lwd.console import one_line_errors, show
 from lwd.errors import UserError
 
 if TYPE_CHECKING:
-    from lwd.stages.evaluate import Images
+    from lwd.stages.evaluate import Evaluation, Images
     from lwd.stages.experiment import Experiment
 
 
@@ -96,11 +96,15 @@ def _evaluate(arguments: list[str], config: Path | None, options: dict[str, Path
     ):
         save_only(loaded)
         return ""
+
+    def on_measured(record: Evaluation) -> None:
+        show(report(record))
+
     if isinstance(loaded, Experiment) and settings.samples is not None and is_checkpoint(settings.samples):
-        record = run(*_sampled(loaded, settings.samples))
+        record = run(*_sampled(loaded, settings.samples), on_measured)
     else:
-        record = run(loaded)
-    return "" if record is None else report(record)
+        record = run(loaded, on_measured=on_measured)
+    return "" if record is None else f"wrote {record.path}"
 
 
 def _sampled(experiment: Experiment, checkpoint: Path) -> tuple[Experiment, Images]:

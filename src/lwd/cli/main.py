@@ -13,6 +13,7 @@ import typer
 from lwd import __version__
 from lwd.cli.data import app as data_app
 from lwd.cli.evaluate import app as evaluate_app
+from lwd.cli.recipes import recipes
 from lwd.console import one_line_errors, show
 from lwd.errors import UserError
 from lwd.launcher import check_launcher
@@ -26,22 +27,23 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="""Learning When to Denoise: learn the schedule by which the parts of a latent are denoised, then train, sample
-    and evaluate a diffusion transformer under it.
+    and evaluate a diffusion transformer under it. Configs to begin with: `lwd recipes`.
 
     The stages, each leaving files that the next one reads: **encode** (images to latent shards), **semvae** (train a
     semantic VAE on their features), **sweep** (find lambda and the schedule; **probe** is one lambda), **train**,
     **sample**, **evaluate**, **report**. First: `lwd demo`.
 
-    Every stage takes the same YAML file and overrides in YAML syntax: `lwd train --config configs/digits.yaml
+    Every stage takes the same YAML file and overrides in YAML syntax: `lwd train --config digits.yaml
     train.steps=500 train.schedule.kind=synchronous`. Several processes: `torchrun --nproc-per-node 2 -m lwd train ...`.
     """,
 )
 
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(data_app, name="data")
+app.command("recipes")(recipes)
 
 ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", help="YAML file of the experiment, e.g. configs/digits.yaml")
+    Path, typer.Option("--config", "-c", help="YAML file of the experiment, e.g. one of `lwd recipes`")
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Overrides, in YAML syntax")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and print the resolved config, and stop")]
@@ -106,12 +108,12 @@ def _probe(experiment: Experiment) -> str:
 
 
 def _sweep(experiment: Experiment) -> str:
-    from lwd.files import read_json
+    from lwd.probe.table import TABLE, read_table
     from lwd.stages.probe import on_screen, sweep
     from lwd.stages.train import main_flops
 
     _, schedule = sweep(experiment, main_flops(experiment))
-    table = on_screen(read_json(experiment.output / "sweep" / "table.json"))
+    table = on_screen(read_table(experiment.output / "sweep" / TABLE).model_dump())
     return f"{table}\nchosen: lambda {schedule.provenance['lambda']:g} -> {experiment.output / 'schedule.json'}"
 
 
@@ -132,6 +134,12 @@ def _score(experiment: Any) -> str:
 
     _one_process_only("score")
     return f"{on_screen(run(experiment)[1])}\nwrote {experiment.output / 'score'}"
+
+
+def _check_train(experiment: Experiment) -> None:
+    from lwd.stages.train.run import check
+
+    check(experiment)
 
 
 def _sample(experiment: Experiment) -> str:
@@ -170,7 +178,7 @@ def _sweep_command(
     _perform(_sweep, config, [*(overrides or ()), *short], dry_run)
 
 
-_stage("train", "Stage II: train a denoiser under a schedule, in OUTPUT/train/NAME.", _train)
+_stage("train", "Stage II: train a denoiser under a schedule, in OUTPUT/train/NAME.", _train, _check_train)
 
 
 _stage("map", "Losses of a network of joint times (train.times) over all pairs of local times, in OUTPUT/map.", _map)
@@ -279,15 +287,23 @@ def convert(
 
 @app.command()
 def demo(
-    config: Annotated[Path, typer.Option("--config", "-c", help="The recipe")] = Path("configs/digits.yaml"),
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Another recipe than `lwd recipes digits` copies")
+    ] = None,
     overrides: Overrides = None,
+    dry_run: DryRun = False,
 ) -> None:
     """The whole method on 1 797 real digits, in minutes on a laptop: ends with OUTPUT/report.html."""
+    from lwd.recipes import recipe
     from lwd.stages.demo import run
 
+    file = config or recipe("digits")
+    if dry_run:
+        _perform(lambda experiment: "", file, overrides or (), dry_run)
+        return
     with one_line_errors():
         _one_process_only("demo")
-        show(f"open {run(config, overrides or ())} in a browser")
+        show(f"open {run(file, overrides or ())} in a browser")
 
 
 @app.callback(invoke_without_command=True)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from lwd.data.encoded import MANIFEST, read_manifest
+from lwd.data.encoded import MANIFEST, Split, read_manifest
 from lwd.data.format import (
     FEATURES,
     FLIP,
@@ -76,14 +75,13 @@ def check(path: Path, layout: Layout | None = None, show: bool = True) -> list[F
     if not folders:
         shard_files(path)
         folders = [path]
-    manifest: dict[str, Any] = {}
+    splits: dict[str, Split] = {}
     found = FolderCheck(path, 0, 0)
     if (path / MANIFEST).is_file():
         try:
-            manifest = read_manifest(path)
+            splits = read_manifest(path).splits
         except UserError as error:
             found.problems.append(str(error))
-    splits = manifest.get("splits", {})
     found.problems += [f"{path}: the manifest has split {name!r}, but there are no shards in {path / name}"
                        for name in splits if path / name not in folders]  # fmt: skip
     reports: list[FolderCheck] = []
@@ -99,7 +97,7 @@ def check(path: Path, layout: Layout | None = None, show: bool = True) -> list[F
 def _check_folder(
     folder: Path,
     layout: Layout | None,
-    manifest: dict[str, Any] | None,
+    manifest: Split | None,
     reference: dict[str, Channels],
     show: bool,
 ) -> FolderCheck:
@@ -145,8 +143,8 @@ def _usable(shard: Shard, key: str, channels: int | None) -> bool:
     )
 
 
-def _label_problems(folder: Path, shards: dict[Path, Shard], manifest: dict[str, Any] | None) -> Iterator[str]:
-    per_class = (manifest or {}).get("per_class")
+def _label_problems(folder: Path, shards: dict[Path, Shard], manifest: Split | None) -> Iterator[str]:
+    per_class = None if manifest is None else manifest.per_class
     good = {f: s[LABELS].long() for f, s in shards.items() if LABELS in s and not s[LABELS].is_floating_point()}
     for file, labels in good.items():
         bad = labels < 0 if per_class is None else (labels < 0) | (labels >= len(per_class))
@@ -157,8 +155,8 @@ def _label_problems(folder: Path, shards: dict[Path, Shard], manifest: dict[str,
     if manifest is None or len(good) < len(shards) or not good:
         return
     labels = torch.cat([part.flatten() for part in good.values()])
-    if manifest.get("images", len(labels)) != len(labels):
-        yield f"{folder}: {len(labels)} images, the manifest says {manifest['images']}"
+    if manifest.images not in (None, len(labels)):
+        yield f"{folder}: {len(labels)} images, the manifest says {manifest.images}"
     if per_class is not None:
         counts = torch.bincount(labels[(labels >= 0) & (labels < len(per_class))], minlength=len(per_class)).tolist()
         wrong = [c for c, (have, want) in enumerate(zip(counts, per_class, strict=True)) if have != want]
@@ -275,8 +273,8 @@ def _off(path: Path, mean: Tensor, std: Tensor, channels: Channels) -> str:
     return ""
 
 
-def _checksum_problems(folder: Path, files: list[Path], manifest: dict[str, Any]) -> Iterator[str]:
-    listed = {shard["file"]: shard["sha256"] for shard in manifest.get("shards", [])}
+def _checksum_problems(folder: Path, files: list[Path], manifest: Split) -> Iterator[str]:
+    listed = {shard.file: shard.sha256 for shard in manifest.shards}
     for file in files:
         if file.name not in listed:
             yield f"{file}: not one of the manifest's shards"

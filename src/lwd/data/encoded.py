@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
-from lwd.errors import UserError
-from lwd.files import read_json
+from pydantic import NonNegativeInt
+
+from lwd.records import Record, Size, read_record
 
 MANIFEST = "manifest.json"
 
@@ -17,12 +18,63 @@ JUDGE = "judge.safetensors"
 FORMAT = "lwd.data/1"
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+class ShardFile(Record):
+    """One file of a split."""
+
+    file: str
+    sha256: str
+
+
+class Split(Record):
+    """The images of one split; ``per_class``: how many there are of each label."""
+
+    images: NonNegativeInt | None = None
+    per_class: tuple[NonNegativeInt, ...] | None = None
+    shards: tuple[ShardFile, ...] = ()
+
+
+class Part(Record):
+    """What is known of an encoder or of the judge."""
+
+    group: str | None = None
+    kind: str | None = None
+    explained_variance_ratio: tuple[float, ...] = ()
+    accuracy_heldout: float | None = None
+
+
+class Texture(Part):
+    """The encoder of the group that is decoded back to pixels."""
+
+    group: str
+    encoder: str
+    factor: Size = 2
+    path: str = ""
+
+
+class Judge(Part):
+    """The sizes of the small classifier."""
+
+    channels: Size
+    classes: Size
+    image_channels: Size
+
+
+class Manifest(Record):
+    """The content of manifest.json; ``judge`` is None of images on disk."""
+
+    what: ClassVar[str] = "a manifest of encoded data"
+    remedy: ClassVar[str] = "run `lwd encode` again"
+
+    format: Literal["lwd.data/1"]
+    recipe: dict[str, Any]
+    fingerprint: str
+    dataset: str | None = None
+    splits: dict[str, Split]
+    texture: Texture
+    semantic: Part | None = None
+    judge: Judge | None
+
+
+def read_manifest(folder: Path) -> Manifest:
     """The manifest of encoded data; raises UserError where there is none."""
-    path = folder / MANIFEST
-    manifest = read_json(path)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{path}: not a manifest of encoded data (expected format {FORMAT!r}); run `lwd encode`")
-    if missing := [key for key in ("recipe", "fingerprint", "splits", "texture", "judge") if key not in manifest]:
-        raise UserError(f"{path}: key {missing[0]!r} is missing; encode the data again")
-    return manifest
+    return read_record(folder / MANIFEST, Manifest)

@@ -10,17 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.files import read_json
 from lwd.images.decode import flat_picture, is_image
 from lwd.images.npz import IMAGES, read_npz
 from lwd.images.walk import files_in
+from lwd.records import Record, read_record
 from lwd.runtime.checkpoint import load_tensors
 
 FORMAT = "lwd.samples/1"
@@ -37,12 +38,25 @@ def image_name(index: int, suffix: str) -> str:
     return f"{index:06d}.{suffix}"
 
 
+class SamplesInfo(Record):
+    """The content of samples.json."""
+
+    what: ClassVar[str] = "the description of finished samples"
+    remedy: ClassVar[str] = "run `lwd sample` again"
+
+    format: Literal["lwd.samples/1"]
+    count: PositiveInt | None = None
+    formats: tuple[str, ...] = ()
+    checkpoint: str = ""
+    schedule: str = ""
+
+
 @dataclass(frozen=True)
 class SampleSet:
     """A finished folder of samples: what ``samples.json`` says, and labels, seeds and nfe (N,)."""
 
     path: Path
-    info: dict[str, Any]
+    info: SamplesInfo
     labels: Tensor
     seeds: Tensor
     nfe: Tensor
@@ -52,14 +66,20 @@ class SampleSet:
         """Raises UserError where ``path`` is not a finished folder of samples."""
         if not (path / INFO).is_file():
             raise UserError(f"{path}: no finished samples here; `lwd sample` makes them, and goes on where it stopped")
-        info = read_json(path / INFO)
-        if not isinstance(info, dict) or info.get("format") != FORMAT:
-            raise UserError(f"{path / INFO}: not of format {FORMAT!r}; run `lwd sample` again")
+        info = read_record(path / INFO, SamplesInfo)
         facts = load_tensors(path / FACTS)
-        if missing := [key for key in ("labels", "seeds", "nfe") if key not in facts]:
-            raise UserError(f"{path / FACTS}: key {missing[0]!r} is missing; run `lwd sample` again")
+        count = info.count or facts.get("labels", torch.empty(0)).numel()
+        for key in ("labels", "seeds", "nfe"):
+            if key not in facts:
+                raise UserError(f"{path / FACTS}: key {key!r} is missing; run `lwd sample` again")
+            whole = not facts[key].is_floating_point() and not facts[key].is_complex()
+            if not whole or facts[key].shape != (count,):
+                form = f"{facts[key].dtype} {tuple(facts[key].shape)}"
+                raise UserError(
+                    f"{path / FACTS}: {key!r} is {form}, needed are {count} whole numbers; run `lwd sample` again"
+                )
         kept = {"npz": NPZ, "png": IMAGE_FOLDER, "webp": IMAGE_FOLDER, "latents": LATENT_FOLDER}
-        for form in info.get("formats", []):
+        for form in info.formats:
             if form in kept and not (path / kept[form]).exists():
                 raise UserError(f"{path / kept[form]}: missing; make the samples again with compute.resume=false")
         return cls(path, info, facts["labels"], facts["seeds"], facts["nfe"])
@@ -87,7 +107,7 @@ class SampleSet:
             return lambda rows: _to_tensor(np.asarray(array[rows]))
         files = files_in(self.path / IMAGE_FOLDER, is_image)
         if not files:
-            raise UserError(f"{self.path}: holds no images (sample.formats was {self.info.get('formats')})")
+            raise UserError(f"{self.path}: holds no images (sample.formats was {list(self.info.formats)})")
         if len(files) != len(self):
             raise UserError(f"{self.path / IMAGE_FOLDER}: {len(files)} images, there were {len(self)}")
         return lambda rows: _to_tensor(np.stack([flat_picture(files[row]) for row in rows]))

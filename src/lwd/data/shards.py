@@ -31,7 +31,7 @@ from lwd.data.format import (
 from lwd.data.gather import Buffers, Index, MappedRows
 from lwd.data.stats import channel_stats, first_not_finite, load_stats, save_stats, stats_path
 from lwd.errors import UserError
-from lwd.files import atomic_path
+from lwd.files import atomic_path, check_place
 from lwd.groups import Group, Layout
 from lwd.runtime.checkpoint import save_tensors
 from lwd.runtime.seeding import Stream, uniform
@@ -137,6 +137,11 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         """Channels of the REPA features, None where the shards have none (or they were not asked for)."""
         return None if self._features is None else int(self._features.shape[0])
 
+    @property
+    def feature_grid(self) -> tuple[int, ...]:
+        """The trailing axes of the REPA features; () where there are none, too."""
+        return () if self._features is None else tuple(self._features.shape[1:])
+
     def labels(self) -> Tensor:
         """All labels (N,), in order."""
         return self._labels.clone()
@@ -206,20 +211,8 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
                 raise UserError(f"{where}, channel {bad[1]} of {shard_key(group)!r} is not finite")
 
     def __getstate__(self) -> dict[str, Any]:
-        recipe = (
-            "path",
-            "layout",
-            "flip",
-            "seed",
-            "epoch",
-            "_wants_features",
-            "files",
-            "mean",
-            "std",
-            "_gain",
-            "_bias",
-        )
-        return {name: self.__dict__[name] for name in recipe}
+        names = "path layout flip seed epoch _wants_features files mean std _gain _bias"
+        return {name: self.__dict__[name] for name in names.split()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -277,6 +270,8 @@ def write_stats(folder: str | Path, layout: Layout) -> None:
     folder = Path(folder)
     files = shard_files(folder)
     groups = [(group, shard_key(group)) for group in layout.groups]
+    for _, key in groups:
+        check_place(stats_path(folder, key))
     stats = [channel_stats(_latents(file, group, key) for file in files) for group, key in groups]
     for (_, key), (mean, std) in zip(groups, stats, strict=True):
         save_stats(stats_path(folder, key), mean, std)

@@ -14,6 +14,9 @@ from torch import Tensor
 from lwd.errors import UserError
 from lwd.runtime.untrusted import save_foreign
 
+_SPLITS = ("train", "heldout")
+"""Folders of a data set."""
+
 
 def channel_stats(chunks: Iterable[Tensor]) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (1, C, 1, ...) over all samples and positions of latents (N, C, ...), streamed.
@@ -65,7 +68,10 @@ def load_stats(path: Path, channels: int, axes: int = 2) -> tuple[Tensor, Tensor
     Raises UserError where it is missing, malformed, of another width, not finite, or where a channel is constant.
     """
     if not path.is_file():
-        raise UserError(f"{path}: missing; `lwd encode` writes it beside the shards")
+        data = path.parent.parent if path.parent.name in _SPLITS else path.parent
+        raise UserError(
+            f"{path}: missing; `lwd encode` writes it beside its shards, `lwd data stats {data}` beside others"
+        )
     try:
         data = torch.load(path, weights_only=True, map_location="cpu")
         mean, std = data["mean"].float(), data["std"].float()

@@ -115,7 +115,7 @@ def read_idx(folder: Path, file: IdxFile) -> Tensor:
     The format (LeCun, yann.lecun.com/exdb/mnist): two zero bytes, the type, the number of dimensions, each dimension
     as a big-endian uint32, then the elements in row-major order.
     """
-    path, data = _content(folder, file.name)
+    path, data = _content(folder, file)
     magic, wanted = data[:4], bytes([0, 0, UINT8, len(file.shape)])
     if magic != wanted:
         raise UserError(f"{path}: magic number {magic.hex()!r}, {file.name} starts with {wanted.hex()!r}")
@@ -133,15 +133,19 @@ def read_idx(folder: Path, file: IdxFile) -> Tensor:
     return torch.from_numpy(np.frombuffer(data, np.uint8, offset=header_bytes).reshape(shape).copy())
 
 
-def _content(folder: Path, name: str) -> tuple[Path, bytes]:
-    """The path that was found and its unpacked bytes."""
-    plain, packed = folder / name, folder / f"{name}.gz"
+def _content(folder: Path, file: IdxFile) -> tuple[Path, bytes]:
+    """The path that was found and its unpacked bytes, at most one more than there should be: some unpack to
+    terabytes."""
+    plain, packed = folder / file.name, folder / f"{file.name}.gz"
+    most = 4 + 4 * len(file.shape) + int(np.prod(file.shape)) + 1
     if plain.is_file():
-        return plain, plain.read_bytes()
+        with plain.open("rb") as content:
+            return plain, content.read(most)
     if not packed.is_file():
-        raise UserError(f"{folder}: no {name} or {name}.gz")
+        raise UserError(f"{folder}: no {file.name} or {file.name}.gz")
     try:
-        return packed, gzip.decompress(packed.read_bytes())
+        with gzip.open(packed) as content:
+            return packed, content.read(most)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{packed}: not a whole gzip file ({error})") from error
 

@@ -31,18 +31,18 @@ class Decoder:
 
 def load_decoder(folder: Path, device: torch.device | str = "cpu") -> Decoder:
     """The decoder of encoded data, on ``device`` where it is a network."""
-    texture = read_manifest(folder)["texture"]
-    if texture["encoder"] == "identity":
-        return Decoder(texture["group"], PixelUnshuffle(texture["factor"]))
-    return Decoder(texture["group"], SDVAE.load(texture["path"], device))
+    texture = read_manifest(folder).texture
+    if texture.encoder == "identity":
+        return Decoder(texture.group, PixelUnshuffle(texture.factor))
+    return Decoder(texture.group, SDVAE.load(texture.path, device))
 
 
 def load_classifier(folder: Path) -> SmallCNN:
     """The judge of encoded data, in evaluation mode: its pooled features measure distances between sets of images, and
     it is never used to make latents."""
-    settings = read_manifest(folder)["judge"]
+    settings = read_manifest(folder).judge
     if settings is None:
         raise UserError(f"{folder}: was encoded from images on disk, which no small classifier judges")
-    judge = SmallCNN(settings["channels"], settings["classes"], image_channels=settings["image_channels"])
+    judge = SmallCNN(settings.channels, settings.classes, image_channels=settings.image_channels)
     load_module(judge, folder / JUDGE)
     return judge.eval()

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from lwd.errors import UserError
+from lwd.runtime.hub import unreachable
 
 _CHUNK_BYTES = 2**24
 
@@ -33,17 +34,19 @@ def fetch(repo: str, candidates: Sequence[str], remedy: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
+    what = f"Hub repository {repo!r}: cannot get {' or '.join(candidates)}"
     reason: Exception | None = None
-    for name, cached in [(name, cached) for cached in (True, False) for name in candidates]:
-        try:
-            return Path(hf_hub_download(repo, name, local_files_only=cached))
-        except EntryNotFoundError as error:
-            reason = error
-        except (OSError, ValueError) as error:  # no such repository, no access, no connection, no valid Hub id
-            reason = error
-            break
-    line = " ".join(str(reason).split())
-    raise UserError(f"Hub repository {repo!r}: cannot get {' or '.join(candidates)} ({line}); {remedy}") from reason
+    for cached in (True, False):
+        if not cached and (line := unreachable()):
+            raise UserError(f"{what} ({line}); {remedy}")
+        for name in candidates:
+            try:
+                return Path(hf_hub_download(repo, name, local_files_only=cached))
+            except EntryNotFoundError as error:
+                reason = error
+            except (OSError, ValueError) as error:  # no such repository, no access, no connection, no valid Hub id
+                raise UserError(f"{what} ({' '.join(str(error).split())}); {remedy}") from error
+    raise UserError(f"{what} ({' '.join(str(reason).split())}); {remedy}") from reason
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -3,15 +3,16 @@
 # No `from __future__ import annotations` here: the Hub mixin reads __init__'s annotations to decode config.json.
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import yaml
 from huggingface_hub import PyTorchModelHubMixin
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from lwd.errors import UserError
-from lwd.files import read_json
+from lwd.records import Record, Size, read_record
 from lwd.runtime.checkpoint import fill_module, load_module
 from lwd.runtime.hub import CONFIG, WEIGHTS
 from lwd.runtime.untrusted import load_foreign
@@ -109,12 +110,26 @@ def _on_grid(stack: nn.Sequential, x: Tensor) -> Tensor:
     return y.transpose(1, 2).reshape(len(x), -1, *x.shape[2:])
 
 
+class SemVAEConfig(Record):
+    """config.json of a SemVAE: what it was built with."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    what: ClassVar[str] = "a SemVAE's config"
+    remedy: ClassVar[str] = "name the folder that `lwd semvae` wrote"
+
+    feature_dim: Size
+    channels: Size = 16
+    depth: Size = 4
+    heads: Size = HEADS
+
+
 def load_semvae(folder: Path) -> SemVAE:
     """What `SemVAE.save_pretrained` wrote, in evaluation mode, on the CPU. Raises UserError for anything else."""
-    config = read_json(folder / CONFIG)
+    config = read_record(folder / CONFIG, SemVAEConfig)
     try:
-        model = SemVAE(**config)
-    except (TypeError, ValueError) as error:
+        model = SemVAE(**config.model_dump())
+    except ValueError as error:
         raise UserError(f"{folder / CONFIG}: not a SemVAE's config ({error})") from error
     load_module(model, folder / WEIGHTS)
     return model.eval()

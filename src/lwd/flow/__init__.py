@@ -1,5 +1,6 @@
 """Asynchronous flow matching: interpolants, velocities, losses, time distributions."""
 
+from lwd.flow.grids import on_grid
 from lwd.flow.interpolant import interpolate
 from lwd.flow.losses import (
     TIME_BINS,
@@ -38,6 +39,7 @@ __all__ = [
     "logit_normal",
     "loss",
     "losses_by_time",
+    "on_grid",
     "repa_loss",
     "schedule_objective",
     "score_to_velocity",

@@ -168,7 +168,7 @@ def repa_loss(projected: Tensor, features: Tensor) -> Tensor:
     if target.shape != projected.shape:
         raise ValueError(
             f"REPA features give {tuple(target.shape)} (batch, tokens, channels), the model projects to "
-            f"{tuple(projected.shape)}; model.feature_dim and the feature grid must match the shards"
+            f"{tuple(projected.shape)}; see lwd.flow.on_grid for features on another grid"
         )
     return (1 - F.cosine_similarity(projected.float(), target.float(), dim=-1)).mean()
 

@@ -20,6 +20,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "PPM", "GIF")
 
 WHITE = (255, 255, 255)
 
+_STRIP_PIXELS = 2**18
 _BITS_TAG, _PHOTOMETRIC_TAG, _WHITE_IS_ZERO = 258, 262, 0
 """Of TIFF."""
 
@@ -100,8 +101,11 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         raise ImageError(f"mode {image.mode}: numbers whose depth the file does not say; store it in 8 or 16 bits")
     bits = tags.get(_BITS_TAG, 16)
     most = 2 ** int(bits[0] if isinstance(bits, tuple) else bits) - 1
-    levels = np.asarray(image).astype(np.int64)
-    grey = ((2 * 255 * levels + most) // (2 * most)).clip(0, 255).astype(np.uint8)  # rounded, half up
+    levels = np.asarray(image)
+    grey = np.empty(levels.shape, np.uint8)
+    rows = max(1, _STRIP_PIXELS // levels.shape[1])
+    for strip in (slice(start, start + rows) for start in range(0, len(levels), rows)):  # for the memory of int64
+        grey[strip] = ((2 * 255 * levels[strip].astype(np.int64) + most) // (2 * most)).clip(0, 255)  # rounded, half up
     grey = 255 - grey if tags.get(_PHOTOMETRIC_TAG) == _WHITE_IS_ZERO else grey
     clear = image.info.get("transparency")
     if not isinstance(clear, int):

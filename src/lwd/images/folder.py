@@ -86,7 +86,7 @@ def _from_csv(path: Path, found: Walk) -> tuple[list[str], list[int], list[str] 
         lines[file] = line
     present = set(found.files)
     for line, file, _ in rows:
-        if file not in present and not (path / file).is_file():
+        if file not in present and not _is_there(path / file):
             raise UserError(f"{table}: line {line}: no file {file!r} in {path}")
     if missing := sorted(present - lines.keys()):
         raise UserError(f"{table}: no row for {missing[0]!r}" + (f" and {len(missing) - 1} more" * (len(missing) > 1)))
@@ -94,6 +94,13 @@ def _from_csv(path: Path, found: Walk) -> tuple[list[str], list[int], list[str] 
         raise UserError(f"{table}: no rows")
     labels, classes = _labels(table, rows)
     return list(lines), labels, classes
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # a name that is too long for any file
+        return False
 
 
 def _rows(table: Path) -> Iterator[tuple[int, str, str]]:

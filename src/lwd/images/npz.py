@@ -19,6 +19,8 @@ from lwd.files import atomic_path
 IMAGES, LABELS = "arr_0", "arr_1"
 _UNREADABLE = (OSError, ValueError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 """RuntimeError: encrypted; its NotImplementedError: packed in a way that Python does not know."""
+_MOST_PACKED = 1032
+"""Bytes that deflate, as numpy packs, makes of one at the most."""
 _FIRST_DAY = (1980, 1, 1, 0, 0, 0)
 
 
@@ -86,6 +88,8 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDAr
     if header + math.prod(shape) * dtype.itemsize != info.file_size:  # also before memory is asked for
         raise ValueError(f"{info.filename} is cut short")
     if info.compress_type != zipfile.ZIP_STORED:
+        if info.file_size > _MOST_PACKED * (info.compress_size + 64):  # before memory is asked for
+            raise ValueError(f"{info.filename} is to unpack to {info.file_size} bytes from {info.compress_size}")
         with archive.open(info) as file:
             array: NDArray[np.generic] = np.lib.format.read_array(file, allow_pickle=False)
             return array

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lwd.errors import UserError
+from lwd.files import parse_json
 from lwd.images.decode import ImageError, Picture, decode, is_image, unreadable
 from lwd.images.source import ImageSource, parse_label
 from lwd.images.walk import LeftOut
@@ -214,10 +215,7 @@ def _add(samples: dict[str, _Sample], path: Path, member: tarfile.TarInfo, descr
 
 def _json_label(text: bytes, where: str) -> int | None:
     """The "label" of a JSON object, None if it has none."""
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not valid JSON ({error})") from error
+    data = parse_json(text, where)
     if not isinstance(data, dict) or "label" not in data:
         return None
     return parse_label(json.dumps(data["label"]), where)

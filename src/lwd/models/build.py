@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lwd.errors import UserError
+from lwd.flow.grids import MOST_AXES
 from lwd.groups import Layout
-from lwd.models.network import device_of, dropper, evaluating, null_label
+from lwd.models.network import device_of, dropper, evaluating, null_label, token_grid
 from lwd.models.record import record_of, write_record
 from lwd.models.registry import check_arguments, find_builder
 from lwd.runtime.hub import BUILT_WITH
@@ -52,12 +54,20 @@ def build_network(
     return network
 
 
-def check_network(network: nn.Module, feature_dim: int | None = None, label_dropout: float = 0.0) -> None:
+def check_network(
+    network: nn.Module,
+    feature_dim: int | None = None,
+    label_dropout: float = 0.0,
+    feature_grid: tuple[int, ...] = (),
+) -> None:
     """Raise UserError where two samples through the network show that it cannot be trained as the config says.
 
-    LightningDiT is known to fit. Run where the network lies; it and torch's generators stay as they were.
+    ``feature_dim`` and ``feature_grid``: of the REPA features. LightningDiT is known to fit, but for their grid. Run
+    where the network lies; it and torch's generators stay as they were.
     """
     record = record_of(network)
+    if feature_dim is not None:
+        _check_grid(network, feature_grid)
     if record.network is None:
         return
     where, null, device = f"model.name: {record.network!r}", null_label(network), device_of(network)
@@ -71,10 +81,27 @@ def check_network(network: nn.Module, feature_dim: int | None = None, label_drop
     v, features = out if feature_dim is not None and isinstance(out, tuple) and len(out) == 2 else (out, None)
     if feature_dim is not None and (features is None or features.shape[-1] != feature_dim):
         raise UserError(f"{where}: project=True must give (v, features of {feature_dim}); or set repa_weight=0")
+    tokens = math.prod(token_grid(network) or feature_grid)
+    if features is not None and tuple(features.shape[:2]) != (len(z), tokens):
+        raise UserError(
+            f"{where}: project=True gives features {tuple(features.shape)} for {len(z)} samples of {tokens} tokens; "
+            "give the network a token_grid that says where they lie, or set repa_weight=0"
+        )
     if not isinstance(v, torch.Tensor) or v.shape != z.shape:
         got = tuple(v.shape) if isinstance(v, torch.Tensor) else type(v).__name__
         raise UserError(f"{where} gives {got} for latents of shape {tuple(z.shape)}; it must give velocities like them")
     _check_gradients(network, v.sum() if features is None else v.sum() + features.sum(), where)
+
+
+def _check_grid(network: nn.Module, feature_grid: tuple[int, ...]) -> None:
+    """Raise UserError where REPA features cannot be brought to the network's tokens by `lwd.flow.on_grid`."""
+    tokens = token_grid(network)
+    if tokens in (None, feature_grid) or (len(tokens) == len(feature_grid) and 0 < len(tokens) <= MOST_AXES):
+        return
+    raise UserError(
+        f"train.repa_weight: the REPA features in the shards lie on a grid {feature_grid}, the network's tokens on "
+        f"{tokens}; encode others (encode.repa.encoder), choose another model.name, or set train.repa_weight=0"
+    )
 
 
 def _check_gradients(network: nn.Module, total: Tensor, where: str) -> None:

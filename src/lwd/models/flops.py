@@ -53,6 +53,6 @@ def _counted(model: nn.Module, project: bool) -> int | None:
         try:
             with FlopCounterMode(display=False) as counter:
                 model(z, times, label, **({"project": True} if project else {}))
-        except Exception:  # not every network runs under the counter, or on the meta device
+        except Exception:  # noqa: BLE001 - not every network runs under the counter, or on the meta device
             return None
     return int(counter.get_total_flops()) or None

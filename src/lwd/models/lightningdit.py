@@ -86,6 +86,11 @@ class LightningDiT(
         return self.layout.channels, self.input_size, self.input_size
 
     @property
+    def token_grid(self) -> tuple[int, int]:
+        """(h, w): where the tokens lie, and so the REPA projections."""
+        return (self.input_size // self.patch_size,) * 2
+
+    @property
     def null_label(self) -> int:
         """The label that stands for "no class"."""
         return self.num_classes

@@ -22,7 +22,8 @@ class Network(Protocol):
       ``drop(condition, dropped)``, which gives the condition without those of the samples ``dropped`` (B,) bool.
       With neither nothing can be dropped, and there is no classifier-free guidance;
     - ``project``: called with ``project=True`` it returns (v, REPA features (B, L, D)), D being what it was built with
-      as ``feature_dim``;
+      as ``feature_dim``, at the positions of ``token_grid``, a tuple of L positions along each axis in row-major order;
+      without that attribute they lie on the grid of the features in the data;
     - ``blocks``: a list of modules, of each of which nothing is used but its call; they are compiled and divided among
       processes one by one, instead of the whole network; and ``checkpoint_blocks: bool``: set it, and activations are
       recomputed (`lwd.runtime.placement`).
@@ -49,6 +50,12 @@ def dropper(network: object) -> Drop | None:
     if null is None:
         return None
     return lambda labels, dropped: torch.where(dropped, null, labels)
+
+
+def token_grid(network: object) -> tuple[int, ...] | None:
+    """Where the projected features lie; None: on the grid of the features in the data."""
+    grid = getattr(network, "token_grid", None)
+    return None if grid is None else tuple(int(n) for n in grid)
 
 
 def device_of(network: nn.Module) -> torch.device:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from pydantic import Field, PositiveInt
 from torch import nn
 
+from lwd import records
 from lwd.errors import UserError
 from lwd.files import read_json
-from lwd.groups import Layout
+from lwd.groups import Group, Layout
 from lwd.runtime.hub import CONFIG, built_with
 
 NETWORK = "network"
@@ -48,10 +50,32 @@ def record_of(network: nn.Module) -> Record:
     return _parse(built_with(network))
 
 
+class ConfigFile(records.Record):
+    """config.json, as far as every network's is alike, and the sizes of LightningDiT's."""
+
+    what: ClassVar[str] = "a LightningDiT's config, nor another network's"
+    remedy: ClassVar[str] = "name a folder that `lwd train`, `lwd export` or `lwd convert` wrote"
+
+    network: str | None = None
+    layout: tuple[Group, ...] = Field(min_length=1)
+    num_classes: int = Field(ge=0, le=2**24)
+    shape: tuple[PositiveInt, ...] | None = None
+    input_size: records.Size | None = None
+    depth: records.Size | None = None
+    width: records.Size | None = None
+    heads: records.Size | None = None
+    patch_size: records.Size | None = None
+    mlp_ratio: float | None = Field(default=None, gt=0, le=64)
+    feature_dim: records.Size | None = None
+    projector_width: records.Size | None = None
+
+
 def read_record(folder: Path) -> Record:
     """Of a model folder. Raises UserError where config.json does not say."""
+    data = read_json(folder / CONFIG)
+    records.as_record(data, ConfigFile, str(folder / CONFIG))
     try:
-        return _parse(read_json(folder / CONFIG))
+        return _parse(data)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / CONFIG}: not a LightningDiT's config, nor another network's ({error})") from error
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import torch
 from pydantic import (
@@ -25,17 +25,21 @@ from lwd.models.flops import training_flops
 from lwd.models.registry import BUILDERS, is_path
 from lwd.models.sizes import build_lightningdit, parse_name
 
+Size = Annotated[int, Field(gt=0, le=2**20)]
+"""Of a table or a layer: a million classes fit, and what is beyond is a slip that no memory holds."""
+Depth = Annotated[int, Field(gt=0, le=2**12)]
+
 
 class ModelConfig(Config):
     """Which network. A size of LightningDiT, and whatever of it should differ; or a registered name or the path
     ``module:attribute`` of a function that builds one, to which every other key is handed on."""
 
     name: str = "LightningDiT-XL/1"
-    num_classes: PositiveInt = 1000
-    depth: PositiveInt | None = None
-    width: PositiveInt | None = None
-    heads: PositiveInt | None = None
-    projector_width: PositiveInt | None = None
+    num_classes: Size = 1000
+    depth: Depth | None = None
+    width: Size | None = None
+    heads: Size | None = None
+    projector_width: Size | None = None
     repa_block: PositiveInt = 2
     settings: dict[str, JsonValue] = Field(default_factory=dict, exclude=True)
     """Of an own network: all keys but ``name`` and ``num_classes``, which in a file stand beside these two."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.files import atomic_path
+from lwd.files import atomic_path, check_new_place
 from lwd.groups import Group, Layout
 from lwd.models.lightningdit import LightningDiT
 from lwd.models.pretrained import load_lightningdit
@@ -163,7 +163,7 @@ def from_sfd(source: Path, target: Path, which: str = "ema") -> str:
     """SFD's ``.pt`` -> a folder with model and SFD's offset schedule; returns a line that says what it is."""
     if which not in get_args(Weights):
         raise UserError(f"--which {which}: SFD's checkpoints hold {' and '.join(get_args(Weights))}")
-    _must_be_free(target)
+    check_new_place(target)
     model = load_sfd_checkpoint(source, cast(Weights, which))
     with atomic_path(target) as temporary:
         temporary.mkdir()
@@ -174,15 +174,10 @@ def from_sfd(source: Path, target: Path, which: str = "ema") -> str:
 
 def to_sfd(source: Path, target: Path) -> str:
     """A model folder -> SFD's ``.pt``; returns a line that says what it is."""
-    _must_be_free(target)
+    check_new_place(target)
     model = load_lightningdit(source)
     save_sfd_checkpoint(model, target)
     return f"wrote {target}: {_describe(model)}, in SFD's form"
-
-
-def _must_be_free(target: Path) -> None:
-    if target.exists():
-        raise UserError(f"{target}: exists already; remove it or choose another name")
 
 
 def _describe(model: LightningDiT) -> str:

@@ -50,6 +50,8 @@ def build_lightningdit(
     if layout.flat or len(shape) != 2 or shape[0] != shape[1]:
         axes = ", ".join(map(str, (layout.channels, *shape)))
         raise UserError(f"model.name: {name} is for latents (C, n, n), these are ({axes}); name a network of your own")
+    if shape[0] % patch_size:
+        raise UserError(f"model.name: {name}: patch size {patch_size} does not divide the latents' grid of {shape[0]}")
     try:
         return LightningDiT(
             layout,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lwd.data.encoded import MANIFEST, read_manifest
+from lwd.data.encoded import MANIFEST, Manifest, read_manifest
 from lwd.data.shards import shard_key
 from lwd.data.stats import load_stats, stats_path
 from lwd.encoders.decoder import load_decoder
@@ -32,7 +32,7 @@ def read_components(checkpoint: Path, data: Path, vae: str | Path | SDVAE | None
     model, schedule = _load(checkpoint)
     manifest = read_manifest(data) if (data / MANIFEST).is_file() else None
     if manifest is not None:
-        _check_data(checkpoint, data, str(manifest["fingerprint"]))
+        _check_data(checkpoint, data, manifest.fingerprint)
     weak_model = None
     if weak is not None:
         weak_model, weak_schedule = _load(weak)
@@ -44,7 +44,7 @@ def read_components(checkpoint: Path, data: Path, vae: str | Path | SDVAE | None
         "vae": _vae(data, vae, manifest).model,
         "scheduler": LwdScheduler.from_schedule(schedule, mean, std),
         "weak_transformer": None if weak_model is None else LwdTransformer.from_network(weak_model),
-        "decoded_group": None if manifest is None else manifest["texture"]["group"],
+        "decoded_group": None if manifest is None else manifest.texture.group,
     }
 
 
@@ -74,7 +74,7 @@ def _statistics(folder: Path, layout: Layout) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def _vae(data: Path, vae: str | Path | SDVAE | None, manifest: dict[str, Any] | None) -> SDVAE:
+def _vae(data: Path, vae: str | Path | SDVAE | None, manifest: Manifest | None) -> SDVAE:
     """The one given, else the one in the manifest."""
     if isinstance(vae, SDVAE):
         return vae

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers import AutoencoderKL, DiffusionPipeline, ImagePipelineOutput
 from PIL import Image
 from torch import Tensor
 
@@ -52,6 +52,7 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
     but dopri5 and ab2. The steps, and so the images, are the very ones taken without a callback.
 
     ``enable_model_cpu_offload`` keeps both transformers on the device while they take turns, then the VAE as well.
+    ``from_pipe`` matches components by the classes that ``__init__`` names.
     """
 
     model_cpu_offload_seq = "transformer->vae"  # not the weak one: the two take turns in every step
@@ -62,7 +63,7 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
     def __init__(
         self,
         transformer: LwdTransformer,
-        vae: Any,
+        vae: AutoencoderKL,
         scheduler: LwdScheduler,
         weak_transformer: LwdTransformer | None = None,
         decoded_group: str | None = None,
@@ -108,6 +109,10 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / _CODE).write_text(_IMPORT, encoding="utf-8")
         super().save_pretrained(str(save_directory), *args, **kwargs)
+
+    def enable_sequential_cpu_offload(self, *args: Any, **kwargs: Any) -> None:
+        """Raises UserError: the sampler makes its noise where the network is, and so that would be nowhere."""
+        raise UserError("enable_sequential_cpu_offload: is not supported here; use enable_model_cpu_offload")
 
     @torch.no_grad()
     def __call__(
@@ -237,4 +242,4 @@ def _onload(module: Any) -> None:
     if (hook := getattr(module, "_hf_hook", None)) is not None:
         hook.pre_forward(module)
     if module.device.type == "meta":
-        raise UserError("enable_sequential_cpu_offload: is not supported here; use enable_model_cpu_offload")
+        raise UserError(f"{type(module).__name__}: its weights are on the meta device, so nowhere; load them first")

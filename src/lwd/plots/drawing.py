@@ -28,6 +28,7 @@ def _style() -> dict[str, Any]:
         "font.family": "DejaVu Sans",
         "font.size": 9.0,
         "text.color": stand_in("ink"),
+        "text.parse_math": False,  # names may have a $
         "axes.edgecolor": stand_in("rule"),
         "axes.facecolor": "none",
         "axes.labelcolor": stand_in("muted"),

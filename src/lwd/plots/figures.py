@@ -139,6 +139,8 @@ def _plot(axes: Axes, line: Line) -> None:
     keep = sorted({*range(0, len(line.x), stride), len(line.x) - 1})
     x, y = np.asarray(line.x)[keep], np.asarray(line.y)[keep]
     label = line.label or "_unlabelled"
+    if line.label.startswith("_"):  # which legends leave out
+        label = f"\N{ZERO WIDTH SPACE}{label}"
     axes.plot(
         x, y, color=stand_in(line.colour), linestyle=line.dash, linewidth=line.width, label=label, zorder=2 + line.width
     )

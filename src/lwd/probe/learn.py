@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 import lwd
 from lwd.config import parse
 from lwd.errors import UserError
+from lwd.files import check_place
 from lwd.groups import Layout
 from lwd.probe.probe import Probe
 from lwd.probe.settings import LearnSettings
@@ -73,6 +74,8 @@ def learn(
     folder = None if folder is None else Path(folder)
     if len(layout.names) == 1:
         raise UserError("probe: the schedule has no learned group; the layout needs at least two")
+    if folder is not None and processes.is_main:
+        check_place(folder / "schedule.json")
     probe = _probe(chosen, layout, leader).to(processes.device)
     divide(processes, place(model, processes))
     pictures = None if folder is None else Pictures(folder)

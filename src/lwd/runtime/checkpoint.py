@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import platform
 import re
 from collections.abc import Mapping
@@ -45,6 +47,8 @@ class State(Config):
     versions: dict[str, str]
     sha256: dict[str, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
     """Of every other file in its folder."""
+    checksum: str | None = None
+    """Of all the rest of this; None in checkpoints of before there was one."""
 
 
 class Saveable(Protocol):
@@ -118,7 +122,7 @@ def save_checkpoint(folder: Path, step: int, content: Saveable, recipe: Mapping[
         files = sorted(file for file in temporary.rglob("*") if file.is_file())
         sums = {str(file.relative_to(temporary)): checksum(file) for file in files}
         state = {"step": step, "recipe": dict(recipe), "versions": versions(), "sha256": sums}
-        write_json(temporary / STATE, state)
+        write_json(temporary / STATE, state | {"checksum": _checksum(state)})
     return path
 
 
@@ -145,13 +149,22 @@ def read_state(path: Path) -> State:
     """What a checkpoint says of itself. Raises `Damaged` where it is none, or says another step than its name."""
     file = path / STATE
     try:
-        state = parse(State, _mapping(read_json(file)), f"{file}: not the state of a checkpoint")
+        content = _mapping(read_json(file))
+        state = parse(State, content, f"{file}: not the state of a checkpoint")
     except UserError as error:
         raise Damaged(str(error), path) from error
     named = re.fullmatch(r"step-(\d+)", path.name)
     if named and int(named[1]) != state.step:
         raise Damaged(f"{file}: says step {state.step}, its folder step {int(named[1])}", path)
+    if state.checksum not in (None, _checksum(content)):
+        raise Damaged(f"{file}: damaged, or changed by hand: its checksum is of other content", path)
     return state
+
+
+def _checksum(state: Mapping[str, Any]) -> str:
+    """SHA-256 of all but the checksum, however it is laid out."""
+    content = {key: value for key, value in state.items() if key != "checksum"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _mapping(data: Any) -> dict[str, Any]:

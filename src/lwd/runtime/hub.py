@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import PyTorchModelHubMixin
+from huggingface_hub import PyTorchModelHubMixin, constants, get_session
 from torch import nn
 
 from lwd.runtime.checkpoint import Content, Files, load_module
@@ -15,6 +15,22 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 BUILT_WITH = "lwd_built_with"
 """The attribute in which a network that knows nothing of the Hub mixin carries its config.json."""
+
+
+_SECONDS = 5
+"""How long the Hub may take to answer at all."""
+
+
+def unreachable() -> str | None:
+    """Why the Hub cannot be reached, in one line; None where it answers. One request, so that nothing is tried again
+    and again, with a warning each time, where there is no network."""
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=_SECONDS)
+    except Exception as error:  # noqa: BLE001 - those of requests or of httpx, by the Hub library's version
+        return f"{constants.ENDPOINT} cannot be reached: {' '.join(str(error).split()) or type(error).__name__}"[:200]
+    return None
 
 
 def save_model(model: nn.Module, folder: Path) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lwd.errors import UserError
+from lwd.files import writing_to
 
 LOCK = ".lock"
 _HOLDER = re.compile(r"\0*|process \d+( on [^\n]*\n?)?")
@@ -38,10 +39,11 @@ def alone_in(folder: Path) -> Iterator[None]:
             ) from error
         if not _HOLDER.fullmatch(file.read(1000)):
             raise _foreign(path)
-        file.seek(0)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with writing_to(path):
+            file.seek(0)
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            file.flush()
         yield
 
 

@@ -182,7 +182,7 @@ def _take_jobs(pipe: Connection) -> None:
                 with forwarding(lambda count: say("count", count)):
                     result = function(job)
                 say("result", result)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - whatever ends a job is told to whoever gave it out
                 ignore_signals()  # outside `Preemption` a second one would end it before it has told
                 say("error", _portable(error))
                 return
@@ -199,6 +199,6 @@ def _portable(error: BaseException) -> BaseException:
     error.add_note(trace)
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - what was just pickled
-    except Exception:
+    except Exception:  # noqa: BLE001 - a class of anyone's may fail in any way
         return RuntimeError(trace)
     return error

@@ -130,9 +130,9 @@ def load_foreign(path: Path) -> Any:
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    zipped = zipfile.is_zipfile(path)
-    options: dict[str, Any] = {"map_location": "cpu", "mmap": zipped}
     try:
+        zipped = zipfile.is_zipfile(path)
+        options: dict[str, Any] = {"map_location": "cpu", "mmap": zipped}
         with warnings.catch_warnings(action="ignore"):
             try:
                 return torch.load(path, weights_only=True, **options)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from lwd.config import dump, load
+from lwd.data.evaluation import RESULT
 from lwd.errors import UserError
-from lwd.files import write_json
+from lwd.files import check_place, read_text, write_json
 from lwd.runtime.checkpoint import checkpoint_path
 from lwd.runtime.jobs import run_jobs
 from lwd.runtime.progress import say
@@ -16,6 +17,7 @@ from lwd.stages import evaluate, probe, report, sample, train
 from lwd.stages.encode.run import run as encode
 from lwd.stages.experiment import Experiment
 from lwd.stages.report.comparison import RESULTS, Result
+from lwd.stages.report.page import PAGE
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ def run(config: Path, overrides: Iterable[str] = ()) -> Path:
     experiment = load(Experiment, config, overrides)
     if not experiment.compare.variants or not experiment.compare.budgets or not experiment.compare.seeds:
         raise UserError(f"{config}: compare needs at least one variant, one budget and one seed")
+    for name in (RESULTS, PAGE):
+        check_place(experiment.output / name)
     show = experiment.compute.progress
     say("[1/4] encode: real images to latents", show)
     encode(experiment)
@@ -41,7 +45,7 @@ def run(config: Path, overrides: Iterable[str] = ()) -> Path:
     jobs = [Job(experiment, v, s) for s in experiment.compare.seeds for v in experiment.compare.variants]
     units = max(experiment.compare.budgets) + len(experiment.compare.budgets) * experiment.sample.num
     rows = run_jobs(compare_one, jobs, "compare", units, experiment.compare.processes, show)
-    write_json(experiment.output / RESULTS, [asdict(row) for group in rows for row in group])
+    write_json(experiment.output / RESULTS, [row.model_dump() for group in rows for row in group])
     say("[4/4] report", show)
     return report.write_page(experiment)
 
@@ -65,10 +69,11 @@ def _measure(one: Experiment, job: Job, name: str, steps: int) -> Result:
     afresh = one.compute.model_copy(update={"resume": False})
     changes = {"sample": sampling, "evaluate": evaluate.EvaluateSettings(samples=folder), "compute": afresh}
     one = one.model_copy(update=changes)
-    done = folder / "evaluation.json"
-    if not (done.is_file() and (folder / "config.yaml").read_text(encoding="utf-8") == dump(one)):
+    done = folder / RESULT
+    if not (done.is_file() and read_text(folder / "config.yaml") == dump(one)):
         sample.run(one)
         evaluate.run(one)
     found = evaluate.Evaluation.read(done)
     distance, accuracy = found.metrics["frechet"], found.metrics.get("accuracy")
-    return Result(job.variant, job.seed, steps, distance, accuracy, found.samples["nfe"])
+    measured = {"frechet": distance, "accuracy": accuracy, "nfe": found.samples["nfe"]}
+    return Result(variant=job.variant, seed=job.seed, steps=steps, **measured)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.panel import Panel
@@ -21,12 +19,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from lwd.config import read_yaml
 from lwd.errors import UserError
 from lwd.schedules import PolynomialCurve
 from lwd.schedules.collapse import distance
 from lwd.schedules.registry import curve_class
+from lwd.training.log_file import MEASURED, TRACE, Line, Tail
 
-TRACE = "trace.jsonl"
 POLYNOMIAL = PolynomialCurve.kind
 """Whose degree the log itself says."""
 _RECENT = 50
@@ -38,56 +37,48 @@ _RATES = {"images_per_s": "images/s", "tflops": "TFLOP/s", "data_wait": "data wa
 _OTHERS = {"grad_norm": "gradient norm", "ema_drift": "EMA drift", "skipped": "skipped"}
 
 
-class Tail:
-    """The lines that a log gained since the last look; from the start again where it was replaced (a resumed run)."""
+class History:
+    """A value over steps, as means over equal stretches: never more than twice `_HISTORY`, however many steps."""
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._read, self._file = path, 0, -1
+    def __init__(self) -> None:
+        self._stretch = 1
+        self._sums: dict[int, tuple[float, int]] = {}
 
-    def lines(self) -> tuple[bool, list[dict[str, Any]]]:
-        """Whether to forget what came before, and whole new lines; what is half written or no JSON is left out."""
-        with self._path.open("rb") as file:
-            status = self._path.stat()
-            fresh = status.st_ino != self._file or status.st_size < self._read
-            self._read, self._file = 0 if fresh else self._read, status.st_ino
-            file.seek(self._read)
-            whole, newline, _ = file.read().rpartition(b"\n")
-        self._read += len(whole) + len(newline)
-        return fresh, list(_parsed(whole.split(b"\n")))
+    def add(self, step: int, value: float) -> None:
+        """Take in the value of a step; one that is not finite counts for nothing."""
+        while step // self._stretch >= 2 * _HISTORY:
+            self._stretch *= 2
+            halved, self._sums = self._sums, {}
+            for number, pair in halved.items():
+                self._put(number // 2, *pair)
+        self._put(step // self._stretch, *((value, 1) if math.isfinite(value) else (0.0, 0)))
 
+    def _put(self, number: int, value: float, count: int) -> None:
+        total, seen = self._sums.get(number, (0.0, 0))
+        self._sums[number] = total + value, seen + count
 
-def _parsed(lines: Sequence[bytes]) -> Iterator[dict[str, Any]]:
-    for line in lines:
-        try:
-            value = json.loads(line)
-        except ValueError:  # cut short by a kill
-            continue
-        if isinstance(value, dict) and isinstance(value.get("step"), int) and all(map(_is_metric, value.values())):
-            yield value
-
-
-def _is_metric(value: object) -> bool:
-    """A number, a list of numbers and Nones, or None, as `lwd.training.logging` writes them."""
-    if isinstance(value, list):
-        return all(isinstance(x, int | float | None) for x in value)
-    return isinstance(value, int | float | None)
+    @property
+    def means(self) -> list[float]:
+        """Of the stretches in order, NaN where there was nothing."""
+        return [total / count if count else math.nan for _, (total, count) in sorted(self._sums.items())]
 
 
 @dataclass
 class Run:
-    """What is known of a run: its plan, the newest value of every key, the recent steps and all losses."""
+    """What is known of a run: its plan, the newest value of every key, the recent steps and the loss so far."""
 
     folder: Path
-    latest: dict[str, Any] = field(default_factory=dict)
-    recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_RECENT))
-    losses: list[float] = field(default_factory=list)
+    latest: Line = field(default_factory=dict)
+    recent: deque[Line] = field(default_factory=lambda: deque(maxlen=_RECENT))
+    losses: History = field(default_factory=History)
 
-    def add(self, lines: Sequence[dict[str, Any]]) -> None:
+    def add(self, lines: Sequence[Line]) -> None:
         """Take in new lines."""
         for line in lines:
             self.latest |= line
             self.recent.append(line)
-            self.losses.append(float(line.get("loss") or math.nan))
+            loss = line.get("loss")
+            self.losses.add(line["step"], loss if isinstance(loss, int | float) else math.nan)
 
     @property
     def done(self) -> int:
@@ -123,8 +114,8 @@ class Run:
     def _section(self, stage: str) -> Mapping[str, Any]:
         """The stage's settings, none where there is no config.yaml; raises UserError for a file of something else."""
         try:
-            section = yaml.safe_load(self._config.read_text(encoding="utf-8"))[stage] if self._config.is_file() else {}
-        except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+            section = read_yaml(self._config).get(stage) if self._config.is_file() else {}
+        except UserError as error:
             raise UserError(f"{self._config}: not the config of a run") from error
         if not isinstance(section, Mapping):
             raise UserError(f"{self._config}: not the config of a run")
@@ -166,7 +157,7 @@ def render(run: Run) -> RenderableType:
     if not run.latest:
         return Panel("no step is logged yet", title=Text(str(run.folder)), title_align="left")
     steps, batch = run.plan
-    parts: list[RenderableType] = [_progress(run, steps, batch), f"loss  {sparkline(run.losses)}", _losses(run)]
+    parts: list[RenderableType] = [_progress(run, steps, batch), f"loss  {sparkline(run.losses.means)}", _losses(run)]
     parts += [_by_time(run.latest), _curves(run)]
     parts.append(_facts({label: run.latest.get(key) for key, label in (_RATES | _OTHERS).items()}))
     age = time.time() - (run.folder / TRACE).stat().st_mtime
@@ -177,7 +168,8 @@ def render(run: Run) -> RenderableType:
 
 def _progress(run: Run, steps: int | None, batch: int | None) -> Table:
     speed = run.latest.get("images_per_s")
-    left = (steps - run.done) * batch / speed if steps and batch and speed else math.nan
+    speed = speed if isinstance(speed, int | float) else 0.0
+    left = (steps - run.done) * batch / speed if steps and batch and speed > 0 else math.nan
     words = "finished" if run.done == steps else f"{_duration(left)} left" if math.isfinite(left) else ""
     table = Table.grid(padding=(0, 1))
     count = f"step {run.done:,}" + (f" of {steps:,}" if steps else "")
@@ -192,7 +184,7 @@ def _losses(run: Run) -> Table:
     facts: dict[str, Any] = {key.replace("_", " "): run.mean(key) for key in keys}
     if run.mean("flow") and "kinetic" in keys:
         facts["kinetic / flow"] = run.mean("kinetic") / run.mean("flow")
-    facts |= {k.replace("_", " "): v for k, v in run.latest.items() if k.startswith("heldout_")}
+    facts |= {k.replace("_", " "): v for k, v in run.latest.items() if k.startswith(MEASURED)}
     return _facts(facts)
 
 
@@ -225,7 +217,7 @@ def _curves(run: Run) -> Table:
 def _facts(values: Mapping[str, Any]) -> Table:
     """Names over numbers, for those that are there."""
     table = Table.grid(padding=(0, 2))
-    there = {name: value for name, value in values.items() if value is not None}
+    there = {name: value for name, value in values.items() if isinstance(value, int | float)}
     table.add_row(*(f"[dim]{name}[/dim]" for name in there))
     table.add_row(*(_number(value) for value in there.values()))
     return table

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from lwd.errors import UserError
 from lwd.files import write_json
 from lwd.runtime.sharding import total_norm
-from lwd.training.logging import read_log
+from lwd.training.log_file import TRACE, scan_log
 
 WARM_UP = 200
 """Steps before the usual gradient norm is known."""
@@ -104,7 +104,7 @@ def check_skipped(
         )
     report = folder / "skipped.json"
     if is_main:
-        steps = [int(line["step"]) for line in read_log(folder / "trace.jsonl") if line.get("skipped")]
+        steps = [int(line["step"]) for line in scan_log(folder / TRACE) if line.get("skipped")]
         made = {step: images(step) for step in steps if step >= first}
         write_json(report, [{"step": s, "images": None if i is None else i.tolist()} for s, i in made.items()])
     raise UserError(

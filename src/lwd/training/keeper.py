@@ -22,7 +22,7 @@ from lwd.runtime.lock import alone_in
 from lwd.runtime.preemption import Preemption, stopped
 from lwd.runtime.processes import Processes
 from lwd.training.guard import Guard
-from lwd.training.logging import Line
+from lwd.training.log_file import TRACE, Line
 from lwd.training.power_ema import SNAPSHOTS, drop_snapshots
 from lwd.training.task import Task
 from lwd.training.trackers import Trackers
@@ -84,7 +84,7 @@ class FolderKeeper(Keeper):
 
     def __init__(self, guarded: Guarded, folder: Path, recipe: Mapping[str, Any], processes: Processes) -> None:
         self._guarded, self._folder, self._recipe, self._processes = guarded, folder, recipe, processes
-        self.log_file = folder / "trace.jsonl"
+        self.log_file = folder / TRACE
         several = processes.mean if processes.world > 1 else None
         self._preemption = Preemption(several, processes.device)
         self._writer = CheckpointWriter(folder, recipe)

@@ -1,8 +1,7 @@
-"""A machine-readable log: one JSON object per step, in a .jsonl file."""
+"""A machine-readable log: the metrics of each step, averaged over processes, in `lwd.training.log_file`'s format."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -11,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from lwd.errors import UserError
-from lwd.files import atomic_path
+from lwd.training.log_file import Line, LogFile, read_log
+
+__all__ = ["Line", "Metric", "MetricLog", "Pooled", "Reduce", "add_share", "read_log"]
 
 Reduce = Callable[[Tensor], Tensor]
 
@@ -28,7 +28,6 @@ class Pooled(NamedTuple):
 
 
 Metric = Tensor | Pooled
-Line = dict[str, Any]
 
 
 class MetricLog:
@@ -49,12 +48,7 @@ class MetricLog:
     ) -> None:
         self.path, self._reduce, self._processes, self._sink = path if write else None, reduce, processes, sink
         self._pending: list[tuple[int, dict[str, Metric]]] = []
-        if write and path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-            kept = [line for line in lines if _step(line) < first_step]
-            with atomic_path(path) as temporary:
-                temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+        self._file = None if self.path is None else LogFile(self.path, first_step)
 
     def add(self, step: int, metrics: Mapping[str, Metric]) -> None:
         """Remember the metrics of one step, detached here: scalars or vectors, on every process the same keys."""
@@ -80,9 +74,8 @@ class MetricLog:
                     lines[row][key] = value
         self._pending.clear()
         lines[-1] |= block
-        if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(line) + "\n" for line in lines)
+        if self._file is not None:
+            self._file.append(lines)
             self._sink(lines)
         return lines[-1]
 
@@ -111,21 +104,3 @@ def add_share(total: Metric | None, value: Metric, share: float) -> Metric:
         return value if not isinstance(total, Pooled) else Pooled(total.sums + value.sums, total.counts + value.counts)
     part = value.detach() if share == 1 else value.detach() * share
     return total + part if isinstance(total, Tensor) else part
-
-
-def read_log(path: Path) -> list[Line]:
-    """All whole lines of a log, in order. Raises UserError where it is missing."""
-    if not path.is_file():
-        raise UserError(f"{path}: no such log")
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if _step(line) != _CUT_SHORT]
-
-
-_CUT_SHORT = float("inf")
-"""The step of a line that a kill cut short."""
-
-
-def _step(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (json.JSONDecodeError, KeyError):
-        return _CUT_SHORT

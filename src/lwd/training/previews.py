@@ -65,7 +65,7 @@ class Pictures:
         """
         try:
             yield
-        except Exception as error:  # whatever it is, weeks of training are worth more
+        except Exception as error:  # noqa: BLE001 - whatever it is, weeks of training are worth more
             if failure not in self._said:
                 file = self.file(step)
                 cause = reason(error).removeprefix(f"{file}: ")

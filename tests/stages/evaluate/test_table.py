@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from evaluate_command import REFERENCE, SAMPLES, Evaluate
 
+from lwd.stages.evaluate import run
 from lwd.stages.evaluate.record import Evaluation
 from lwd.stages.evaluate.table import report
+from stub_extractor import StubExtractor
 
 
 def record(**changes: Any) -> Evaluation:
@@ -62,3 +65,42 @@ def test_stored_statistics_are_pointed_out(evaluate: Evaluate, files: Path) -> N
 def test_a_line_break_in_a_name_breaks_no_table() -> None:
     lines = report(record(samples={"path": "a\nb", "count": 60})).splitlines()
     assert lines[1] == "a b  1.00"
+
+
+def classified(monkeypatch: pytest.MonkeyPatch, files: Path, labels: list[int]) -> Path:
+    """Images whose first pixel the stub's classifier reads their class off."""
+    images = np.repeat(SAMPLES[:1], len(labels), 0)
+    images[:, 0, 0, 0] = labels
+    np.savez(files / "classes.npz", images)
+
+    def features(self: StubExtractor, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
+        found = StubExtractor.__call__(self, pixels)
+        return found | {"logits": 9.0 * torch.nn.functional.one_hot(pixels[:, 0, 0, 0].long() % 5, 5).float()}
+
+    monkeypatch.setitem(run.__globals__, "InceptionExtractor", type("Sure", (StubExtractor,), {"__call__": features}))
+    return files / "classes.npz"
+
+
+@pytest.mark.parametrize(
+    ("labels", "lines"),
+    [
+        ([0, 1, 2, 3, 4] * 8, []),
+        ([0, 1, 2, 3, 4] * 8 + [0], ["the last of 3 splits has 1 of 20 images and counts as much as the others"]),
+        (sorted([0, 1, 2, 3, 4] * 8), ["if the images came in random order; their own is by class"]),
+        ([0, 1] * 10 + [2, 3, 4] * 7, ["the last of 3 splits has 1 of 20", "in random order; their own is by class"]),
+        ([0, 1, 2, 3, 4], ["of one split of 5 images, not 20"]),
+    ],
+    ids=["whole", "one left over", "sorted", "uneven, one left over", "too few"],
+)
+def test_what_an_inception_score_owes_to_its_splits(
+    evaluate: Evaluate, files: Path, monkeypatch: pytest.MonkeyPatch, labels: list[int], lines: list[str]
+) -> None:
+    samples = classified(monkeypatch, files, labels)
+    settings = ("evaluate.split_size=20", "evaluate.metrics=[inception_score]", "evaluate.bootstrap=0")
+    code, out, err = evaluate(samples, "-r", files / "reference.npz", *settings)
+    assert code == 0, err
+    said = [line for line in out.splitlines() if line.startswith("IS: ")]
+    assert len(said) == len(lines) and all(words in line for words, line in zip(lines, said, strict=True)), out
+    details = Evaluation.read(files / "classes.evaluation.json").details["inception_score"]
+    assert details["last_split"] == (len(labels) - 1) % 20 + 1 and details["splits"] == -(-len(labels) // 20)
+    assert ("in_random_order" in details) == (len(labels) > 20)

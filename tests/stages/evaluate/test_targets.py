@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from evaluate_command import REFERENCE, SAMPLES, Evaluate, pictures
 
+from lwd.stages.evaluate import Evaluation, FeatureSet
 from stub_extractor import StubExtractor
 
 
@@ -59,3 +61,42 @@ def test_a_cache_that_is_a_file_is_refused_first(evaluate: Evaluate, files: Path
     sides = (files / "samples.npz", "-r", files / "reference.npz")
     assert "evaluate.cache" in evaluate.refuses(*sides, "--cache", files / "reference.npz")
     assert StubExtractor.seen == 0
+
+
+def test_a_place_that_cannot_be_written_is_refused_first(evaluate: Evaluate, files: Path) -> None:
+    sides = (files / "samples.npz", "-r", files / "reference.npz")
+    for option, target in (
+        ("--out", "/proc/evaluation.json"),
+        ("--save-features", "/proc/features.safetensors"),
+        ("--save-statistics", f"{files}/{'x' * 240}.safetensors"),
+        ("--cache", "/proc/cache"),
+    ):
+        assert "cannot be written in" in evaluate.refuses(*sides, option, target)
+    assert StubExtractor.seen == 0
+
+
+@pytest.mark.parametrize("lost", [Evaluation, FeatureSet], ids=["record", "features"])
+def test_figures_are_shown_before_anything_is_written(
+    evaluate: Evaluate, files: Path, monkeypatch: pytest.MonkeyPatch, lost: type
+) -> None:
+    def full(*arguments: object, **settings: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "the file")
+
+    monkeypatch.setattr(lost, "write" if lost is Evaluation else "save", full)
+    sides = (files / "samples.npz", "-r", files / "reference.npz")
+    code, out, err = evaluate(*sides, "--save-features", files / "saved.safetensors", "compute.progress=false")
+    assert code == 2 and err == "lwd: the file: No space left on device\n"
+    assert "FID" in out and "60 samples against" in out and "wrote" not in out
+    assert (files / "samples.evaluation.json").is_file() is (lost is FeatureSet)
+
+
+def test_a_cache_that_fills_the_disk_costs_nothing(
+    evaluate: Evaluate, files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **settings: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(FeatureSet, "save", full)
+    code, out, err = evaluate(files / "samples.npz", "-r", files / "reference.npz", "--cache", files / "cache")
+    assert code == 0 and "FID" in out and "wrote" in out
+    assert err.count("not kept for later (No space left on device)") == 2

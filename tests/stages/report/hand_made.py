@@ -83,7 +83,7 @@ def write_data(output: Path) -> None:
             "splits": {"train": {"images": 1234}, "heldout": {"images": 40}},
             "texture": {"group": "paint", "encoder": "identity", "factor": 2},
             "semantic": {"group": "idea", "explained_variance_ratio": [0.5, 0.125], "accuracy_heldout": 0.875},
-            "judge": {"accuracy_heldout": 0.9375},
+            "judge": {"channels": 8, "classes": 10, "image_channels": 1, "accuracy_heldout": 0.9375},
         },
     )
     write_json(output / "data" / "versions.json", {"lwd": "0.1.0", "torch": "9.8.7"})
@@ -141,7 +141,9 @@ def write_trace(path: Path, groups: list[str], learned: list[str]) -> None:
 def write_results(output: Path) -> None:
     """The convergence table, and the floor in one evaluation."""
     write_json(output / "results.json", RESULTS)
-    write_json(output / "samples" / "together-seed0-2000" / "evaluation.json", {"metrics": {"frechet_real": FLOOR}})
+    parts = ("intervals", "extrapolations", "details", "samples", "reference", "extractors", "settings", "seconds")
+    evaluation = {"format": "lwd.evaluation/1", "metrics": {"frechet_real": FLOOR}, **{part: {} for part in parts}}
+    write_json(output / "samples" / "together-seed0-2000" / "evaluation.json", evaluation)
 
 
 def write_sample_set(folder: Path, images: torch.Tensor, labels: torch.Tensor) -> None:

@@ -24,6 +24,8 @@ from hand_made import (
 )
 from safetensors.torch import save_file
 
+import lwd.stages.report.trace as trace
+import lwd.training.log_file as log_file
 from lwd.config import parse
 from lwd.errors import UserError
 from lwd.plots.curves import save_probe_curves
@@ -148,6 +150,23 @@ def test_a_single_probe_is_enough_for_the_learned_schedule(tmp_path):
     assert sections(write_page(config(tmp_path))) == {"learned", "trace"}
 
 
+def test_a_log_that_was_thinned_is_drawn_at_even_distances(output, monkeypatch):
+    """Sixty steps, of which 40 to 59 stay and before them every 10th: drawn are 9, 19, ..., 59."""
+    path = output / "sweep" / "lambda-0.04" / "trace.jsonl"
+    monkeypatch.setattr(log_file, "WHOLE", 10)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("")
+    log = log_file.LogFile(path, 0)
+    for line in lines:
+        log.append([json.loads(line)])
+    assert [line["step"] for line in log_file.read_log(path)] == [9, 19, 29, 39, *range(40, 60)]
+    drawn = []
+    monkeypatch.setattr(trace.plots, "trace", lambda lines, *_: drawn.append([list(line.x) for line in lines]) or "")
+    section = trace.trace_section(config(output))
+    assert section.steps == 60 and section.burn_in == 30
+    assert all(x == [9, 19, 29, 39, 49, 59] for lines in drawn for x in lines) and len(drawn) == 3
+
+
 def test_nothing_to_show_is_an_error_and_writes_nothing(tmp_path):
     with pytest.raises(UserError, match="nothing to show yet"):
         write_page(config(tmp_path / "out"))
@@ -227,18 +246,70 @@ def test_names_are_escaped(tmp_path):
     assert "<script>alert('&')</script>" in read(page).text
 
 
+@pytest.mark.parametrize("name", ["$x", "a $b^2$ c$", "_private", "50 %"])
+def test_names_are_drawn_as_they_are(tmp_path, name):
+    """Neither as matplotlib's mathematics, which a single $ breaks, nor left out of a legend for their first letter."""
+    (tmp_path / "results.json").write_text(json.dumps([row | {"variant": name} for row in RESULTS[:2]]))
+    assert read(write_page(config(tmp_path))).text.count(name) > 2
+
+
+def test_data_of_one_s_own_pictures_has_no_judge(tmp_path):
+    write_data(tmp_path)
+    manifest = json.loads((tmp_path / "data" / "manifest.json").read_text())
+    changes = {"judge": None, "semantic": {"group": "idea", "weights_sha256": "0" * 64}, "classes": ["cat", "dog"]}
+    (tmp_path / "data" / "manifest.json").write_text(json.dumps(manifest | changes))
+    text = read(write_page(config(tmp_path))).text
+    assert "0123456789ab" in text and "judge, held-out accuracy" not in text
+
+
+@pytest.mark.parametrize(
+    ("file", "keys", "value"),
+    [
+        ("data/manifest.json", ("splits", "train", "images"), "many"),
+        ("data/manifest.json", ("judge", "channels"), 10**12),
+        ("data/manifest.json", ("semantic", "explained_variance_ratio"), 0.5),
+        ("data/manifest.json", ("texture",), ["paint"]),
+        ("data/versions.json", (), [1]),
+        ("results.json", (0, "frechet"), 10**400),
+        ("results.json", (0,), None),
+        ("sweep/table.json", ("rows", 0, "folder"), "../../elsewhere"),
+        ("sweep/table.json", ("cost",), 3),
+        ("schedule.json", ("provenance", "burn_in"), "late"),
+        ("schedule.json", ("provenance", "lambda"), [0.04]),
+        ("samples/apart-seed0-2000/samples.json", ("count",), True),
+        ("samples/together-seed0-2000/evaluation.json", ("metrics", "frechet_real"), "low"),
+    ],
+)
+def test_a_value_of_another_kind(output, file, keys, value):
+    """One line names the file and the key."""
+    *above, last = keys or (None,)
+    data = inside = json.loads((output / file).read_text())
+    for key in above:
+        inside = inside[key]
+    if last is None:
+        data = value
+    else:
+        inside[last] = value
+    (output / file).write_text(json.dumps(data))
+    with pytest.raises(UserError) as error:
+        write_page(config(output))
+    named = [str(key) for key in keys if isinstance(key, str)]
+    assert str(output / file) in str(error.value) and all(name in str(error.value) for name in named[-1:])
+    assert len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 900
+
+
 @pytest.mark.parametrize(
     ("file", "content", "complaint"),
     [
         ("results.json", '[{"variant": "apart"}]', "not a table of results"),
         ("results.json", "{", "not valid JSON"),
         ("sweep/table.json", '{"rows": []}', "not the table of a sweep"),
-        ("sweep/table.json", '{"rows": [], "chosen": null, "points": []}', "no rows"),
+        ("sweep/table.json", '{"rows": [], "chosen": null, "points": []}', "rows: tuple should have at least 1 item"),
         ("sweep/lambda-0.04/trace.jsonl", '{"step": 0}\n', "not the log of a probe"),
         ("sweep/lambda-0.04/trace.jsonl", '{"step": 0', "empty"),
         ("sweep/lambda-0.04/trace.jsonl", "", "empty"),
         ("samples/apart-seed0-2000/samples.safetensors", "x", "not a readable safetensors file"),
-        ("samples/apart-seed0-2000/samples.json", "[]", "not of format"),
+        ("samples/apart-seed0-2000/samples.json", "[]", "a list, no mapping"),
         ("samples/apart-seed0-2000/images.npz", "x", "not a readable npz"),
         ("data/manifest.json", "{}", "not a manifest"),
     ],

@@ -66,7 +66,7 @@ def test_a_damaged_checkpoint_is_not_exported(checkpoint, tmp_path):
 
 
 def test_a_push_that_fails_leaves_the_folder(checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("lwd.stages.train.export.unreachable", lambda: None)
     monkeypatch.setattr(
         "lwd.stages.train.export.HfApi.create_repo", lambda *a, **k: (_ for _ in ()).throw(OSError("offline"))
     )
@@ -74,3 +74,8 @@ def test_a_push_that_fails_leaves_the_folder(checkpoint, tmp_path, monkeypatch):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 2 and "me/model: not pushed (offline)" in result.stderr
     assert (tmp_path / "export" / "model.safetensors").is_file()
+
+    monkeypatch.setattr("lwd.stages.train.export.unreachable", lambda: "no network")
+    result = CliRunner().invoke(app, [*arguments[:2], str(tmp_path / "again"), *arguments[3:]])
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert "me/model: not pushed (no network)" in result.stderr and (tmp_path / "again" / "config.json").is_file()

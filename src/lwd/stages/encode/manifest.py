@@ -23,7 +23,7 @@ from lwd.encoders.small import SmallCNN, SmallViT
 from lwd.encoders.vae import SDVAE
 from lwd.encoders.vision import PatchEncoder
 from lwd.errors import UserError
-from lwd.files import atomic_path, printable, write_json
+from lwd.files import atomic_path, copy_file, printable, write_json
 from lwd.groups import Layout
 from lwd.images.crop import CroppedImages
 from lwd.images.sheets import save_grid, to_unit
@@ -31,7 +31,7 @@ from lwd.images.walk import LeftOut
 from lwd.runtime.checkpoint import load_module, versions
 from lwd.stages.encode.feed import ImagesOrFiles, TensorImages
 from lwd.stages.encode.settings import EncodeSettings
-from lwd.stages.encode.writer import read_record, record_path, shards_of
+from lwd.stages.encode.writer import ShardRecord, read_shard_record, record_path, shards_of
 
 UNREADABLE = "unreadable.csv"
 """Of the files beside and among images on disk: which were not taken, and why."""
@@ -53,17 +53,16 @@ def finish(
     """
     numbers = {split: range(len(shards_of(len(source), settings.shard_images))) for split, source in images.items()}
     records = {split: [_record(folder / split, number) for number in numbers[split]] for split in images}
-    skipped = [(split, *entry) for split, rows in records.items() for row in rows for entry in row["skipped"]]
+    skipped = [(split, *entry) for split, rows in records.items() for row in rows for entry in row.skipped]
     skipped += [(split, *entry) for split, source in images.items() for entry in left_out(source)]
     write_unreadable(folder / UNREADABLE, skipped)
-    if empty := [split for split, rows in records.items() if not sum(row["images"] for row in rows)]:
+    if empty := [split for split, rows in records.items() if not sum(row.images for row in rows)]:
         raise UserError(f"{folder / empty[0]}: none of the images could be read; see {folder / UNREADABLE}")
     write_stats(folder / "train", layout)
     for stats in (folder / "train").glob(stats_path(Path(), "*").name):
         for split in images:
             if split != "train":
-                with atomic_path(folder / split / stats.name) as temporary:
-                    temporary.write_bytes(stats.read_bytes())
+                copy_file(stats, folder / split / stats.name)
     for split, source in images.items():
         _write_sheet(folder / split / SHEET, source)
     write_json(folder / MANIFEST, _manifest(folder, settings, recipe, records, images, encoders))
@@ -95,8 +94,8 @@ def write_unreadable(path: Path, entries: Sequence[tuple[str, ...]]) -> None:
         csv.writer(file).writerows([("split", "file", "error"), *rows])
 
 
-def _record(folder: Path, number: int) -> dict[str, Any]:
-    record = read_record(folder, number)
+def _record(folder: Path, number: int) -> ShardRecord:
+    record = read_shard_record(folder, number)
     if record is None:
         raise UserError(f"{record_path(folder, number)}: missing; start lwd encode again, it makes what is missing")
     return record
@@ -106,13 +105,13 @@ def _manifest(
     folder: Path,
     settings: EncodeSettings,
     recipe: Mapping[str, Any],
-    records: Mapping[Split, list[dict[str, Any]]],
+    records: Mapping[Split, list[ShardRecord]],
     images: Mapping[Split, ImagesOrFiles],
     encoders: CompositeEncoder,
 ) -> dict[str, Any]:
-    sums = [row["sha256"] for rows in records.values() for row in rows]
+    sums = [row.sha256 for rows in records.values() for row in rows]
     train = images["train"]
-    classes = 1 + max(int(label) for rows in records.values() for row in rows for label in row["labels"])
+    classes = 1 + max(int(label) for rows in records.values() for row in rows for label in row.labels)
     return {
         "format": FORMAT,
         "recipe": dict(recipe),
@@ -128,14 +127,14 @@ def _manifest(
     }
 
 
-def _split(rows: Sequence[Mapping[str, Any]], images: ImagesOrFiles, classes: int) -> dict[str, Any]:
-    counts = sum((Counter({int(label): n for label, n in row["labels"].items()}) for row in rows), Counter[int]())
+def _split(rows: Sequence[ShardRecord], images: ImagesOrFiles, classes: int) -> dict[str, Any]:
+    counts = sum((Counter({int(label): n for label, n in row.labels.items()}) for row in rows), Counter[int]())
     return {
         "images": counts.total(),
-        "skipped": sum(len(row["skipped"]) for row in rows) + len(left_out(images)),
-        "animated": sum(row.get("animated", 0) for row in rows),
+        "skipped": sum(len(row.skipped) for row in rows) + len(left_out(images)),
+        "animated": sum(row.animated for row in rows),
         "per_class": [counts[label] for label in range(classes)],
-        "shards": [{key: row[key] for key in ("file", "images", "sha256")} for row in rows if row["file"]],
+        "shards": [row.model_dump(include={"file", "images", "sha256"}) for row in rows if row.file],
     }
 
 

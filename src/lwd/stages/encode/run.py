@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,13 +16,14 @@ from lwd.datasets.builtin import DATASETS, load
 from lwd.datasets.prepared import SPLITS, SUFFIX, Split, read_prepared
 from lwd.encoders.composite import CompositeEncoder, Encoded
 from lwd.errors import UserError
-from lwd.files import read_json, remove, write_json
+from lwd.files import checksum, remove, write_json
 from lwd.images.crop import CropBatch, CroppedImages
 from lwd.images.decode import WHITE
 from lwd.images.open import open_source
 from lwd.images.sheets import to_unit
 from lwd.images.source import ImageSource
 from lwd.images.walk import files_in, folders_in, summary
+from lwd.records import read_mapping
 from lwd.run import RunConfig, write_run_files
 from lwd.runtime.lock import LOCK, alone_in
 from lwd.runtime.processes import Processes
@@ -32,7 +32,7 @@ from lwd.stages.encode.encoders import Networks, assemble, prepare
 from lwd.stages.encode.feed import ImagesOrFiles, TensorImages, image_loader
 from lwd.stages.encode.manifest import UNREADABLE, finish, write_unreadable
 from lwd.stages.encode.settings import EncodeSettings
-from lwd.stages.encode.writer import ShardWriter, read_record, shards_of
+from lwd.stages.encode.writer import ShardWriter, read_shard_record, shards_of
 
 TWINS = "twins"
 """The recipe's key, False where `data.flip` is: shards then hold no mirrored images."""
@@ -71,7 +71,7 @@ def run(config: EncodeConfig) -> Path:
 
 def _start(folder: Path, recipe: dict[str, Any]) -> None:
     """An empty folder, or one that the same settings began."""
-    if (folder / STARTED).is_file() and read_json(folder / STARTED) != recipe:
+    if (folder / STARTED).is_file() and _begun(folder) != recipe:
         # An earlier try of other settings that left no shard (`_finished` refuses others).
         for path in sorted(folder.iterdir(), key=lambda path: path.name == STARTED):
             if path.name != LOCK:
@@ -138,7 +138,7 @@ def encode_split(
     settings = config.encode
     shards = shards_of(len(images), settings.shard_images)
     mine = range(processes.rank, len(shards), processes.world)
-    todo = [number for number in mine if read_record(folder, number) is None]
+    todo = [number for number in mine if read_shard_record(folder, number) is None]
     batches = [list(shards[n][i : i + settings.batch]) for n in todo for i in range(0, len(shards[n]), settings.batch)]
     total = sum(len(shards[n]) for n in mine)
     show, done = processes.is_main and processes.compute.progress, total - sum(map(len, batches))
@@ -237,8 +237,11 @@ def _identity(dataset: str, images: ImagesOrFiles) -> str:
         return images.source.fingerprint()
     if dataset in DATASETS:
         return dataset
-    with Path(dataset).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return checksum(Path(dataset))
+
+
+def _begun(folder: Path) -> dict[str, Any]:
+    return read_mapping(folder / STARTED, "the settings of `lwd encode`", f"remove {folder} and encode again")
 
 
 def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
@@ -248,7 +251,7 @@ def _finished(folder: Path, recipe: dict[str, Any]) -> bool:
     if not folder.is_dir() or not ((folder / MANIFEST).is_file() or (folder / STARTED).is_file()):
         raise UserError(f"{folder}: holds other files; choose another output or data.path")
     whole = (folder / MANIFEST).is_file()
-    present = read_manifest(folder)["recipe"] if whole else read_json(folder / STARTED)
+    present = read_manifest(folder).recipe if whole else _begun(folder)
     shards = any(files_in(folder / name, is_shard) for name in folders_in(folder))
     if whole and present.get(TWINS, True):
         recipe = {key: value for key, value in recipe.items() if key != TWINS}  # twins that are not read do no harm

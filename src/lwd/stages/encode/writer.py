@@ -4,22 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
 
 import torch
+from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from lwd.data.format import shard_path
 from lwd.data.shards import write_shard
 from lwd.encoders.composite import Encoded
-from lwd.files import checksum, read_json, write_json
+from lwd.files import checksum, write_json
 from lwd.groups import Layout
+from lwd.records import Record, read_record
 from lwd.runtime.background import Background
 
 
 def record_path(folder: Path, number: int) -> Path:
     """Where the record of a shard lies: its images, labels, checksum, and what was skipped. Written after the shard."""
     return shard_path(folder, number).with_suffix(".json")
+
+
+class ShardRecord(Record):
+    """The record of a shard: its file, None where no image could be read; images by label; (name, error) of the rest;
+    and of how many images the first of several frames was taken."""
+
+    what: ClassVar[str] = "the record of a shard"
+    remedy: ClassVar[str] = "remove it and start lwd encode again, which makes that shard again"
+
+    file: str | None
+    images: NonNegativeInt
+    labels: dict[Annotated[str, Field(pattern=r"^\d{1,9}$")], NonNegativeInt]
+    sha256: str
+    skipped: tuple[tuple[str, str], ...]
+    animated: NonNegativeInt = 0
 
 
 class ShardWriter(Background):
@@ -63,10 +80,10 @@ def shards_of(count: int, shard_images: int) -> list[range]:
     return [range(start, min(start + shard_images, count)) for start in range(0, count, shard_images)]
 
 
-def read_record(folder: Path, number: int) -> dict[str, Any] | None:
+def read_shard_record(folder: Path, number: int) -> ShardRecord | None:
     """The record of a shard that is whole, else None."""
     path = record_path(folder, number)
-    return dict(read_json(path)) if path.is_file() else None
+    return read_record(path, ShardRecord) if path.is_file() else None
 
 
 def _join(side: Sequence[Encoded]) -> tuple[dict[str, Tensor], Tensor | None]:

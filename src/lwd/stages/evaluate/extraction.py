@@ -42,9 +42,13 @@ class FeatureCache:
         return replace(found, source=source)  # the same images may have moved
 
     def keep(self, made: FeatureSet) -> None:
-        """Write them, unless nothing is kept."""
-        if (path := self._path(made.extractor, made.source)) is not None:
+        """Write them, unless nothing is kept; where that cannot be, say so and go on."""
+        if (path := self._path(made.extractor, made.source)) is None:
+            return
+        try:
             made.save(path, torch.device("cpu"), features=True)
+        except OSError as error:
+            self.say(f"{path}: not kept for later ({error.strerror or error})")
 
     def _path(self, extractor: Mapping[str, Any], source: Mapping[str, Any]) -> Path | None:
         if self.folder is None:

@@ -75,13 +75,13 @@ class JudgeExtractor:
     name = "judge"
 
     def __init__(self, folder: Path, device: torch.device) -> None:
-        settings = read_manifest(folder)["judge"]
+        settings = read_manifest(folder).judge
         if settings is None:
             raise UserError(f"{folder}: no built-in data set, so no judge; name the real images with --reference")
         self._judge, self._device = load_classifier(folder).to(device), device
-        self._channels = int(settings["image_channels"])
+        self._channels = settings.image_channels
         self.identity: Mapping[str, Any] = {"name": self.name, "weights_sha256": checksum(folder / JUDGE)}
-        self.widths: Mapping[str, int] = {"pool": int(settings["channels"]), "logits": int(settings["classes"])}
+        self.widths: Mapping[str, int] = {"pool": settings.channels, "logits": settings.classes}
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Mapping[str, Tensor]:

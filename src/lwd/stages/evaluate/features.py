@@ -7,18 +7,39 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from pydantic import NonNegativeInt
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.files import atomic_path
+from lwd.files import atomic_path, parse_json
 from lwd.metrics.moments import Gaussian, Moments
+from lwd.records import Record, as_record
 from lwd.runtime.checkpoint import save_tensors
 
 FORMAT = "lwd.features/1"
+
+
+class Source(Record):
+    """Of which images, or from which file, the features are."""
+
+    path: str
+    count: NonNegativeInt | None
+    sha256: str
+
+
+class Facts(Record):
+    """What a file says of its features; ``content``: a hash of all its tensors."""
+
+    what: ClassVar[str] = "features saved by `lwd evaluate`"
+    remedy: ClassVar[str] = "save them again"
+
+    extractor: dict[str, Any]
+    source: Source
+    content: str
 
 
 @dataclass(frozen=True)
@@ -102,26 +123,20 @@ class FeatureSet:
                 if notes.get("format") != FORMAT:
                     raise UserError(f"{path}: not features saved by `lwd evaluate` (expected format {FORMAT!r})")
                 tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-            facts = json.loads(notes["facts"])
-            extractor, source, content = facts["extractor"], facts["source"], facts["content"]
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, OSError) as error:
             raise UserError(f"{path}: damaged ({' '.join(str(error).split())})") from error
-        if content != _hash(tensors):
+        facts = as_record(parse_json(notes.get("facts", ""), str(path)), Facts, str(path))
+        if facts.content != _hash(tensors):
             raise UserError(f"{path}: damaged (its values are not those that were written)")
-        gaussians, stored = {}, {}
-        for key in tensors:
-            kind, _, rest = key.partition(".")
-            name = rest.removesuffix(".mean")
-            if kind == "stored" and name != rest:
-                stored[name] = (tensors[key], tensors[f"stored.{name}.covariance"])
-            if kind == "statistics" and name != rest:
-                state = {part: tensors[f"statistics.{name}.{part}"] for part in ("count", "mean", "scatter")}
-                moments = Moments.from_state(state)
-                gaussians[name] = (moments.mean, moments.covariance())
+        try:
+            stored, gaussians = _statistics(tensors)
+        except (KeyError, RuntimeError) as error:  # a part that is not there, or of another shape
+            raise UserError(f"{path}: its statistics are not whole ({error}); save them again") from error
         features = {
             key.removeprefix("features."): value for key, value in tensors.items() if key.startswith("features.")
         }
-        return cls(extractor, source, features, gaussians, tensors.get("labels"), stored)
+        source = facts.source.model_dump(exclude_unset=True)
+        return cls(facts.extractor, source, features, gaussians, tensors.get("labels"), stored)
 
     def _moments(self, name: str, device: torch.device) -> Moments:
         values = self.features[name]
@@ -129,6 +144,21 @@ class FeatureSet:
         for rows in torch.split(values, 2048):
             moments.add(rows.to(device))
         return moments
+
+
+def _statistics(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Gaussian], dict[str, Gaussian]]:
+    """The stored and the computed statistics in a file's tensors, by name."""
+    stored, gaussians = {}, {}
+    for key in tensors:
+        kind, _, rest = key.partition(".")
+        name = rest.removesuffix(".mean")
+        if kind == "stored" and name != rest:
+            stored[name] = (tensors[key], tensors[f"stored.{name}.covariance"])
+        if kind == "statistics" and name != rest:
+            state = {part: tensors[f"statistics.{name}.{part}"] for part in ("count", "mean", "scatter")}
+            moments = Moments.from_state(state)
+            gaussians[name] = (moments.mean, moments.covariance())
+    return stored, gaussians
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:

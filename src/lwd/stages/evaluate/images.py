@@ -149,8 +149,8 @@ def sampled_images(folder: Path, arrays: Any) -> Images:
     samples = SampleSet.read(folder)
     facts = {
         "nfe": float(samples.nfe.double().mean()),
-        "schedule": str(samples.info.get("schedule", "")),
-        "checkpoint": str(samples.info.get("checkpoint", "")),
+        "schedule": samples.info.schedule,
+        "checkpoint": samples.info.checkpoint,
     }
     if (folder / NPZ).is_file():
         found = arrays(folder / NPZ)
@@ -158,7 +158,7 @@ def sampled_images(folder: Path, arrays: Any) -> Images:
             raise UserError(f"{folder / NPZ}: does not hold the {len(samples)} images; run `lwd sample` again")
         return ArrayImages(folder / NPZ, found, samples.labels, facts)
     if not (folder / IMAGE_FOLDER).is_dir():
-        kept = f"sample.formats was {samples.info.get('formats')}"
+        kept = f"sample.formats was {list(samples.info.formats)}"
         raise UserError(f"{folder}: holds no images ({kept}), and images are what is measured; decode and name them")
     return PictureImages(folder / IMAGE_FOLDER, samples.labels, facts)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lwd.errors import UserError
 from lwd.metrics.frechet import frechet_distance
-from lwd.metrics.inception_score import inception_score
+from lwd.metrics.inception_score import inception_score, score_in_random_order
 from lwd.metrics.influence import frechet_influence, inception_influence, kernel_influence
 from lwd.metrics.intervals import Extrapolation, bootstrap_interval, extrapolate
 from lwd.metrics.kid import kernel_distance
@@ -34,7 +34,8 @@ class Measured:
     intervals: dict[str, dict[str, Any]] = field(default_factory=dict)
     extrapolations: dict[str, Extrapolation] = field(default_factory=dict)
     details: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Of Fréchet distances whose ``statistics`` they are, by side; of KID the ``subset_deviation``."""
+    """Of Fréchet distances whose ``statistics`` they are, by side; of KID the ``subset_deviation``; of the Inception
+    Score its ``splits``, the size of the ``last_split``, and of several the score ``in_random_order``."""
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -111,6 +112,7 @@ class Measurement:
         if logits is None:
             return self._leave_out("inception_score", "logits")
         influence = inception_influence(logits, split) if self._settings.bootstrap else None
+        self.result.details["inception_score"] = _splits(logits, split, self._settings.seed)
         self._set("inception_score", inception_score(logits, split), influence, "samples")
         return None
 
@@ -179,3 +181,12 @@ class Measurement:
     def _leave_out(self, metric: Metric, kind: str) -> None:
         lacking = next(s for s in (self._samples, self._reference) if kind not in s.features)
         self._say(f"{metric}: left out, {lacking.name} holds no {kind} features (statistics alone, perhaps)")
+
+
+def _splits(logits: Tensor, size: int, seed: int) -> dict[str, Any]:
+    """What the Inception Score owes to where its splits fall."""
+    count = -(-len(logits) // size)
+    found: dict[str, Any] = {"splits": count, "last_split": len(logits) - (count - 1) * size}
+    if count > 1:
+        found["in_random_order"] = score_in_random_order(logits, size, seed)._asdict()
+    return found

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
+from lwd.data.evaluation import FORMAT, RESULT, read_evaluation
 from lwd.errors import UserError
-from lwd.files import read_json, write_json
+from lwd.files import check_place, read_json, write_json
 from lwd.runtime.checkpoint import versions
 from lwd.stages.evaluate.features import FeatureSet
 from lwd.stages.evaluate.measure import Measured
@@ -30,7 +31,7 @@ def check_targets(settings: EvaluateSettings, out: Path | None, inputs: Sequence
     for key, path in targets.items():
         if path is None:
             continue
-        _check_place(key, path)
+        check_place(path, f"{key}: {path}")
         if other := taken.get(path.resolve()):
             raise UserError(f"{key}: {path} is {other}, too; name another file")
         taken[path.resolve()] = f"the target of {key}"
@@ -40,18 +41,9 @@ def check_targets(settings: EvaluateSettings, out: Path | None, inputs: Sequence
         if path.exists() and not written_here(path):
             raise UserError(f"{key}: {path} exists, and `lwd evaluate` did not write it; name another file")
     if settings.cache is not None:
-        _check_place("evaluate.cache", settings.cache / "file")
+        check_place(settings.cache / "file", f"evaluate.cache: {settings.cache}")
 
 
-def _check_place(key: str, path: Path) -> None:
-    if path.is_dir():
-        raise UserError(f"{key}: {path} is a folder; name a file")
-    above = next(folder for folder in path.absolute().parents if folder.exists())
-    if not above.is_dir():
-        raise UserError(f"{key}: {path} cannot be written, {above} is no folder")
-
-
-FORMAT = "lwd.evaluation/1"
 _ELSEWHERE = {"samples", "reference", "weights", "cache", "out", "save_statistics", "save_features", "dinov2"}
 """Settings that are paths: the hashes in the record say more."""
 
@@ -119,11 +111,6 @@ class Evaluation:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Of a folder that holds evaluation.json, or of that file; raises UserError where it is none."""
-        file = path / "evaluation.json" if path.is_dir() else path
-        data = read_json(file)
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise UserError(f"{file}: not a record of `lwd evaluate` (expected format {FORMAT!r}); evaluate again")
-        keys = tuple(key.name for key in fields(cls) if key.name != "path")
-        if missing := [key for key in keys if not isinstance(data.get(key), dict)]:
-            raise UserError(f"{file}: key {missing[0]!r} is missing; evaluate again")
-        return cls(**{key: data[key] for key in keys}, path=file)
+        file = path / RESULT if path.is_dir() else path
+        data = read_evaluation(file).model_dump(mode="json", exclude_unset=True)
+        return cls(**{key.name: data[key.name] for key in fields(cls) if key.name != "path"}, path=file)

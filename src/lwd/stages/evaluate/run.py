@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lwd.data.encoded import MANIFEST
+from lwd.data.evaluation import RESULT
 from lwd.data.samples import INFO
 from lwd.errors import UserError
 from lwd.runtime.processes import Processes
@@ -29,16 +30,20 @@ from lwd.stages.evaluate.settings import (
     features_of,
 )
 
-RESULT = "evaluation.json"
 FEATURES = "features"
 """Under OUTPUT: where an experiment's own real images keep their features."""
 
 
-def run(config: EvaluateConfig | EvaluateOnly, images: Images | None = None) -> Evaluation | None:
+def run(
+    config: EvaluateConfig | EvaluateOnly,
+    images: Images | None = None,
+    on_measured: Callable[[Evaluation], None] = lambda record: None,
+) -> Evaluation | None:
     """Evaluate, and write the record beside the samples (``evaluate.out``); None on all processes but the main.
 
     ``images`` stands for ``evaluate.samples``, e.g. a checkpoint's samples as they are made. With no reference the
-    experiment's held-out images are one. Raises UserError for input that does not fit.
+    experiment's held-out images are one. ``on_measured`` is called with the record before anything is written, for a
+    disk that fills meanwhile. Raises UserError for input that does not fit.
     """
     settings, processes = config.evaluate, Processes(config.compute)
     job = _Job(config, processes, _samples(config, images))
@@ -48,11 +53,15 @@ def run(config: EvaluateConfig | EvaluateOnly, images: Images | None = None) -> 
     check_targets(settings, out, _inputs(settings, job.samples, reference))
     _check_neighbours(settings, metrics, job.samples, reference)
     record = Evaluation.begin(settings, metrics)
+    kept = None
     for name in networks:
-        _measure(job, name, [m for m in metrics if features_of(m) == name], reference, record)
+        samples = _measure(job, name, [m for m in metrics if features_of(m) == name], reference, record)
+        kept = samples if name == "inception" else kept
     if not processes.is_main:
         return None
+    on_measured(record)
     record.write(out)
+    _keep(job, kept)
     return record
 
 
@@ -109,7 +118,10 @@ class _Job:
         return self.settings.cache or (config.output / FEATURES if isinstance(config, EvaluateConfig) else None)
 
 
-def _measure(job: _Job, name: Features, metrics: list[Metric], reference: Material, record: Evaluation) -> None:
+def _measure(
+    job: _Job, name: Features, metrics: list[Metric], reference: Material, record: Evaluation
+) -> FeatureSet | None:
+    """Into the record what one network says; returns the samples' features, None on all processes but the main."""
     settings, processes = job.settings, job.processes
     extractor = job.extractor(name)
     samples = job.features(job.samples, extractor, settings.cache)
@@ -118,15 +130,16 @@ def _measure(job: _Job, name: Features, metrics: list[Metric], reference: Materi
     train = None
     if "frechet_real" in metrics:
         train = job.features(job.real("train"), extractor, job.real_cache())
-    if name == "inception":
-        _keep(job, samples)
     if samples is None or theirs is None:
-        return
+        return None
+    if name == "inception":
+        _check_kept(settings, samples)
     asked = [metric for metric in metrics if metric != "frechet_real"]
     found = Measurement(samples, theirs, settings, processes.device, processes.say).run(asked)
     if train is not None:
         found.values["frechet_real"] = _floor(train, theirs, job)
     record.add(samples, theirs, found, job.seconds)
+    return samples
 
 
 def _floor(train: FeatureSet, heldout: FeatureSet, job: _Job) -> float:
@@ -137,14 +150,19 @@ def _floor(train: FeatureSet, heldout: FeatureSet, job: _Job) -> float:
     )
 
 
+def _check_kept(settings: EvaluateSettings, samples: FeatureSet) -> None:
+    """Raise UserError where the samples lack what is to be saved of them."""
+    for path, whole in ((settings.save_statistics, False), (settings.save_features, True)):
+        if path is not None and not samples.features and (whole or not samples.stored):
+            raise UserError(f"{samples.name}: holds statistics alone; there are no features to save in {path}")
+
+
 def _keep(job: _Job, samples: FeatureSet | None) -> None:
     if samples is None:
         return
-    settings = job.settings
-    for path, whole in ((settings.save_statistics, False), (settings.save_features, True)):
+    _check_kept(job.settings, samples)
+    for path, whole in ((job.settings.save_statistics, False), (job.settings.save_features, True)):
         if path is not None:
-            if not samples.features and (whole or not samples.stored):
-                raise UserError(f"{samples.name}: holds statistics alone; there are no features to save in {path}")
             samples.save(path, job.processes.device, features=whole)
             job.processes.say(f"wrote {path}")
 

@@ -113,7 +113,7 @@ def report(record: Evaluation) -> str:
         lines.append(f"{record.samples['nfe']:.1f} evaluations per sample")
     lines.append(
         f"{record.samples.get('count')} samples against {record.reference.get('path')} "
-        f"({record.reference.get('count') or 'statistics'}); wrote {record.path}"
+        f"({record.reference.get('count') or 'statistics'})"
     )
     return "\n".join(lines)
 
@@ -143,6 +143,33 @@ def _warnings(record: Evaluation) -> list[str]:
         stored = [side for side, origin in details.get("statistics", {}).items() if origin != "computed"]
         if stored:
             lines.append(f"{title}: by the statistics stored with the {' and '.join(stored)}, not by their images")
+    return lines + _split_warnings(record)
+
+
+_NOTICEABLE, _DEVIATIONS = 0.02, 4
+"""How much lower than in random order, as a share and in deviations, a score is noticeably lower."""
+
+
+def _split_warnings(record: Evaluation) -> list[str]:
+    """What the Inception Score, whose splits are as long as ADM's and in the images' order, does not say of itself."""
+    details, size = record.details.get("inception_score", {}), record.settings.get("split_size")
+    title, decimals = COLUMNS["inception_score"]
+    lines, last, splits = [], details.get("last_split", size), details.get("splits", 1)
+    if last != size and splits > 1:
+        lines.append(
+            f"{title}: the last of {splits} splits has {last} of {size} images and counts as much as the others; "
+            f"compare only equal counts, best multiples of {size}"
+        )
+    elif last != size:
+        lines.append(f"{title}: of one split of {last} images, not {size}: fewer give less; compare only equal counts")
+    random, value = details.get("in_random_order"), record.metrics.get("inception_score")
+    if random is not None and value is not None:
+        lower = random["mean"] - value
+        if lower > max(_NOTICEABLE * random["mean"], _DEVIATIONS * random["deviation"]):
+            lines.append(
+                f"{title}: {random['mean']:.{decimals}f} if the images came in random order; their own is by class, or "
+                "uneven, and ADM's splits follow it: shuffle them"
+            )
     return lines
 
 

@@ -20,7 +20,7 @@ from pydantic import (
 
 from lwd.config import Config, Seed
 from lwd.errors import UserError
-from lwd.files import write_json
+from lwd.files import check_place, write_json
 from lwd.maps import Table, learned_on
 from lwd.maps.files import read_map
 from lwd.plots.sweep import Probed, save_sweep_curves
@@ -28,6 +28,7 @@ from lwd.probe.bisection import Bisection, Listed, Search, weakest_stable
 from lwd.probe.outcome import NOTHING_MOVED, Outcome, SweepRow, nothing_moved, row, stable
 from lwd.probe.search import WINDOWS, Found, Trial, find
 from lwd.probe.stopping import EarlyStop
+from lwd.probe.table import TABLE
 from lwd.run import write_run_files
 from lwd.runtime.jobs import run_jobs, workers
 from lwd.runtime.processes import Processes
@@ -149,15 +150,16 @@ def sweep(config: SweepConfig, main_flops: int | None = None) -> tuple[list[Swee
     processes = Processes(config.compute)
     if len(config.groups) == 1:
         raise UserError("sweep: the schedule has no learned group; groups needs at least two")
+    if processes.is_main:
+        for name in ("schedule.json", "sweep/table.json", "sweep/curves.png"):
+            check_place(config.output / name)
     found = _find(config, processes)
     chosen = weakest_stable(stable(found.values()))
     rows = [row(outcome) for _, outcome in sorted(found.items())]
     planned = 0 if config.sweep.method == "map" else len(rows) * config.probe.steps
     cost = Cost(sum(r.steps for r in rows), planned, _step_flops(config), main_flops)
     if processes.is_main:
-        write_json(
-            config.output / "sweep" / "table.json", as_json(found.values(), config.sweep.criterion, chosen, cost)
-        )
+        write_json(config.output / "sweep" / TABLE, as_json(found.values(), config.sweep.criterion, chosen, cost))
         write_run_files(config, config.output / "sweep")
     still = nothing_moved(found.values())
     lesson = NOTHING_MOVED.format(steps=config.probe.steps, rho_lr=config.probe.rho_lr)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from lwd.config import dump
-from lwd.data.encoded import MANIFEST, read_manifest
-from lwd.files import read_json
+from lwd.data.encoded import MANIFEST, Manifest, read_manifest
 from lwd.plots.text import count, counted, listed, percent
+from lwd.records import read_mapping
 from lwd.run import RunConfig
 
 Facts = list[tuple[str, str]]
@@ -32,15 +31,15 @@ class About:
 
 def about(config: RunConfig) -> About:
     """Read what there is; what there is not is left out."""
-    manifest = read_manifest(config.data_path) if (config.data_path / MANIFEST).is_file() else {}
+    manifest = read_manifest(config.data_path) if (config.data_path / MANIFEST).is_file() else None
     groups = [f"{g.name} ({g.channels} channel{'s' if g.channels > 1 else ''})" for g in config.layout.groups]
     return About(
-        dataset=str(manifest.get("recipe", {}).get("dataset", "")),
+        dataset="" if manifest is None else str(manifest.recipe.get("dataset", "")),
         count=counted(len(groups)),
         groups=listed(groups),
         leader=config.leader,
         settings=_settings(config),
-        data=_data(manifest),
+        data=[] if manifest is None else _data(manifest),
         versions=_versions(config),
         config=dump(config),
     )
@@ -67,30 +66,29 @@ def _settings(config: RunConfig) -> Facts:
     return facts
 
 
-def _data(manifest: dict[str, Any]) -> Facts:
+def _data(manifest: Manifest) -> Facts:
     """Dataset, counts and what the encoders reach, from the manifest."""
-    facts = [("dataset", str(manifest["dataset"]))] if "dataset" in manifest else []
-    facts += [(f"{split} images", count(part["images"])) for split, part in manifest.get("splits", {}).items()]
-    for role in ("texture", "semantic", "judge"):
-        part = manifest.get(role) or {}  # images on disk have no judge
-        if "group" in part:
-            facts.append((f"{part['group']} is", str(part.get("kind", role)).replace("_", " ")))
-        if ratio := part.get("explained_variance_ratio"):
-            facts.append((f"{part.get('group', role)} explains", f"{percent(sum(ratio))} of its features' variance"))
-        if "accuracy_heldout" in part:
+    facts = [("dataset", manifest.dataset)] if manifest.dataset is not None else []
+    facts += [(f"{name} images", count(split.images)) for name, split in manifest.splits.items() if split.images]
+    parts = {"texture": manifest.texture, "semantic": manifest.semantic, "judge": manifest.judge}
+    for role, part in parts.items():
+        if part is None:  # images on disk have no judge
+            continue
+        if part.group is not None:
+            facts.append((f"{part.group} is", (part.kind or role).replace("_", " ")))
+        if ratio := part.explained_variance_ratio:
+            facts.append((f"{part.group or role} explains", f"{percent(sum(ratio))} of its features' variance"))
+        if part.accuracy_heldout is not None:
             whose = "judge" if role == "judge" else f"{role} encoder"
-            facts.append((f"{whose}, held-out accuracy", percent(part["accuracy_heldout"])))
-    if "fingerprint" in manifest:
-        facts.append(("fingerprint", str(manifest["fingerprint"])))
-    return facts
+            facts.append((f"{whose}, held-out accuracy", percent(part.accuracy_heldout)))
+    return [*facts, ("fingerprint", manifest.fingerprint)]
 
 
 def _versions(config: RunConfig) -> Facts:
     """Every version that some stage recorded; where stages differ, all of them."""
     found: dict[str, dict[str, None]] = {}
     for path in _version_files(config):
-        recorded = read_json(path)
-        for name, version in recorded.items() if isinstance(recorded, dict) else ():
+        for name, version in read_mapping(path, "a list of versions", "remove it").items():
             found.setdefault(name, {})[str(version)] = None
     return [(name, ", ".join(each)) for name, each in found.items()]
 

@@ -6,14 +6,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import ClassVar
 
 from markupsafe import Markup
+from pydantic import NonNegativeInt
 
-from lwd.errors import UserError
-from lwd.files import read_json
+from lwd.config import Seed
+from lwd.data.evaluation import RESULT, read_evaluation
 from lwd.plots import figures as plots
 from lwd.plots.figures import Line
 from lwd.plots.text import count, listed, number
+from lwd.records import Record, read_records
 from lwd.run import RunConfig
 from lwd.stages.report.variants import Variants
 
@@ -21,13 +24,15 @@ RESULTS = "results.json"
 Measure = Callable[["Result"], float | None]
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(Record):
     """One line of results.json: one denoiser at one budget."""
 
+    what: ClassVar[str] = "a table of results"
+    remedy: ClassVar[str] = "run `lwd demo` again"
+
     variant: str
-    seed: int
-    steps: int
+    seed: Seed
+    steps: NonNegativeInt
     frechet: float
     accuracy: float | None
     nfe: float
@@ -127,20 +132,7 @@ def comparison_section(config: RunConfig, variants: Variants) -> ComparisonSecti
 
 def read_results(path: Path) -> list[Result]:
     """results.json; raises UserError where it is not a table of results."""
-    try:
-        return [
-            Result(
-                variant=str(row["variant"]),
-                seed=int(row["seed"]),
-                steps=int(row["steps"]),
-                frechet=float(row["frechet"]),
-                accuracy=None if row["accuracy"] is None else float(row["accuracy"]),
-                nfe=float(row["nfe"]),
-            )
-            for row in read_json(path)
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not a table of results ({error!r}); run `lwd demo` again") from error
+    return read_records(path, Result)
 
 
 def verdict(cells: dict[str, Cell], steps: int) -> str:
@@ -184,11 +176,9 @@ def _mark_best(rows: dict[str, list[Cell | None]], column: int) -> None:
 
 def _floor(samples: Path) -> float | None:
     """The Fréchet distance of the training images, from any evaluation."""
-    for path in sorted(samples.glob("*/evaluation.json")):
-        evaluation = read_json(path)
-        metrics = evaluation.get("metrics") if isinstance(evaluation, dict) else None
-        if isinstance(metrics, dict) and isinstance(metrics.get("frechet_real"), float | int):
-            return float(metrics["frechet_real"])
+    for path in sorted(samples.glob(f"*/{RESULT}")):
+        if (floor := read_evaluation(path).metrics.get("frechet_real")) is not None:
+            return floor
     return None
 
 

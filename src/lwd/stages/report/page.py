@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from lwd.data.samples import INFO
 from lwd.errors import UserError
-from lwd.files import write_text
+from lwd.files import check_place, write_text
 from lwd.plots.text import count, number, percent
 from lwd.plots.theme import css
 from lwd.run import RunConfig
@@ -61,12 +61,13 @@ def write_page(experiment: RunConfig) -> Path:
 
     Raises UserError where there is nothing to show, or a file is not what its name says.
     """
+    path = experiment.output / PAGE
+    check_place(path)
     page = read_page(experiment)
     if page.empty:
         raise UserError(
             f"{experiment.output}: nothing to show yet; run a stage first, e.g. `lwd encode` or `lwd sweep`"
         )
-    path = experiment.output / PAGE
     write_text(path, render(page))
     return path
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
-from lwd.errors import UserError
-from lwd.files import read_json
 from lwd.plots import sweep as plots
 from lwd.plots.figures import TAU_LABEL, unit_square
 from lwd.plots.sweep import Probed
 from lwd.plots.text import count, counted, percent
-from lwd.probe import SweepRow
+from lwd.probe.table import TABLE, CostRecord, Row, SweepTable, read_table
 from lwd.run import RunConfig
 from lwd.schedules import Schedule
 
@@ -23,14 +20,14 @@ from lwd.schedules import Schedule
 class SweepSection:
     """Table and figures; ``probes``: the rows as they are drawn; ``disagreement``: between seeds at the chosen λ."""
 
-    rows: list[SweepRow]
+    rows: list[Row]
     probes: list[Probed]
     points: list[float]
     collapsed_below: float
     mass_above: float
     chosen: float | None
     disagreement: float | None
-    cost: dict[str, Any]
+    cost: CostRecord
 
     @property
     def colours(self) -> dict[float, str]:
@@ -71,8 +68,8 @@ class SweepSection:
     @property
     def costs(self) -> str:
         """What the sweep took."""
-        took = f"The sweep took {count(self.cost['steps'])} of {count(self.cost['planned'])} steps"
-        share = self.cost["share"]
+        took = f"The sweep took {count(self.cost.steps)} of {count(self.cost.planned)} steps"
+        share = self.cost.share
         return took + (f", {percent(share)} of what the main run takes." if share is not None else ".")
 
     @property
@@ -83,47 +80,28 @@ class SweepSection:
 
 def sweep_section(config: RunConfig) -> SweepSection | None:
     """None where no sweep is finished."""
-    path = config.output / "sweep" / "table.json"
+    path = config.output / "sweep" / TABLE
     if not path.is_file():
         return None
-    try:
-        return _section(read_json(path), path.parent)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{path}: not the table of a sweep ({error!r}); run `lwd sweep` again") from error
+    return _section(read_table(path), path.parent)
 
 
-def _section(table: dict[str, Any], folder: Path) -> SweepSection:
-    chosen, rows = table["chosen"], [_row(row) for row in table["rows"]]
-    if not rows:
-        raise ValueError("no rows")
-    apart = next((one["disagreement"] for one in table["lambdas"] if one["kinetic_weight"] == chosen), None)
+def _section(table: SweepTable, folder: Path) -> SweepSection:
+    chosen = table.chosen
+    apart = next((one.disagreement for one in table.lambdas if one.kinetic_weight == chosen), None)
     return SweepSection(
-        rows,
-        [_probed(row, chosen, folder / row.folder / "schedule.json") for row in rows],
-        list(table["points"]),
-        float(table["collapsed_below"]),
-        float(table["mass_above"]),
+        list(table.rows),
+        [_probed(row, chosen, folder / row.folder / "schedule.json") for row in table.rows],
+        list(table.points),
+        table.collapsed_below,
+        table.mass_above,
         chosen,
         apart,
-        table["cost"],
+        table.cost,
     )
 
 
-def _row(row: dict[str, Any]) -> SweepRow:
-    return SweepRow(
-        kinetic_weight=float(row["kinetic_weight"]),
-        seed=int(row["seed"]),
-        distance_from_collapse=float(row["distance_from_collapse"]),
-        mass=float(row["mass"]),
-        collapsed=bool(row["collapsed"]),
-        steps=int(row["steps"]),
-        stopped=row["stopped"],
-        folder=str(row["folder"]),
-        curve={group: [float(t) for t in times] for group, times in row["curve"].items()},
-    )
-
-
-def _probed(row: SweepRow, chosen: float | None, file: Path) -> Probed:
+def _probed(row: Row, chosen: float | None, file: Path) -> Probed:
     """With the schedule that lies beside the table, if it is still there."""
     schedule = Schedule.load(file) if file.is_file() else None
     is_chosen = row.kinetic_weight == chosen

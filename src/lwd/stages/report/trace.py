@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
 from lwd.errors import UserError
-from lwd.files import read_json
 from lwd.plots import figures as plots
 from lwd.plots.figures import Line
 from lwd.plots.text import RHO, counted
 from lwd.plots.theme import ramp_colour
+from lwd.probe.table import TABLE, read_table
 from lwd.run import RunConfig
 from lwd.schedules import Schedule
 from lwd.stages.report.learned import READ_AT, read_schedule
-from lwd.training.logging import read_log
-
-TRACE = "trace.jsonl"
+from lwd.training.log_file import TRACE, evenly_spaced, scan_log
+from lwd.training.log_file import Line as LogLine
 
 
 @dataclass(frozen=True)
@@ -43,8 +41,8 @@ def trace_section(config: RunConfig) -> TraceSection | None:
         return None
     schedule = found[0]
     try:
-        table = config.output / "sweep" / "table.json"
-        points = read_json(table)["points"] if table.is_file() else READ_AT
+        table = config.output / "sweep" / TABLE
+        points = read_table(table).points if table.is_file() else READ_AT
         return _section(schedule, _read(path), points)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{path}: not the log of a probe of this schedule ({error!r})") from error
@@ -58,14 +56,15 @@ def _trace_of(config: RunConfig, schedule: Schedule, path: Path) -> Path | None:
     return next((folder / TRACE for folder in folders if (folder / TRACE).is_file()), None)
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    log = read_log(path)
+def _read(path: Path) -> list[LogLine]:
+    log = list(scan_log(path))
     if not log:
         raise UserError(f"{path}: empty; run the probe again")
     return log
 
 
-def _section(schedule: Schedule, log: list[dict[str, Any]], points: Sequence[float]) -> TraceSection:
+def _section(schedule: Schedule, whole: list[LogLine], points: Sequence[float]) -> TraceSection:
+    log, spacing = evenly_spaced(whole)
     steps = np.array([float(line["step"]) for line in log])
     burn_in = int(schedule.provenance.get("burn_in", 0))
     window = max(1, len(log) // 50)
@@ -83,8 +82,8 @@ def _section(schedule: Schedule, log: list[dict[str, Any]], points: Sequence[flo
             )
         )
     losses = plots.trace(_losses(log, steps, schedule, window), burn_in, "loss")
-    figures.append((f"Losses, averaged over {window} steps" if window > 1 else "Losses", losses))
-    return TraceSection(schedule.provenance.get("lambda"), burn_in, len(log), figures)
+    figures.append((f"Losses, averaged over {window * spacing} steps" if window > 1 else "Losses", losses))
+    return TraceSection(schedule.provenance.get("lambda"), burn_in, whole[-1]["step"] + 1, figures)
 
 
 def _columns(steps: NDArray[np.float64], values: NDArray[np.float64], labels: list[str]) -> list[Line]:
@@ -93,8 +92,8 @@ def _columns(steps: NDArray[np.float64], values: NDArray[np.float64], labels: li
     return [Line(label, steps, column, ramp_colour(i, len(labels))) for i, (label, column) in enumerate(columns)]
 
 
-def _losses(log: list[dict[str, Any]], steps: NDArray[np.float64], schedule: Schedule, window: int) -> list[Line]:
-    """The flow loss of each group and the kinetic term, each value the mean of the last ``window`` steps."""
+def _losses(log: list[LogLine], steps: NDArray[np.float64], schedule: Schedule, window: int) -> list[Line]:
+    """The flow loss of each group and the kinetic term, each value the mean of the last ``window`` lines."""
     keys = {f"flow_{name}": f"flow, {name}" for name in schedule.names} | {"kinetic": "kinetic"}
     values = np.array([[float(line[key]) for line in log] for key in keys])
     smooth = np.array([np.convolve(row, np.ones(window) / window, mode="valid") for row in values])

@@ -20,7 +20,7 @@ from lwd.data.samples import IMAGE_FOLDER, LATENT_FOLDER, image_name
 from lwd.data.shards import write_shard
 from lwd.encoders.decoder import Decoder
 from lwd.errors import UserError
-from lwd.files import atomic_path
+from lwd.files import atomic_path, writing_to
 from lwd.groups import Layout
 from lwd.images.sheets import to_uint8
 from lwd.runtime.background import Background
@@ -105,4 +105,5 @@ class BlockWriter(Background):
         for index, image in enumerate(images.numpy(), start=start):
             target = self._folder / IMAGE_FOLDER / image_name(index, suffix)
             target.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(image).save(target, lossless=True)  # a part says when they are whole
+            with writing_to(target):
+                Image.fromarray(image).save(target, lossless=True)  # a part says when they are whole

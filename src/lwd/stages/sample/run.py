@@ -16,11 +16,12 @@ from lwd.data.samples import FACTS, FORMAT, IMAGE_FOLDER, INFO, LATENT_FOLDER, N
 from lwd.encoders.decoder import Decoder, load_decoder
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
-from lwd.files import atomic_path, read_json, remove, write_json
+from lwd.files import atomic_path, remove, write_json
 from lwd.images.npz import write_npz
 from lwd.images.sheets import save_grid, to_unit
 from lwd.models import null_label, record_of
 from lwd.models.pretrained import fingerprint, newest_checkpoint
+from lwd.records import read_mapping
 from lwd.run import write_run_files
 from lwd.runtime.checkpoint import first_difference, save_tensors, versions
 from lwd.runtime.lock import LOCK, alone_in
@@ -113,7 +114,7 @@ def _prepare(folder: Path, recipe: dict[str, Any], config: SampleConfig) -> None
     if begun.is_file() and (empty or not config.compute.resume):
         for path in (folder / name for name in (*OURS, PARTS, NPZ, TRAJECTORY, PICTURE, IMAGE_FOLDER, LATENT_FOLDER)):
             remove(path)
-    elif begun.is_file() and (changed := first_difference(read_json(begun), recipe)):
+    elif begun.is_file() and (changed := first_difference(_begun(begun), recipe)):
         raise UserError(
             f"{folder}: holds samples of other settings: {changed}; choose another sample.name, or replace them with "
             "compute.resume=false"
@@ -128,6 +129,10 @@ def _prepare(folder: Path, recipe: dict[str, Any], config: SampleConfig) -> None
         return
     write_json(begun, recipe)  # first: a kill after any other file would leave a folder that is not ours
     write_run_files(config, folder)
+
+
+def _begun(path: Path) -> dict[str, Any]:
+    return read_mapping(path, "the settings of `lwd sample`", "make the samples again with compute.resume=false")
 
 
 def _finish(folder: Path, count: int, settings: SampleSettings, facts: dict[str, Any]) -> None:

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+from pydantic import NonNegativeInt
 from torch import Tensor
 from torch.nn import functional as F
 
 from lwd.data.features import FeatureShards
 from lwd.encoders.semvae import SemVAE
-from lwd.files import read_json, write_json
+from lwd.files import write_json
+from lwd.records import Record, read_records
 from lwd.runtime.processes import Processes
+
+
+class Measured(Record):
+    """One of the results, of which only the step is read again."""
+
+    what: ClassVar[str] = "a list of what `lwd semvae` measured"
+    remedy: ClassVar[str] = "remove it"
+
+    step: NonNegativeInt
 
 
 class HeldOut:
@@ -45,8 +56,8 @@ class HeldOut:
             "posterior_std": variance.sqrt().tolist(),
         }
         if self._processes.is_main:
-            earlier = read_json(self.path) if self.path.exists() else []
-            write_json(self.path, [*(line for line in earlier if line["step"] < step), result])
+            earlier = read_records(self.path, Measured) if self.path.exists() else []
+            write_json(self.path, [*(line.model_dump() for line in earlier if line.step < step), result])
         return result
 
     def _sums(self, model: SemVAE, rows: Tensor) -> Tensor:

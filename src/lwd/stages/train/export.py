@@ -7,16 +7,15 @@ import shutil
 from pathlib import Path
 
 from huggingface_hub import HfApi, ModelCardData
-from huggingface_hub.errors import HfHubHTTPError
 from safetensors import safe_open
 
 from lwd.errors import UserError
-from lwd.files import atomic_path
+from lwd.files import atomic_path, check_new_place
 from lwd.models.pretrained import load_lightningdit
 from lwd.models.record import read_record
 from lwd.models.sizes import name_of
 from lwd.runtime.checkpoint import State, read_state, verify
-from lwd.runtime.hub import CONFIG, WEIGHTS
+from lwd.runtime.hub import CONFIG, WEIGHTS, unreachable
 from lwd.schedules import Schedule
 
 CARD = """---
@@ -68,8 +67,7 @@ def export(checkpoint: Path, target: Path) -> str:
 
     Raises UserError for what is not a training checkpoint, and where ``target`` exists.
     """
-    if target.exists():
-        raise UserError(f"{target}: exists already; remove it or choose another name")
+    check_new_place(target)
     state = read_state(checkpoint)
     verify(checkpoint, state)
     if not (checkpoint / "ema" / WEIGHTS).is_file():
@@ -86,13 +84,15 @@ def export(checkpoint: Path, target: Path) -> str:
 
 def push(folder: Path, repo: str) -> str:
     """Upload an exported folder to the Hub; returns a line with its address. Raises UserError where that fails."""
-    api = HfApi()
+    api, written = HfApi(), f"{folder} is written and can be uploaded later"
+    if line := unreachable():
+        raise UserError(f"{repo}: not pushed ({line}); {written}")
     try:
         api.create_repo(repo, exist_ok=True)
         return f"pushed to {api.upload_folder(repo_id=repo, folder_path=folder).commit_url}"
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # those of the Hub, of the system, and of requests or httpx by the Hub library's version
         line = " ".join(str(error).split())[:200]
-        raise UserError(f"{repo}: not pushed ({line}); {folder} is written and can be uploaded later") from error
+        raise UserError(f"{repo}: not pushed ({line}); {written}") from error
 
 
 def _card(checkpoint: Path, state: State, schedule: Schedule) -> str:

@@ -12,6 +12,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from lwd.errors import UserError
+from lwd.files import check_new_place, read_text
 from lwd.runtime.checkpoint import Files, checkpoint_path, find_checkpoints, read_state, save_checkpoint, verify
 from lwd.runtime.hub import CONFIG, WEIGHTS
 from lwd.training.power_ema import SNAPSHOTS, WIDEST, coefficients, find_averages, misfit
@@ -36,8 +37,7 @@ def reconstruct(run: Path, width: float, step: int | None = None, out: Path | No
     if not min(found) <= step <= max(found):
         raise UserError(f"--step {step}: the snapshots of {run} run from step {min(found)} to {max(found)}")
     out = out or run.with_name(f"{run.name}-sigma-{width:g}")
-    if checkpoint_path(out, step).exists():
-        raise UserError(f"{checkpoint_path(out, step)}: exists already; remove it or choose another --out")
+    check_new_place(checkpoint_path(out, step))
     until = min(s for s in found if s >= step)  # the one after helps with the steps since the one before
     used = {s: path for s, path in found.items() if s <= until}
     recipe = _check(list(used.values()))
@@ -53,9 +53,9 @@ def reconstruct(run: Path, width: float, step: int | None = None, out: Path | No
         )
     content = Files(
         {
-            f"ema/{CONFIG}": (found[until] / CONFIG).read_text(encoding="utf-8"),
+            f"ema/{CONFIG}": read_text(found[until] / CONFIG),
             f"ema/{WEIGHTS}": mixture(files, parts.tolist()),
-            "schedule.json": (found[until] / "schedule.json").read_text(encoding="utf-8"),
+            "schedule.json": read_text(found[until] / "schedule.json"),
         }
     )
     target = save_checkpoint(out, step, content, recipe | {"posthoc": {"sigma_rel": width}})

@@ -6,14 +6,18 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from lwd.data.batches import StepBatch, StepBatches, StepDraws
+from lwd.data.shards import LatentShards
 from lwd.errors import UserError
-from lwd.flow import cosine_direction_loss, flow_loss, interpolate, repa_loss
+from lwd.flow import cosine_direction_loss, flow_loss, interpolate, on_grid, repa_loss
 from lwd.groups import Layout
 from lwd.models import dropper, model_files, record_of, training_flops
 from lwd.models.build import check_network
+from lwd.models.network import token_grid
+from lwd.models.settings import is_own
 from lwd.run import write_run_files
 from lwd.runtime.checkpoint import Content, checkpoint_path
 from lwd.runtime.hub import CONFIG
@@ -42,7 +46,7 @@ class DenoiserObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.model, self.layout = model, layout
-        self._drop = dropper(model)
+        self._drop, self._grid = dropper(model), token_grid(model)
         self.schedule = schedule.requires_grad_(False)
         self._settings, self._times = settings, time_draws(settings, schedule)
         self._draws = StepDraws(seed, settings.label_dropout, self._times.numbers)
@@ -66,7 +70,8 @@ class DenoiserObjective(nn.Module):
             metrics["cosine"] = cosine = cosine_direction_loss(v, u, self.layout)
             loss = loss + s.cosine_weight * cosine
         if features is not None:
-            metrics["repa"] = repa = repa_loss(projected, features)
+            target = features if self._grid is None else on_grid(features, self._grid)
+            metrics["repa"] = repa = repa_loss(projected, target)
             loss = loss + s.repa_weight * repa
         return loss, metrics
 
@@ -143,13 +148,10 @@ def run(config: TrainConfig) -> Path:
     folder = config.output / "train" / settings.name
     processes = Processes(config.compute)
     schedule = choose_schedule(config).to(processes.device)
-    shards = config.shards("train", features=settings.repa_weight > 0)
-    config.check_labels(shards)
-    if settings.repa_weight > 0 and shards.feature_dim is None:
-        raise UserError(f"{shards.path}: no REPA features in these shards; encode them, or set train.repa_weight=0")
+    shards = _open_shards(config)
     with seeded(Stream.INITIALISE, config.seed):
         model = config.model.build(layout, shards.shape, shards.feature_dim).to(processes.device)
-    check_network(model, shards.feature_dim, settings.label_dropout)
+    check_network(model, shards.feature_dim, settings.label_dropout, shards.feature_grid)
     flops = training_flops(model, project=shards.feature_dim is not None)
     place(model, processes)
     heldout = None
@@ -185,6 +187,32 @@ def run(config: TrainConfig) -> Path:
         work=Work(settings.batch, flops or 0),
     )
     return checkpoint_path(folder, settings.steps)
+
+
+def check(config: TrainConfig) -> None:
+    """Raise UserError for what `run` would refuse of data and network before its work begins, as far as that shows
+    without weights; nothing where there is no data yet."""
+    if not (config.data_path / "train").is_dir():
+        return
+    shards = _open_shards(config)
+    try:
+        with torch.device("meta"):
+            model = config.model.build(config.layout, shards.shape, shards.feature_dim)
+        check_network(model, shards.feature_dim, config.train.label_dropout, shards.feature_grid)
+    except UserError:
+        raise
+    except Exception:  # not every network can be built without data; `run` will say what is wrong with it
+        if not is_own(config.model.name):
+            raise
+
+
+def _open_shards(config: TrainConfig) -> LatentShards:
+    """The training data, with the REPA features that the settings ask for."""
+    shards = config.shards("train", features=config.train.repa_weight > 0)
+    config.check_labels(shards)
+    if config.train.repa_weight > 0 and shards.feature_dim is None:
+        raise UserError(f"{shards.path}: no REPA features in these shards; encode them, or set train.repa_weight=0")
+    return shards
 
 
 def main_flops(config: TrainConfig) -> int | None:

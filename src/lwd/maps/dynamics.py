@@ -65,9 +65,9 @@ def learned_on(
     kinetic_weight: float,
     *,
     family: str = "polynomial",
-    steps: int = 1500,
-    burn_in: int = 750,
-    rho_lr: float = 0.02,
+    steps: int = 600,
+    burn_in: int = 400,
+    rho_lr: float = 0.05,
     curve: dict[str, Any] | None = None,
     **how: Any,
 ) -> Schedule:

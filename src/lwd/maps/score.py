@@ -57,7 +57,7 @@ def score_lines(table: Table, lines: dict[str, Line], losses: dict[str, Tensor],
     }
 
 
-def best_line(table: Table, bins: int = 6, steps: int = 500) -> Schedule:
+def best_line(table: Table, bins: int = 6, steps: int = 300) -> Schedule:
     """The schedule whose L on the map is least, among monotone splines that may lead or lag."""
     return learned_on(
         table,

@@ -42,8 +42,8 @@ class LogSNR:
 
 def log_snr(t: Tensor) -> Tensor:
     """lambda = 2 log(t / (1 - t)), of any shape; infinite at both ends."""
-    odds: Tensor = torch.logit(t)
-    return 2 * odds
+    log_odds: Tensor = torch.logit(t.clamp(0, 1))  # in float64 a curve's end is 1 to an ulp only
+    return 2 * log_odds
 
 
 @dataclass(frozen=True)
@@ -102,11 +102,10 @@ class Table:
         others = [g for g in range(len(self.layout.names)) if g != lead]
         place = self._place(times)
         both = torch.stack([self.loss, self.speed], dim=-1).to(times.device).flatten(-2)
-        base = _bilinear(both[0], place[:, lead], place[:, lead])
-        total = base
-        for pair, g in enumerate(others):
-            alone = base if pair == 0 else _bilinear(both[pair], place[:, lead], place[:, lead])
-            total = total + _bilinear(both[pair], place[:, lead], place[:, g]) - alone
+        total = _bilinear(both[0], place[:, lead], place[:, others[0]])
+        for pair, g in enumerate(others[1:], start=1):
+            moved = _bilinear(both[pair], place[:, lead], place[:, g])
+            total = total + moved - _bilinear(both[pair], place[:, lead], place[:, lead])
         values: Tensor = total.view(len(times), -1, 2).clamp_min(0)
         return values[..., 0], values[..., 1]
 

@@ -1,0 +1,139 @@
+"""A joint-time network: trained, mapped, scored, sampled under any schedule, and a schedule chosen on its map."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_three_groups import LAYOUT, add_depth
+
+from lwd.config import load
+from lwd.errors import UserError
+from lwd.maps.files import read_map
+from lwd.schedules import Schedule
+from lwd.stages import map as mapping
+from lwd.stages import probe, sample, train
+from lwd.stages.score import ScoreConfig
+from lwd.stages.score import run as score
+from lwd.stages.score.run import on_screen
+
+DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
+JOINT = (
+    "train.times=independent",
+    "train.local_times={density: logit_normal}",
+    "map={images: 6, points: 4, batch: 64, block: 4}",
+    "score={schedules: [synchronous, 'offset:0.3', 'power:-2'], kinetic_weights: [0.1], nodes: 5}",
+    "sample.solver=heun",
+    "sample.steps=2",
+    "sample.num=8",
+)
+
+
+def configured(overrides: list[str], *more: str) -> ScoreConfig:
+    return load(ScoreConfig, DIGITS, [*overrides, *JOINT, *more])
+
+
+@pytest.fixture
+def trained(overrides: list[str]) -> ScoreConfig:
+    config = configured(overrides)
+    train.run(config)
+    return config
+
+
+def test_from_training_to_a_schedule(trained: ScoreConfig, overrides: list[str]) -> None:
+    output = trained.output
+    checkpoint = output / "train" / "learned" / "step-00000008"
+    assert Schedule.load(checkpoint / "schedule.json").any_other
+    folder = mapping.run(trained)
+    found = read_map(folder)
+    assert found.loss.shape == found.speed.shape == (1, 6, 4, 4, 2) and found.leader == "sem"
+    assert not torch.equal(read_map(folder, "train").loss, found.loss)
+    assert json.loads((folder / "map.json").read_text())["images"] == {"heldout": 6, "train": 6}
+    assert (folder / "map.png").is_file() and not (folder / "parts").exists()
+
+    # Killed after its first block: the same bytes.
+    before = (folder / "map.safetensors").read_bytes()
+    (folder / "map.json").unlink()
+    mapping.run(trained)
+    assert (folder / "map.safetensors").read_bytes() == before
+
+    rows, record = score(configured(overrides, "score.samples=8", "score.heun=[3]", "score.suggest=distance"))
+    assert [row.name for row in rows][:3] == ["synchronous", "offset:0.3", "power:-2"]
+    first = rows[0]
+    assert first.distance is not None and first.distance.more == 0 and first.lines.loss_more.value == 0
+    assert {row.distance.nfe for row in rows if row.distance} == {4.0, 6.0}  # Heun in 2 steps; a kink splits one
+    best = min(rows, key=lambda row: row.distance.value if row.distance else 1e9)
+    assert Schedule.load(output / "score" / "suggested.json").hash() == best.schedule.hash()
+    assert all(row.name[-14:] in on_screen(record) for row in rows) and (output / "score" / "score.png").is_file()
+
+    probe.sweep(configured(overrides, "sweep.method=map"))
+    table = json.loads((output / "sweep" / "table.json").read_text())
+    assert table["cost"]["steps"] == 0 and len(table["rows"]) == 2
+    chosen = Schedule.load(output / "schedule.json")
+    assert chosen.provenance["method"] == "map" and chosen.learned == ("tex",)
+
+
+def test_a_joint_network_is_sampled_under_any_schedule_and_another_under_its_own(
+    trained: ScoreConfig, overrides: list[str]
+) -> None:
+    sets = {}
+    for name in ("synchronous", "power:2"):
+        more = (f"sample.schedule={name}", f"sample.name={name[:5]}", "sample.formats=[latents]")
+        folder = sample.run(configured(overrides, *more))
+        sets[name] = load_file(next((folder / "latents").glob("*.safetensors")))["latents"]
+        info = json.loads((folder / "samples.json").read_text())
+    assert info["schedule"] != Schedule.synchronous(("tex", "sem")).hash()
+    assert not torch.allclose(sets["synchronous"], sets["power:2"])
+    curve = ["train.times=null", "train.schedule=synchronous", "train.name=curve"]
+    train.run(configured(overrides, *curve))
+    with pytest.raises(UserError, match=r"trained under schedule \w+, which is not power:2"):
+        sample.run(configured(overrides, *curve, "sample.schedule=power:2"))
+    sample.run(configured(overrides, *curve, "sample.schedule=synchronous", "sample.name=own"))
+    with pytest.raises(UserError, match=r"knows no other pairs of local times; train with train.times=independent"):
+        mapping.run(configured(overrides, *curve))
+
+
+def test_what_is_missing_or_of_other_settings_is_said(trained: ScoreConfig, overrides: list[str]) -> None:
+    with pytest.raises(UserError, match=r"no map here; train a network with train.times=independent, then run lwd map"):
+        score(trained)
+    with pytest.raises(UserError, match="no map here"):
+        probe.sweep(configured(overrides, "sweep.method=map"))
+    mapping.run(trained)
+    with pytest.raises(UserError, match=r"a map of other settings: map.points was 4, now 5"):
+        mapping.run(configured(overrides, "map.points=5"))
+    file = trained.output / "map" / "map.json"
+    file.write_text(file.read_text().replace('"points": 4', '"points": 7'))
+    with pytest.raises(UserError, match=r"map.json: not a map, or not that of map.safetensors"):
+        read_map(trained.output / "map")
+
+
+def test_three_groups_by_pairs(data: Path, overrides: list[str], tmp_path: Path) -> None:
+    add_depth(data, tmp_path / "data")
+    groups = json.dumps(LAYOUT.to_list())
+    more = (f"data.path={tmp_path / 'data'}", f"groups={groups}", "score.suggest=loss")
+    config = configured(overrides, *more)
+    train.run(config)
+    found = read_map(mapping.run(config))
+    assert found.followers == ("tex", "depth") and found.loss.shape == (2, 6, 4, 4, 3)
+    rows, _ = score(config)
+    assert {row.schedule.names for row in rows} == {LAYOUT.names}
+    suggested = config.output / "score" / "suggested.json"
+    train.run(configured(overrides, *more, "train.times=null", f"train.schedule={suggested}", "train.name=suggested"))
+    assert (config.output / "train" / "suggested" / "step-00000008").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["train.corrected=false"], "leave corrected and time_distribution alone"),
+        (["train.local_times={shape: {density: uniform}}"], "local_times names 'shape'"),
+        (["train.times=sometimes"], "train.times"),
+        (["sample.schedule=ofset:0.3"], "is no schedule"),
+    ],
+)
+def test_settings_that_do_not_go_together(overrides: list[str], settings: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        configured(overrides, *settings)

@@ -19,6 +19,7 @@ from lwd.stages import probe, sample, train
 from lwd.stages.score import ScoreConfig
 from lwd.stages.score import run as score
 from lwd.stages.score.run import on_screen
+from ranks import in_two_processes
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
 JOINT = (
@@ -108,6 +109,16 @@ def test_what_is_missing_or_of_other_settings_is_said(trained: ScoreConfig, over
     file.write_text(file.read_text().replace('"points": 4', '"points": 7'))
     with pytest.raises(UserError, match=r"map.json: not a map, or not that of map.safetensors"):
         read_map(trained.output / "map")
+
+
+def test_two_processes_measure_the_same_map(trained: ScoreConfig, tmp_path: Path) -> None:
+    """Each block belongs to one process, so that what is measured of it is the same to the bit."""
+    file = mapping.run(trained) / "map.safetensors"
+    alone = file.read_bytes()
+    (file.parent / "map.json").unlink()
+    file.unlink()
+    in_two_processes(tmp_path / "log", mapping.run, trained)
+    assert file.read_bytes() == alone
 
 
 def test_three_groups_by_pairs(data: Path, overrides: list[str], tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from lwd.models import dropper, model_files, record_of, training_flops
 from lwd.models.build import check_network
 from lwd.models.network import token_grid
 from lwd.models.settings import is_own
+from lwd.models.start import start_from
 from lwd.run import write_run_files
 from lwd.runtime.checkpoint import Content, checkpoint_path
 from lwd.runtime.hub import CONFIG
@@ -152,6 +153,9 @@ def run(config: TrainConfig) -> Path:
     with seeded(Stream.INITIALISE, config.seed):
         model = config.model.build(layout, shards.shape, shards.feature_dim).to(processes.device)
     check_network(model, shards.feature_dim, settings.label_dropout, shards.feature_grid)
+    start = None if settings.init_from is None else start_from(model, settings.init_from)
+    if start is not None:
+        processes.say(f"train {settings.name}: from {settings.init_from}, {start}")
     flops = training_flops(model, project=shards.feature_dim is not None)
     place(model, processes)
     heldout = None
@@ -174,7 +178,8 @@ def run(config: TrainConfig) -> Path:
     objective = DenoiserObjective(model, layout, schedule, settings, config.seed)
     draws = None if record_of(model).network is None else partial(seed_network, config.seed, rank=processes.rank)
     task = TrainTask(objective, settings, heldout, partial(divide, processes), preview, draws)
-    recipe = config.recipe(train=settings.recipe(), schedule=schedule.hash())
+    begun = {} if start is None else {"init_from": start.fingerprint}
+    recipe = config.recipe(train=settings.recipe(), schedule=schedule.hash(), **begun)
     fit(
         processes,
         task,

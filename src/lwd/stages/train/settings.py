@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Self
 
 from pydantic import (
@@ -32,6 +33,9 @@ class TrainSettings(Config):
     name: FolderName = "learned"
     """The run's folder: OUTPUT/train/NAME."""
     schedule: ScheduleChoice = ScheduleChoice()
+    init_from: Path | None = None
+    """A checkpoint or model folder whose averaged weights training begins with, as one of joint times that is then
+    trained on a schedule; the optimiser and the averages start afresh."""
     steps: PositiveInt = 400_000
     batch: Batch = 256
     lr: PositiveFloat = 1e-4
@@ -94,7 +98,7 @@ class TrainSettings(Config):
     def recipe(self) -> dict[str, Any]:
         """What decides the result, for `RunConfig.recipe`."""
         ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every", "posthoc_dtype"}
-        ignored |= {"preview_every", "preview_images"}
+        ignored |= {"preview_every", "preview_images", "init_from"}
         later: dict[str, Any] = {"posthoc_ema": (), "local_times": LocalTimes(), "draw": "uniform", "times": None}
         ignored |= {key for key, default in later.items() if getattr(self, key) == default}  # as in old checkpoints
         return self.model_dump(mode="json", exclude=ignored)

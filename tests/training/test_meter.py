@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from lwd.data import StepBatches
+from lwd.flow import component_losses
 from lwd.groups import Group, Layout
 from lwd.models import load_model, training_flops
 from lwd.runtime import progress
@@ -109,7 +110,7 @@ def test_losses_by_local_time_are_unweighted_and_by_group():
     u = torch.zeros(2, 3, 2, 2)
     v = torch.tensor([1.0, 2.0, 2.0]).view(1, 3, 1, 1).expand(2, 3, 2, 2)
     times = torch.tensor([[0.1, 0.5], [0.9, 0.5]])
-    pools = by_local_time(v, u, times, layout)
+    pools = by_local_time(component_losses(v, u, layout), times, layout)
     assert [pools["loss_by_time_a"].sums.tolist(), pools["loss_by_time_a"].counts.tolist()] == [[1, 0, 0, 0, 1]] * 2
     assert pools["loss_by_time_b"].sums.tolist() == [0, 0, 8, 0, 0]
     assert pools["loss_by_time_b"].counts.tolist() == [0, 0, 2, 0, 0]

@@ -17,6 +17,7 @@ from lwd.flow.losses import (
     losses_by_time,
     repa_loss,
     schedule_objective,
+    weighted_loss,
 )
 from lwd.flow.times import TIME_DISTRIBUTIONS, TimeDistribution, logit_normal, uniform
 from lwd.flow.velocity import global_velocity, score_to_velocity, velocity_to_score
@@ -45,4 +46,5 @@ __all__ = [
     "score_to_velocity",
     "uniform",
     "velocity_to_score",
+    "weighted_loss",
 ]

@@ -22,13 +22,14 @@ KineticTrains = Literal["both", "schedule"]
 class Terms:
     """The schedule objective and its parts, all scalars.
 
-    ``by_group[g]`` is E[omega_g l_g], before w_g and the reduction's factor.
+    ``by_group[g]`` is E[omega_g l_g], before w_g and the reduction's factor; ``losses`` are the l_g (B, G).
     """
 
     total: Tensor
     flow: Tensor
     kinetic: Tensor
     by_group: dict[str, Tensor]
+    losses: Tensor
 
 
 def component_losses(v: Tensor, u: Tensor, layout: Layout) -> Tensor:
@@ -63,7 +64,14 @@ def flow_loss(
 
     omega = t_g' is the corrected loss (Eq. 33-35, Lemma 3.3); omega = 1 is SFD's.
     """
-    by_group = (omega * component_losses(v, u, layout)).mean(dim=0)
+    return weighted_loss(component_losses(v, u, layout), omega, layout, reduction)
+
+
+def weighted_loss(
+    losses: Tensor, omega: Tensor, layout: Layout, reduction: Reduction = "mean_flat"
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """`flow_loss` of component losses (B, G) that are known."""
+    by_group = (omega * losses).mean(dim=0)
     factors = group_factors(layout, reduction)
     total = torch.stack([factor * by_group[g] for g, factor in enumerate(factors)]).sum()
     return total, dict(zip(layout.names, by_group.unbind(), strict=True))
@@ -132,9 +140,10 @@ def schedule_objective(
     t' feels the term. ``omega`` (B, G): the weights of the flow loss, None for t'.
     """
     omega = rates if omega is None else omega
-    flow, by_group = flow_loss(v, u, omega.detach() if jacobian == "stop" else omega, layout, reduction)
+    losses = component_losses(v, u, layout)
+    flow, by_group = weighted_loss(losses, omega.detach() if jacobian == "stop" else omega, layout, reduction)
     kinetic = kinetic_energy(v.detach() if kinetic_trains == "schedule" else v, rates, layout)
-    return Terms(flow + kinetic_weight * kinetic, flow, kinetic, by_group)
+    return Terms(flow + kinetic_weight * kinetic, flow, kinetic, by_group, losses)
 
 
 COSINE_NORM_FLOOR = 0.1

@@ -51,12 +51,12 @@ class ProbeObjective(nn.Module):
             v: Tensor = self.model(z, times, condition)
             if v.shape != z.shape:
                 raise ValueError(f"the network returns {tuple(v.shape)} for latents of {tuple(z.shape)}")
-            seen.extend([v, times])
+            seen.append(times)
             return v
 
         terms = self.probe(velocity, x1, draws.u, draws.x0)
         by_group = {f"flow_{name}": loss for name, loss in terms.by_group.items()}
-        by_time = by_local_time(seen[0], x1 - draws.x0, seen[1], self.probe.layout)
+        by_time = by_local_time(terms.losses, seen[0], self.probe.layout)
         return terms.total, {"flow": terms.flow, "kinetic": terms.kinetic, **by_group, **by_time}
 
 

@@ -11,7 +11,7 @@ import psutil
 import torch
 from torch import Tensor
 
-from lwd.flow import component_losses, losses_by_time
+from lwd.flow import losses_by_time
 from lwd.groups import Layout
 from lwd.training.logging import Line, Metric, MetricLog, Pooled, Reduce
 
@@ -94,12 +94,12 @@ class Meter:
 
 
 @torch.no_grad()
-def by_local_time(v: Tensor, u: Tensor, times: Tensor, layout: Layout) -> dict[str, Pooled]:
+def by_local_time(losses: Tensor, times: Tensor, layout: Layout) -> dict[str, Pooled]:
     """``loss_by_time_NAME`` of each group: its unweighted loss l_g by bins of its local time (`lwd.flow.TIME_BINS`).
 
-    Predicted and target local velocities v, u (B, C, ...), times (B, G).
+    Component losses l_g and times, (B, G) each.
     """
-    totals, counts = losses_by_time(component_losses(v, u, layout), times)
+    totals, counts = losses_by_time(losses, times)
     return {f"loss_by_time_{name}": Pooled(totals[g], counts[g]) for g, name in enumerate(layout.names)}
 
 

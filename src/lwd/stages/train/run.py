@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lwd.data.batches import StepBatch, StepBatches, StepDraws
 from lwd.data.shards import LatentShards
 from lwd.errors import UserError
-from lwd.flow import cosine_direction_loss, flow_loss, interpolate, on_grid, repa_loss
+from lwd.flow import component_losses, cosine_direction_loss, interpolate, on_grid, repa_loss, weighted_loss
 from lwd.groups import Layout
 from lwd.models import dropper, model_files, record_of, training_flops
 from lwd.models.build import check_network
@@ -64,9 +64,10 @@ class DenoiserObjective(nn.Module):
             v, projected = self.model(z, times, labels, project=True)
         else:
             v = self.model(z, times, labels)
-        loss, by_group = flow_loss(v, u, omega, self.layout, s.reduction)
+        losses = component_losses(v, u, self.layout)
+        loss, by_group = weighted_loss(losses, omega, self.layout, s.reduction)
         metrics: dict[str, Metric] = {"flow": loss, **{f"flow_{name}": value for name, value in by_group.items()}}
-        metrics |= by_local_time(v, u, times, self.layout)
+        metrics |= by_local_time(losses, times, self.layout)
         if s.cosine_weight:
             metrics["cosine"] = cosine = cosine_direction_loss(v, u, self.layout)
             loss = loss + s.cosine_weight * cosine

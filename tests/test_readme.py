@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+import lwd
 from lwd.config import load
 from lwd.datasets.prepared import read_prepared
 from lwd.stages.experiment import Experiment
@@ -66,3 +67,25 @@ def test_the_data_set_of_docs_data_is_read(tmp_path: Path, monkeypatch: pytest.M
     names = {f"{split}images": torch.zeros(2, 3, 4, 4, dtype=torch.uint8) for split in ("", "heldout_")}
     exec(block[1], names | {f"{split}labels": torch.tensor([0, 1]) for split in ("", "heldout_")})
     assert read_prepared(Path("dataset.safetensors"))["heldout"][1].tolist() == [0, 1]
+
+
+def test_the_lines_of_docs_map_run_and_agree_with_the_closed_form() -> None:
+    """v = 0: the loss is |x1 - x0|^2, so that N_g, L and J follow from the data and the noise; nothing is coupled."""
+    block = re.search(r"```python\n(.*?)```", (ROOT / "docs" / "map.md").read_text(), re.DOTALL)
+    assert block is not None
+    torch.manual_seed(0)
+    layout = lwd.Layout([lwd.Group("tex", 32), lwd.Group("sem", 16, weight=2.0)])
+    model = MyNet()
+    names: dict[str, Any] = {"lwd": lwd, "torch": torch, "layout": layout, "model": model}
+    names |= {"loader": [(torch.randn(16, 48, 16, 16), torch.zeros(16))]}
+    names |= {"x1": torch.randn(8, 48, 2, 2), "y": torch.zeros(8)}
+    names |= {"optimizer": torch.optim.SGD(model.parameters(), 0.0)}
+    exec(block[1].replace("batch=512", "batch=2048"), names)
+    assert names["loss"].item() == pytest.approx(8 / 3, rel=0.05), "as under a schedule, see above"
+    u = (names["x1"] - names["x0"]).double().square()
+    # L is the integral of sum_g d_g l_g dt_g, and l_g is the same at every time: the sum of the groups' mean squares.
+    each = 32 * u[:, :32].mean((1, 2, 3)) + 16 * u[:, 32:].mean((1, 2, 3))
+    assert torch.allclose(names["along"], each, rtol=1e-5), "float32 losses"
+    assert names["nats"].shape == (8,) and bool((names["nats"] > 0).all())
+    assert all(abs(nats) < 1e-4 for nats, _ in names["routes"].values()), "the network sees no group from the other"
+    assert names["schedule"].learned == ("tex",)

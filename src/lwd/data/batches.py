@@ -67,11 +67,11 @@ class StepOrder:
         return batch_indices(self.seed, step, self.batch, self.size)
 
     def own(self, step: int) -> tuple[Tensor, Tensor | None]:
-        """This process's images (B,), and whose twin (B,) is taken; None without flips."""
+        """This process's images (B,), and of which of them (B,) the twin is taken; None without flips."""
         return self.images(step)[self.mine], self._step_flips(step) if self.flip else None
 
     def _step_flips(self, step: int) -> Tensor:
-        """Whose twin (B,) is taken; drawn for `STEPS_DRAWN` steps at once, since drawing for one costs as much."""
+        """Flips (B,) of a step; drawn for `STEPS_DRAWN` steps at once, since drawing for one costs as much."""
         block, row = divmod(step, STEPS_DRAWN)
         if self._flips is None or self._flips[0] != block:
             steps = torch.arange(block * STEPS_DRAWN, (block + 1) * STEPS_DRAWN)
@@ -132,7 +132,7 @@ class StepDraws:
         return self._drawn[step - self._first]
 
     def _draw(self, steps: Tensor) -> list[Draws]:
-        """Of each of ``steps``, for the places and the shape of this call."""
+        """Draw the randomness of each of ``steps``, for the places and the shape of this call."""
         size, each = len(self._places), steps.repeat_interleave(len(self._places))
         again = self._places.repeat(len(steps))
         together = draw(self._seed, each, again, self._shape, self._label_dropout, self._numbers)

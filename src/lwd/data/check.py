@@ -41,7 +41,7 @@ BLOCK = 128
 
 @dataclass(frozen=True)
 class Channels:
-    """What the latents under one key are like: images, statistics (C,), histograms (C, BINS) in standard deviations."""
+    """A summary of the latents under one key: images, statistics (C,), histograms (C, BINS) in standard deviations."""
 
     images: int
     dtype: torch.dtype
@@ -55,7 +55,7 @@ class Channels:
 
 @dataclass
 class FolderCheck:
-    """One folder of shards: what it holds, and what is wrong with it, a line each."""
+    """The findings in one folder of shards: what it holds, and its problems, a line each."""
 
     path: Path
     shards: int
@@ -263,7 +263,7 @@ def _stats_problems(report: FolderCheck, group: Group, reference: dict[str, Chan
 
 
 def _off(path: Path, mean: Tensor, std: Tensor, channels: Channels) -> str:
-    """How stored statistics (C,) differ from what the latents have; empty where they do not."""
+    """A line on how stored statistics (C,) differ from the latents' own; empty where they do not."""
     for what, stored, found in (("mean", mean, channels.mean), ("std", std, channels.std)):
         off = (stored - found).abs() / std > TOLERANCE
         if bool(off.any()):

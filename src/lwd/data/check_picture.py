@@ -1,4 +1,4 @@
-"""What `lwd data check` shows: a short table, and every channel's histogram as a picture."""
+"""The output of `lwd data check`: a short table, and every channel's histogram as a picture."""
 
 from __future__ import annotations
 

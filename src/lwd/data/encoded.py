@@ -1,4 +1,4 @@
-"""What `lwd encode` says of the data it leaves: manifest.json."""
+"""The format of manifest.json, in which `lwd encode` describes its data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMAT = "lwd.data/1"
 
 
 class ShardFile(Record):
-    """One file of a split."""
+    """One shard of a split."""
 
     file: str
     sha256: str
@@ -34,7 +34,7 @@ class Split(Record):
 
 
 class Part(Record):
-    """What is known of an encoder or of the judge."""
+    """The facts about an encoder, or about the classifier under the key ``judge``."""
 
     group: str | None = None
     kind: str | None = None
@@ -52,7 +52,7 @@ class Texture(Part):
 
 
 class Judge(Part):
-    """The sizes of the small classifier."""
+    """The sizes of the small classifier that judges samples."""
 
     channels: Size
     classes: Size

@@ -1,4 +1,4 @@
-"""What `lwd evaluate` measured, as evaluation.json has it; evaluation and report read it."""
+"""The format of evaluation.json, which `lwd evaluate` writes; evaluation and report read it."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Limit(Record):
 
 
 class Details(Record):
-    """What a value does not say of itself: by side whose ``statistics`` it is of."""
+    """Details of a value: by side, whose ``statistics`` it was computed from."""
 
     samples_per_feature: float = 1.0
     statistics: dict[str, str] = Field(default_factory=dict)
 
 
 class Side(Record):
-    """The samples, or what they were compared with."""
+    """One side of a comparison: the samples, or their reference."""
 
     path: str | None = None
     count: NonNegativeInt | None = None
@@ -77,5 +77,5 @@ class EvaluationRecord(Record):
 
 
 def read_evaluation(path: Path) -> EvaluationRecord:
-    """Raises UserError where the file is none."""
+    """Read evaluation.json. Raises UserError where the file is no evaluation."""
     return read_record(path, EvaluationRecord)

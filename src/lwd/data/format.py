@@ -44,12 +44,12 @@ def shard_files(folder: Path) -> list[Path]:
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """SFD's file names. The number is that of the images' place in the source, whatever process wrote the shard."""
+    """The path of a shard, named as SFD's. Its number is the images' place in the source, whatever process wrote it."""
     return folder / f"latents_rank00_shard{number:04d}.safetensors"
 
 
 def open_shard(file: Path) -> Shard:
-    """All tensors of a file, mapped and not read. Raises UserError for a truncated or foreign file."""
+    """Map all tensors of a file, without reading them. Raises UserError for a truncated or foreign file."""
     try:
         with safe_open(file, framework="pt") as handle:
             return {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118 - the handle is no mapping
@@ -76,7 +76,7 @@ def infer_layout(shards: Iterable[Shard]) -> Layout | None:
 
 
 def shard_problems(file: Path, shard: Shard, layout: Layout, flip: bool, features: bool) -> Iterator[str]:
-    """What a shard's header shows to be wrong, one line each: keys, shapes, dtypes, lengths.
+    """List the problems that a shard's header shows, one line each: keys, shapes, dtypes, lengths.
 
     ``flip``: twins must be there; ``features``: features count where there are any.
     """
@@ -106,7 +106,7 @@ def shard_problems(file: Path, shard: Shard, layout: Layout, flip: bool, feature
 
 
 def shape_problem(group: Group, latents: Tensor) -> str:
-    """What is wrong with the shape of a group's latents (N, C_g, ...); empty where nothing is."""
+    """A line on what is wrong with the shape of a group's latents (N, C_g, ...); empty where nothing is."""
     own = None if group.shape is None else (group.channels, *group.shape)
     if latents.ndim > 1 and (latents.shape[1] == group.channels if own is None else latents.shape[1:] == own):
         return ""
@@ -115,7 +115,7 @@ def shape_problem(group: Group, latents: Tensor) -> str:
 
 
 def grid_problem(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Where latents (N, C_g, ...) under names for people do not share their trailing axes; empty where they do."""
+    """A line on latents (N, C_g, ...), named for people, that do not share their trailing axes; empty where they do."""
     (first, reference), *others = tensors
     for name, latents in others:
         if latents.shape[2:] != reference.shape[2:]:
@@ -127,7 +127,7 @@ def grid_problem(tensors: Iterable[tuple[str, Tensor]]) -> str:
 def folder_problems(
     path: Path, shards: Mapping[Path, Shard], layout: Layout, flip: bool, features: bool
 ) -> Iterator[str]:
-    """Where the shards of a folder do not fit together, one line each: grids, features, dtypes."""
+    """List where the shards of a folder do not fit together, one line each: grids, features, dtypes."""
     keys = [shard_key(g) for g in layout.groups]
     latents = [(f"{file}: {key!r}", shard[key]) for file, shard in shards.items() for key in keys if key in shard]
     if latents and not layout.flat and (problem := grid_problem(latents)):

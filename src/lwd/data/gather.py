@@ -58,7 +58,7 @@ class MappedRows:
 
 
 class Index:
-    """Which shard and row an image is, for shards of ``lengths`` images end to end; twins are tensors of their own."""
+    """Finds an image's shard and row, for shards of ``lengths`` images end to end; twins are tensors of their own."""
 
     def __init__(self, lengths: Iterable[int]) -> None:
         self.ends = torch.tensor(list(accumulate(lengths)))
@@ -77,7 +77,7 @@ class Index:
         return shards, images - self._starts[shards]
 
     def name(self, files: Sequence[Path], image: Tensor) -> str:
-        """Where one image lies, for people: the file and the row in it."""
+        """The place of one image, for people: the file and the row in it."""
         shard, row = self.find(image.reshape(1))
         return f"{files[int(shard)]}: image {int(row)}"
 

@@ -63,7 +63,7 @@ class SampleSet:
 
     @classmethod
     def read(cls, path: Path) -> SampleSet:
-        """Raises UserError where ``path`` is not a finished folder of samples."""
+        """Read a folder of samples. Raises UserError where ``path`` is not a finished folder of samples."""
         if not (path / INFO).is_file():
             raise UserError(f"{path}: no finished samples here; `lwd sample` makes them, and goes on where it stopped")
         info = read_record(path / INFO, SamplesInfo)

@@ -151,7 +151,7 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         return torch.addcmul(self.mean.to(x.device), x, self.std.to(x.device))
 
     def set_epoch(self, epoch: int) -> None:
-        """Which flips ``ds[i]`` draws."""
+        """Choose the epoch whose flips ``ds[i]`` draws."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -167,7 +167,7 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         return Items(self.read(rows, self._epoch_flips()[rows] if self.flip else None))
 
     def read(self, indices: Tensor, flips: Tensor | None = None) -> Batch:
-        """Images ``indices`` (B,), the mirrored twin where ``flips`` (B,) holds."""
+        """Read images ``indices`` (B,), the mirrored twin where ``flips`` (B,) holds."""
         shards, rows = self._index.find(indices)
         if flips is not None and flips.shape != indices.shape:
             raise ValueError(f"{len(indices)} images, but flips of shape {tuple(flips.shape)}")
@@ -196,7 +196,7 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         return x1
 
     def _epoch_flips(self) -> Tensor:
-        """Of which images (N,) this epoch takes the twin; drawn for all at once, since drawing few costs as much."""
+        """Flips (N,) of this epoch; drawn for all images at once, since drawing few costs as much."""
         drawn_for = self.seed, self.epoch
         if self._flips is None or self._flips[0] != drawn_for:
             images = torch.split(torch.arange(len(self)), 2**16)  # in pieces, for the memory that drawing takes

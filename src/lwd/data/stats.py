@@ -53,7 +53,7 @@ def first_not_finite(x: Tensor) -> tuple[int, int] | None:
 
 
 def stats_path(folder: Path, key: str) -> Path:
-    """Where the statistics of the tensors under ``key`` lie."""
+    """The path of the statistics of the tensors under ``key``."""
     return folder / f"{key}_stats.pt"
 
 

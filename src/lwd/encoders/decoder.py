@@ -1,4 +1,4 @@
-"""What `lwd encode` leaves for later stages: the manifest, the decoder to pixels, and the judge of samples."""
+"""What `lwd encode` leaves for later stages: the manifest, the decoder to pixels, and the classifier for samples."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def load_decoder(folder: Path, device: torch.device | str = "cpu") -> Decoder:
 
 
 def load_classifier(folder: Path) -> SmallCNN:
-    """The judge of encoded data, in evaluation mode: its pooled features measure distances between sets of images, and
-    it is never used to make latents."""
+    """The classifier of encoded data, in evaluation mode: its pooled features measure distances between sets of images,
+    and it is never used to make latents."""
     settings = read_manifest(folder).judge
     if settings is None:
         raise UserError(f"{folder}: was encoded from images on disk, which no small classifier judges")

@@ -1,4 +1,4 @@
-"""What a transformer is told: where a token sits, which local times hold, which class is asked for."""
+"""Embeddings of a transformer's conditions: tokens' positions, local times, classes."""
 
 from __future__ import annotations
 

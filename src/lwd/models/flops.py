@@ -1,4 +1,4 @@
-"""What a network costs by counting: floating-point operations of its matrix products, a multiply-add counted as two."""
+"""Counting the floating-point operations of a network's matrix products, a multiply-add as two."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _once_per_image(name: str) -> bool:
 
 @torch.no_grad()
 def _counted(model: nn.Module, project: bool) -> int | None:
-    """By running one sample, in evaluation mode."""
+    """Count by running one sample, in evaluation mode."""
     record, device = record_of(model), device_of(model)
     z = torch.zeros(1, *record.sample_shape, device=device)
     times, label = torch.zeros(1, len(record.layout.names), device=device), torch.zeros(1, device=device).long()

@@ -87,7 +87,7 @@ class LightningDiT(
 
     @property
     def token_grid(self) -> tuple[int, int]:
-        """(h, w): where the tokens lie, and so the REPA projections."""
+        """The grid (h, w) of the tokens, and so of the REPA projections."""
         return (self.input_size // self.patch_size,) * 2
 
     @property
@@ -135,7 +135,7 @@ class LightningDiT(
         return torch.einsum("bhwpqc->bchpwq", x).reshape(len(x), -1, self.input_size, self.input_size)
 
     def _initialise(self) -> None:
-        """As released: Xavier for linear maps, N(0, 0.02^2) for embeddings, zero for modulations and the output."""
+        """Initialise as released: linear maps by Xavier, embeddings N(0, 0.02^2), modulations and the output 0."""
         linears = {name: module for name, module in self.named_modules() if isinstance(module, nn.Linear)}
         for name, linear in linears.items():
             nn.init.zeros_(linear.bias)

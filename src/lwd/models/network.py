@@ -1,4 +1,4 @@
-"""What the code asks of a network, and what it may ask for beyond that."""
+"""The interface of a network: what it must do, and what it may offer beyond that."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def null_label(network: object) -> int | None:
 
 
 def dropper(network: object) -> Drop | None:
-    """How the network's conditions are dropped: by its own ``drop``, else by its null label; None: not at all."""
+    """The function that drops a network's conditions: its own ``drop``, else by its null label; None: not at all."""
     drop: Drop | None = getattr(network, "drop", None)
     if drop is not None and not isinstance(drop, nn.Module):  # many a network calls its nn.Dropout that
         return drop
@@ -53,19 +53,19 @@ def dropper(network: object) -> Drop | None:
 
 
 def token_grid(network: object) -> tuple[int, ...] | None:
-    """Where the projected features lie; None: on the grid of the features in the data."""
+    """The grid of the projected features; None: on the grid of the features in the data."""
     grid = getattr(network, "token_grid", None)
     return None if grid is None else tuple(int(n) for n in grid)
 
 
 def device_of(network: nn.Module) -> torch.device:
-    """Where a network computes: the device of its first parameter."""
+    """The device of a network's first parameter, where it computes."""
     return next(network.parameters()).device
 
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """The block in which a network is in evaluation mode; every part of it is put back into its own."""
+    """Open a block in which a network is in evaluation mode; every part of it is put back into its own."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

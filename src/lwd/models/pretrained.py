@@ -18,7 +18,7 @@ from lwd.schedules import Schedule
 
 
 def load_model(folder: Path, network: str | None = None) -> nn.Module:
-    """A model folder -> the network, on the CPU.
+    """Load the network of a model folder, on the CPU.
 
     Any LightningDiT; another network only where the caller names what builds it, ``network``, or it is registered: a
     folder alone never decides what code is run. Raises UserError for a missing, damaged or foreign folder.
@@ -43,7 +43,7 @@ def load_model(folder: Path, network: str | None = None) -> nn.Module:
 
 
 def load_lightningdit(folder: Path) -> LightningDiT:
-    """As `load_model`. Raises UserError for the folder of another network, too."""
+    """Load a LightningDiT as `load_model` does. Raises UserError for the folder of another network, too."""
     own = read_record(folder).network
     if own is not None:
         raise UserError(f"{folder}: holds a network of {own!r}; only a LightningDiT can be used here")
@@ -80,12 +80,12 @@ def load_checkpoint_model(checkpoint: Path, network: str | None = None) -> tuple
 
 
 def weights_folder(checkpoint: Path) -> Path:
-    """Where a checkpoint's averaged network lies, as `load_model` reads it."""
+    """The folder of a checkpoint's averaged network, for `load_model`."""
     if not checkpoint.is_dir():
         raise UserError(f"{checkpoint}: no such checkpoint folder")
     return checkpoint if (checkpoint / WEIGHTS).is_file() else checkpoint / "ema"
 
 
 def fingerprint(checkpoint: Path) -> str:
-    """What tells two networks apart: a hash of the weights."""
+    """A hash of the weights, which tells two networks apart."""
     return checksum(weights_folder(checkpoint) / WEIGHTS)[:12]

@@ -1,4 +1,4 @@
-"""What a network was built with, as config.json of its folder says; read without running any code of its own."""
+"""The record of how a network was built, config.json in its folder; read without running any code of the network's."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ class Record:
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
-        """Of one latent, (C, ...)."""
+        """The shape (C, ...) of one latent."""
         return (self.layout.channels, *self.shape)
 
 
 def write_record(name: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json of a user's own network."""
+    """Write config.json of a user's own network."""
     layout, shape = arguments["layout"].to_list(), list(arguments["shape"])
     return {NETWORK: name, **arguments, "layout": layout, "shape": shape}
 
 
 def record_of(network: nn.Module) -> Record:
-    """Of a network that `lwd.models` built or loaded. Raises ValueError, TypeError or KeyError for another one."""
+    """Record of a network that `lwd.models` built or loaded. Raises ValueError, TypeError or KeyError for another."""
     return _parse(built_with(network))
 
 
@@ -71,7 +71,7 @@ class ConfigFile(records.Record):
 
 
 def read_record(folder: Path) -> Record:
-    """Of a model folder. Raises UserError where config.json does not say."""
+    """Read the record of a model folder. Raises UserError where config.json does not say."""
     data = read_json(folder / CONFIG)
     records.as_record(data, ConfigFile, str(folder / CONFIG))
     try:

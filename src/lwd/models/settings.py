@@ -31,7 +31,7 @@ Depth = Annotated[int, Field(gt=0, le=2**12)]
 
 
 class ModelConfig(Config):
-    """Which network. A size of LightningDiT, and whatever of it should differ; or a registered name or the path
+    """The choice of a network: a size of LightningDiT, and whatever of it differs; or a registered name or the path
     ``module:attribute`` of a function that builds one, to which every other key is handed on."""
 
     name: str = "LightningDiT-XL/1"

@@ -118,7 +118,7 @@ def _check_groups(state: Mapping[str, Tensor], layout: Layout, path: Path) -> No
 
 
 def _sizes(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The constructor's arguments that shapes tell."""
+    """The constructor's arguments, inferred from the tensors' shapes."""
     width, _, patch, _ = state["x_embedder.proj.weight"].shape
     depth = len({m[1] for key in state if (m := re.match(r"blocks\.(\d+)\.", key))})
     repa = "repa_projector.0.weight" in state
@@ -160,7 +160,7 @@ SCHEDULE = "schedule.json"
 
 
 def from_sfd(source: Path, target: Path, which: str = "ema") -> str:
-    """SFD's ``.pt`` -> a folder with model and SFD's offset schedule; returns a line that says what it is."""
+    """Convert SFD's ``.pt`` to a folder with model and SFD's offset schedule; returns a line that says what it is."""
     if which not in get_args(Weights):
         raise UserError(f"--which {which}: SFD's checkpoints hold {' and '.join(get_args(Weights))}")
     check_new_place(target)
@@ -173,7 +173,7 @@ def from_sfd(source: Path, target: Path, which: str = "ema") -> str:
 
 
 def to_sfd(source: Path, target: Path) -> str:
-    """A model folder -> SFD's ``.pt``; returns a line that says what it is."""
+    """Convert a model folder to SFD's ``.pt``; returns a line that says what it is."""
     check_new_place(target)
     model = load_lightningdit(source)
     save_sfd_checkpoint(model, target)

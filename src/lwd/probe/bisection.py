@@ -46,7 +46,7 @@ class Listed:
     weights: tuple[float, ...]
 
     def next(self, stable: Mapping[float, bool], count: int) -> list[float]:
-        """What was not tried yet, whatever ``count`` is."""
+        """The lambdas of the list that were not tried yet, whatever ``count`` is."""
         return [weight for weight in self.weights if weight not in stable]
 
 
@@ -67,7 +67,7 @@ class Bisection:
 
     @property
     def cells(self) -> int:
-        """Between ``low`` and ``high``."""
+        """The number of steps of the grid between ``low`` and ``high``."""
         return max(1, math.ceil(math.log(self.high / self.low) / math.log(self.resolution) - 1e-9))
 
     def weight(self, place: int) -> float:
@@ -76,7 +76,7 @@ class Bisection:
         return float(f"{exact:.{DIGITS}g}")
 
     def next(self, stable: Mapping[float, bool], count: int) -> list[float]:
-        """First the ends (and with more than two processes what lies between), then beyond one end, or in between."""
+        """Try the ends (and with more than two processes what lies between), then beyond one end, or in between."""
         tried = {place: stable[self.weight(place)] for place in self._places() if self.weight(place) in stable}
         if 0 not in tried or self.cells not in tried:
             ends = {0, self.cells, *_between(0, self.cells, count - 2)} - set(tried)
@@ -108,6 +108,6 @@ class Bisection:
 
 
 def _between(first: int, last: int, count: int) -> list[int]:
-    """Up to ``count`` whole numbers strictly between, evenly spread."""
+    """Up to ``count`` whole numbers strictly between ``first`` and ``last``, evenly spread."""
     spread = {first + round(i * (last - first) / (count + 1)) for i in range(1, count + 1)}
     return sorted(spread - {first, last})

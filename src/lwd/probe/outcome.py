@@ -1,4 +1,4 @@
-"""What came of one probe of a search, and its line in the table."""
+"""The outcome of one probe of a search, and its line in the table."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Outcome:
 
     @classmethod
     def of(cls, kinetic_weight: float, seed: int, schedule: Schedule, folder: str, criterion: Criterion) -> Outcome:
-        """From what the probe returned; one that was ended for it has collapsed."""
+        """Make the outcome of the schedule that a probe returned; a probe that was ended as collapsed has collapsed."""
         stopped = schedule.provenance.get("stopped")
         collapse = assess(schedule, criterion)
         assert collapse is not None, "a probe has a learned group"
@@ -91,7 +91,7 @@ def row(outcome: Outcome) -> SweepRow:
 
 
 def stable(outcomes: Iterable[Outcome]) -> dict[float, bool]:
-    """By lambda, whether the probes of all seeds are."""
+    """Map each lambda to whether it is stable, that is, no seed's probe has collapsed."""
     found: dict[float, bool] = {}
     for outcome in outcomes:
         found[outcome.kinetic_weight] = found.get(outcome.kinetic_weight, True) and not outcome.collapse.collapsed

@@ -25,7 +25,7 @@ WINDOWS = 10
 
 @dataclass(frozen=True)
 class Trial:
-    """One probe to be run; ``full``: not ended early."""
+    """A probe to be run; ``full``: to its last step, not ended early."""
 
     kinetic_weight: float
     seed: int

@@ -1,4 +1,4 @@
-"""What decides how a schedule is learned; the defaults are the paper's ImageNet values (Table 4)."""
+"""Settings of how a schedule is learned; the defaults are the paper's ImageNet values (Table 4)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lwd.times.settings import Densities, LocalTimes
 
 
 class LearnSettings(Config):
-    """Algorithm 1, stage I."""
+    """Settings of Algorithm 1, stage I."""
 
     steps: PositiveInt = 10_000
     burn_in: NonNegativeInt = 5_000
@@ -57,11 +57,11 @@ class LearnSettings(Config):
 
     @property
     def curve_settings(self) -> dict[str, Any]:
-        """What `Schedule.learnable` takes beside the family."""
+        """The keyword arguments of `Schedule.learnable` beside the family."""
         return {"degree": self.degree, **self.curve} if self.family == "polynomial" else self.curve
 
     def recipe(self) -> dict[str, Any]:
-        """What decides the result."""
+        """The settings that decide the result, as a checkpoint keeps them."""
         ignored = {"preview_every"}
         if self.family == "polynomial" and not self.curve:  # as in checkpoints of before there were others
             ignored |= {"family", "curve"}

@@ -46,7 +46,7 @@ class Stopped:
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """What the schedule's provenance says instead of the settings."""
+        """The entries of the schedule's provenance that replace those of the settings."""
         return {"stopped": self.reason, "steps": self.steps, "burn_in": self.burn_in}
 
 
@@ -61,12 +61,15 @@ class Watcher:
         self._looks: dict[int, Vectors] = {}
 
     def add(self, step: int, vectors: Mapping[str, Tensor]) -> None:
-        """rho after ``step`` steps."""
+        """Remember rho after ``step`` steps."""
         for name, rho in vectors.items():
             self._recent[name][(step - 1) % self._rule.window] = rho
 
     def look(self, step: int, averages: Vectors) -> Stopped | None:
-        """What the first ``step`` steps say, at the end of a window; ``averages`` of rho over those after burn-in."""
+        """Decide after ``step`` steps, at the end of a window, whether to stop; None: go on, or not at a window's end.
+
+        ``averages``: of rho over the steps after burn-in.
+        """
         if step % self._rule.window:
             return None
         recent = {name: rows.double().cpu() for name, rows in self._recent.items()}
@@ -99,12 +102,12 @@ class Watcher:
         return max(moved) <= self._rule.settled_within
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold."""
+        """The tensors that a checkpoint must hold."""
         looks = {f"look/{step}/{name}": rho for step, averages in self._looks.items() for name, rho in averages.items()}
         return {f"recent/{name}": rows for name, rows in self._recent.items()} | looks
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """What `state` returned; of a probe under another rule, what still means the same."""
+        """Restore what `state` returned; of a probe under another rule, the part that still means the same."""
         for name, rows in self._recent.items():
             saved = state.get(f"recent/{name}")
             if saved is not None and saved.shape == rows.shape:

@@ -14,7 +14,7 @@ TABLE = "table.json"
 
 
 class Row(Record):
-    """What `SweepRow` has."""
+    """One probe's line, with the fields of `SweepRow`."""
 
     kinetic_weight: NonNegativeFloat
     seed: Seed
@@ -36,14 +36,14 @@ class Row(Record):
 
 
 class Lambda(Record):
-    """What the seeds of one lambda say together."""
+    """One lambda's line: the verdict of all its seeds together."""
 
     kinetic_weight: NonNegativeFloat
     disagreement: float | None = None
 
 
 class CostRecord(Record):
-    """What the sweep took; operations are counted by floats, of which there is no largest one in practice."""
+    """The cost of the sweep; operations are counted by floats, of which there is no largest one in practice."""
 
     steps: NonNegativeInt
     planned: NonNegativeInt
@@ -68,5 +68,5 @@ class SweepTable(Record):
 
 
 def read_table(path: Path) -> SweepTable:
-    """Raises UserError where the file is none."""
+    """Read table.json. Raises UserError where the file is no table."""
     return read_record(path, SweepTable)

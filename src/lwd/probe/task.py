@@ -103,18 +103,18 @@ class ProbeTask(Task):
         return rho | {f"curve_{name}": self._probe.schedule[name](self._points)[0] for name in vectors}
 
     def stop_after(self, step: int) -> bool:
-        """Whether the rule says so."""
+        """Whether the rule of early stopping ends the probe after ``step`` steps."""
         if self._watcher is None or step % self._window or step >= self._steps:
             return False
         self.stopped = self._watcher.look(step, self._probe.averages())
         return self.stopped is not None
 
     def learned(self) -> Schedule:
-        """The averaged schedule, or what the rule made of a probe that it ended."""
+        """The averaged schedule; of a probe that ended early, the one that the rule kept."""
         return self._probe.averaged() if self.stopped is None else self._probe.frozen(self.stopped.vectors)
 
     def _draw(self, step: int, vectors: Mapping[str, Tensor]) -> None:
-        """The present curve, the averaged one and those of the pictures before, which are remembered."""
+        """Draw the present curve, the averaged one and those of the earlier pictures, and remember the present one."""
         present = {name: vector.cpu() for name, vector in vectors.items()}
         if self._pictures is not None:
             probe = self._probe
@@ -125,7 +125,7 @@ class ProbeTask(Task):
         self._drawn[step] = present
 
     def files(self) -> dict[str, Content]:
-        """Denoiser, schedule, the sum of rho, and the optimiser."""
+        """The contents of a checkpoint: denoiser, schedule, the sum of rho, and the optimiser."""
         drawn = {f"{step}/{name}": value for step, rho in self._drawn.items() for name, value in rho.items()}
         return {
             "probe.safetensors": self.module.state_dict(),
@@ -135,7 +135,7 @@ class ProbeTask(Task):
         }
 
     def load(self, folder: Path) -> None:
-        """What `files` holds."""
+        """Restore what `files` gave."""
         load_module(self.module, folder / "probe.safetensors")
         load_optimizer(self.module, self.optimizer, load_tensors(folder / OPTIMIZER))
         if self._watcher is not None and (folder / WATCHER).is_file():

@@ -1,1 +1,1 @@
-"""The training loop under every stage that trains, and what it watches and keeps."""
+"""The training loop under every stage that trains, and the measurements and checkpoints that it keeps."""

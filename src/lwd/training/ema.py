@@ -28,26 +28,26 @@ class EMA(Generic[M]):
 
     @cached_property
     def _moving(self) -> tuple[list[Tensor], list[Tensor]]:
-        """Averages and weights of all that trains, as they are when first asked for: by then they may be sharded."""
+        """Averages and weights of all trainable tensors, taken when first asked for: by then they may be sharded."""
         pairs = zip(self.model.parameters(), self.source.parameters(), strict=True)
         moving = [(average, live) for average, live in pairs if live.requires_grad]
         return [average for average, _ in moving], [live for _, live in moving]
 
     @cached_property
     def _counted(self) -> list[tuple[Tensor, Tensor]]:
-        """Buffers that a checkpoint holds, such as a batch norm's statistics, which are averages already: copied."""
+        """Buffers that a checkpoint holds, such as a batch norm's statistics: averages already, so they are copied."""
         saved = self.source.state_dict().keys()
         kept = dict(self.model.named_buffers())
         return [(kept[name], live) for name, live in self.source.named_buffers() if name in saved]
 
     @property
     def moving_names(self) -> set[str]:
-        """The names of all that trains; the rest is as in the first step."""
+        """The names of the trainable tensors; the others stay as in the first step."""
         return {name for name, live in self.source.named_parameters() if live.requires_grad}
 
     @torch.no_grad()
     def update(self, decay: float | None = None) -> None:
-        """average <- decay * average + (1 - decay) * weights, in one fused call; ``decay``: of this update alone."""
+        """Set average to decay * average + (1 - decay) * weights, in one fused call; ``decay``: of this update only."""
         averages, weights = self._moving
         share = 1.0 - (self.decay if decay is None else decay)
         torch._foreach_lerp_([local(t) for t in averages], [local(t) for t in weights], share)
@@ -56,7 +56,7 @@ class EMA(Generic[M]):
 
     @torch.no_grad()
     def drift(self) -> Tensor:
-        """|average - weights| / |weights|, over all that moves, on the device."""
+        """Relative distance |average - weights| / |weights| over all trainable tensors, on the device."""
         averages, weights = self._moving
         return total_norm([average - live for average, live in zip(averages, weights, strict=True)]) / total_norm(
             weights

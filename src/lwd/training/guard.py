@@ -58,7 +58,7 @@ class Guard:
 
     @torch.no_grad()
     def step(self) -> None:
-        """The optimiser's step, as `inspect` wants it."""
+        """Do the optimiser's step, or skip it where `inspect` said so."""
         skipped, scale = self._answer
         if self._fused:
             self._optimizer.found_inf = skipped  # type: ignore[attr-defined]
@@ -77,11 +77,11 @@ class Guard:
         return longest
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint must hold."""
+        """The tensors that a checkpoint must hold."""
         return {"usual": self.usual, "seen": self.seen, "in_a_row": self.in_a_row}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """What `state` returned."""
+        """Restore what `state` returned."""
         self.usual, self.seen, self.in_a_row = (
             state[name].to(self.usual.device) for name in ("usual", "seen", "in_a_row")
         )

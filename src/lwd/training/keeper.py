@@ -1,4 +1,4 @@
-"""What a training loop keeps in a run's folder: its lock, its checkpoints, its log; or nothing, without a folder."""
+"""Keeping a run's lock, checkpoints and log in its folder; or nothing, without a folder."""
 
 from __future__ import annotations
 
@@ -39,33 +39,33 @@ class Guarded:
     guard: Guard
 
     def files(self) -> dict[str, Content]:
-        """What a checkpoint must hold."""
+        """The contents of a checkpoint."""
         return {**self.task.files(), GUARD: self.guard.state()}
 
     def load(self, folder: Path) -> None:
-        """What `files` holds."""
+        """Restore what `files` gave."""
         self.task.load(folder)
         if (folder / GUARD).is_file():  # checkpoints of before there was a guard have none
             self.guard.load(load_tensors(folder / GUARD))
 
 
 class Keeper:
-    """Nothing is kept: a run without a folder."""
+    """Keeps nothing: a run without a folder."""
 
     log_file: Path | None = None
 
     def resume(self, steps: int) -> int:
-        """The number of steps that are done already."""
+        """Restore the task; returns the number of steps done before."""
         return 0
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """The block in which nobody else may work in the folder."""
+        """Open the block in which nobody else may work in the folder."""
         yield
 
     @contextmanager
     def keeping(self, first: int) -> Iterator[Callable[[Sequence[Line]], None]]:
-        """The block in which steps are done; gives what lines of the log go to, beside the file."""
+        """Open the block in which steps are done; yields a function that takes lines of the log, beside the file."""
         yield lambda lines: None
 
     def asked_to_stop(self, step: int, last: bool) -> bool:
@@ -73,7 +73,7 @@ class Keeper:
         return False
 
     def save(self, step: int, due: bool) -> None:
-        """After ``step`` steps: what the task wants kept for good, and where it is ``due`` a checkpoint."""
+        """Save after ``step`` steps what the task wants kept for good and, where it is ``due``, a checkpoint."""
 
     def end(self, step: int) -> None:
         """Leave, having saved, since the run was asked to stop; raises Preempted."""
@@ -137,7 +137,7 @@ class FolderKeeper(Keeper):
 
     @contextmanager
     def keeping(self, first: int) -> Iterator[Callable[[Sequence[Line]], None]]:
-        """Signals leave a note, checkpoints are written behind the loop's back, trackers get the log."""
+        """Open the block in which signals leave a note, a thread writes checkpoints, and trackers get the log."""
         trackers = Trackers(
             self._processes.compute.trackers, self._folder, self._recipe, first, self._processes.is_main
         )

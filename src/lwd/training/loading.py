@@ -16,7 +16,7 @@ S = TypeVar("S")
 
 
 def read_ahead(read: Callable[[int], S], steps: Iterable[int], ahead: int = 2) -> Iterator[S]:
-    """``read(step)`` for each step in turn, with up to ``ahead`` more being read by a thread meanwhile.
+    """Yield ``read(step)`` for each step in turn, with up to ``ahead`` more being read by a thread meanwhile.
 
     Reading lets go of Python's lock, and a thread, unlike a worker process, hands batches over without a copy. What
     reading raises comes out of the iterator at its step.
@@ -55,4 +55,4 @@ class Cycled:
         return (x1, condition), torch.arange(len(x1)) + self._rank * len(x1)
 
     def images(self, step: int) -> None:
-        """Not known."""
+        """None: which images of a plain loader make a step is not known."""

@@ -90,7 +90,7 @@ class Tail:
         self._path, self._read, self._file = path, 0, -1
 
     def lines(self) -> tuple[bool, list[Line]]:
-        """Whether to forget what came before, and whole new lines; what is half written or no JSON is left out."""
+        """Whether to forget earlier lines, and the new whole ones; what is half written or no JSON is left out."""
         found = []
         with self._path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -130,7 +130,7 @@ def evenly_spaced(lines: Sequence[Line]) -> tuple[list[Line], int]:
 
 
 def _spacing(step: int, newest: int) -> int:
-    """Of every how many steps a line stays around ``step``."""
+    """The number of steps between two lines that stay around ``step``."""
     age, spacing, reach = _last_thinning(newest) - step, 1, WHOLE
     while age > reach:
         spacing, reach = spacing * _RATIO, reach * _RATIO

@@ -26,13 +26,13 @@ B_co = TypeVar("B_co", covariant=True)
 
 
 class StepData(Protocol[B_co]):
-    """What each step is made of, for this process; pure functions of the step."""
+    """This process's batch of each step, and the images in it: pure functions of the step."""
 
     def __getitem__(self, step: int) -> B_co:
         """Tensors in (nested) tuples and mappings, samples first, Nones among them."""
 
     def images(self, step: int) -> Tensor | None:
-        """Which images of the data make the whole step, over all processes: (batch,) int64; None: not known."""
+        """The images of the data that make the whole step, over all processes: (batch,) int64; None: not known."""
 
 
 def fit(
@@ -99,7 +99,7 @@ def fit(
 def _gradients(
     processes: Processes, module: nn.Module, alone: Iterable[nn.Parameter], batch: Any, step: int
 ) -> dict[str, Metric]:
-    """Gradients of the step's mean loss over micro-batches and processes; the metrics' means.
+    """Compute gradients of the step's mean loss over micro-batches and processes; the metrics' means.
 
     ``alone``: the parameters whose gradients nobody else averages over processes (`undivided`).
     """
@@ -124,7 +124,7 @@ def _gradients(
 
 
 def _load(processes: Processes, batches: StepData[B], steps: range) -> Iterable[B]:
-    """The steps' data, read ahead: by worker processes if ``compute.workers`` asks for them, else by a thread."""
+    """Yield the steps' data, read ahead: by worker processes if ``compute.workers`` asks for them, else by a thread."""
     pin = processes.device.type == "cuda"
     if not processes.compute.workers:
         if pin:

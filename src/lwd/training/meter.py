@@ -1,4 +1,4 @@
-"""What a run is watched by: its speed, its wait for data, its memory, the size of its gradients."""
+"""Measuring a run: its speed, its wait for data, its memory, the size of its gradients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Work:
-    """What one step does, over all processes."""
+    """The work of one step, over all processes."""
 
     images: int
     flops: int = 0
@@ -51,7 +51,7 @@ class Meter:
         self._waited_s, self._steps = 0.0, 0
 
     def loading(self, batches: Iterable[S]) -> Iterator[S]:
-        """The batches, with the time spent waiting for each measured."""
+        """Pass the batches on, and measure the time spent waiting for each."""
         started = time.perf_counter()
         self._since = started if self._since is None else self._since
         for batch in batches:
@@ -71,7 +71,7 @@ class Meter:
         return self._log.flush(measured)
 
     def measure(self) -> dict[str, float]:
-        """The block so far, by the wall clock, whatever the time went on.
+        """Measure the block so far, by the wall clock, whatever the time went on.
 
         ``images_per_s`` of all processes; ``tflops``, TFLOP/s of one process; ``data_wait``, the share of the time
         spent waiting for data; ``memory_gib``, of one process: the peak of what tensors took on the GPU, or what is
@@ -104,7 +104,7 @@ def by_local_time(losses: Tensor, times: Tensor, layout: Layout) -> dict[str, Po
 
 
 def memory_bytes(device: torch.device) -> int:
-    """The peak of what tensors took on a GPU; on the CPU, what of this process is resident."""
+    """Memory in bytes: the peak of what tensors took on a GPU; on the CPU, what of this process is resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return int(psutil.Process().memory_info().rss)

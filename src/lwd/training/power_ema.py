@@ -61,7 +61,7 @@ def overlaps(t_a: ArrayLike, gamma_a: ArrayLike, t_b: ArrayLike, gamma_b: ArrayL
 
 
 def coefficients(times: Sequence[int], widths: Sequence[float], time: int, width: float) -> NDArray[np.float64]:
-    """How much of each average of ``widths`` at ``times`` makes the one of ``width`` at ``time``; they sum to one.
+    """Coefficients of averages of ``widths`` at ``times`` that make the one of ``width`` at ``time``; they sum to 1.
 
     The least-squares fit of the profiles (Algorithm 3), which are exact for weights that are constant between steps.
     """
@@ -93,11 +93,11 @@ class PosthocEMA(Generic[M]):
             average.update(power_decay(self._gammas[width], step))
 
     def files(self, folder: str) -> dict[str, Content]:
-        """What `load` reads, to the last bit."""
+        """The contents of a checkpoint, which `load` reads to the last bit."""
         return {f"{folder}/{file_of(width)}": average.model.state_dict() for width, average in self.averages.items()}
 
     def snapshot(self, stored: SnapshotType) -> dict[str, Content]:
-        """What `lwd ema` reads: what trains in type ``stored``, the rest, which is the same in all, as it is."""
+        """The snapshot that `lwd ema` reads: what trains in type ``stored``, the rest, the same in all, as it is."""
         if stored == "float32":
             return self.files(".")
         return {

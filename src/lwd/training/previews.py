@@ -28,7 +28,7 @@ class Pictures:
         return self._folder / f"step-{step:08d}.png"
 
     def found(self) -> dict[int, Path]:
-        """Those that are there, by step."""
+        """The pictures that are there, by step."""
         names = ((re.fullmatch(r"step-(\d+)\.png", file.name), file) for file in self._folder.glob("step-*.png"))
         return {int(match[1]): file for match, file in names if match}
 
@@ -59,7 +59,7 @@ class Pictures:
 
     @contextmanager
     def attempt(self, step: int, failure: str = "no picture") -> Iterator[None]:
-        """Around what is done with the picture of ``step``: what goes wrong there does not end the run.
+        """Open the block that makes the picture of ``step``: what goes wrong there does not end the run.
 
         One line on stderr names the ``failure`` and its cause, each failure the first time only.
         """

@@ -1,4 +1,4 @@
-"""What a stage hands to the training loop."""
+"""The interface between a stage and the training loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OPTIMIZER = "optimizer.safetensors"
 
 
 class Task(ABC):
-    """What trains, what updates it, and what happens around each step."""
+    """A training task: its module and optimiser, and what happens around each step."""
 
     module: nn.Module
     """Everything that trains; ``module(step_batch, step)`` -> (loss, metrics), means over its samples."""
@@ -46,14 +46,14 @@ class Task(ABC):
 
     @abstractmethod
     def files(self) -> dict[str, Content]:
-        """What a checkpoint must hold to go on."""
+        """The contents of a checkpoint, enough to go on from."""
 
     @abstractmethod
     def load(self, folder: Path) -> None:
-        """What `files` holds."""
+        """Restore what `files` gave."""
 
     def snapshot(self, step: int) -> dict[str, Content]:
-        """What is kept for good in the run's folder ``posthoc`` after ``step`` steps; empty: nothing."""
+        """The files to keep for good in the run's folder ``posthoc`` after ``step`` steps; empty: nothing."""
         return {}
 
 
@@ -63,11 +63,11 @@ class AveragedTask(Task):
     ema: EMA[Any]
 
     def at_block(self) -> Mapping[str, Tensor]:
-        """How far the average is from the weights."""
+        """The distance of the average from the weights, relative to them."""
         return {"ema_drift": self.ema.drift()}
 
     def files(self) -> dict[str, Content]:
-        """The network, its average and the optimiser."""
+        """The contents of a checkpoint: the network, its average and the optimiser."""
         return {
             **model_files(self.ema.source, "model"),
             **model_files(self.ema.model, "ema"),
@@ -75,7 +75,7 @@ class AveragedTask(Task):
         }
 
     def load(self, folder: Path) -> None:
-        """What `files` holds."""
+        """Restore what `files` gave."""
         load_weights(self.ema.source, folder / "model")
         load_weights(self.ema.model, folder / "ema")
         load_optimizer(self.module, self.optimizer, load_tensors(folder / OPTIMIZER))

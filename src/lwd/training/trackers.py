@@ -42,7 +42,7 @@ class Trackers:
             tracker.store_init_configuration(dict(_settings(recipe)))
 
     def log(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """The lines of a block, step by step; a vector's entries are ``name/0``, ``name/1``, ...
+        """Log the lines of a block, step by step; a vector's entries are ``name/0``, ``name/1``, ...
 
         The picture drawn at the end of a step goes with its line: W&B takes no step before the one it has, and a run
         resumed behind the step does not draw it again, so TensorBoard must not hide it.
@@ -57,7 +57,7 @@ class Trackers:
                 tracker.log(values, step=line["step"])
 
     def close(self) -> None:
-        """Write what they still hold."""
+        """Write what the trackers still hold."""
         for tracker in self._trackers:
             tracker.finish()
 

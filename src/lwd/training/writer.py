@@ -1,4 +1,4 @@
-"""Checkpoints written behind the training loop's back, one at a time."""
+"""Writing checkpoints in a thread while training goes on, one at a time."""
 
 from __future__ import annotations
 

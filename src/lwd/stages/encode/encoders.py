@@ -153,7 +153,7 @@ def small_vit(train: TensorImages) -> SmallViT:
 
 
 def _train_small(settings: EncodeSettings, seed: int, folder: Path, train: TensorImages, show: bool) -> None:
-    """The semantic encoder and the judge of a built-in or prepared data set, each written once it is done."""
+    """The semantic encoder and the classifier of a built-in or prepared data set, each written once it is done."""
     with seeded(Stream.INITIALISE, seed):
         vit = small_vit(train)
         judge = SmallCNN(classes=int(train.labels.max()) + 1, image_channels=train.images.shape[1])

@@ -75,4 +75,4 @@ class EncodeSettings(Config):
     encoder_steps: PositiveInt = 400
     judge_steps: PositiveInt = 400
     judge_distortion: NonNegativeFloat = 0.1
-    """Random affine maps for the judge alone, which make its features, and so the Fréchet distance, see less noise."""
+    """Random affine maps for the classifier alone: its features, and so the Fréchet distance, then see less noise."""

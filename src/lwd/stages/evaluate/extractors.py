@@ -1,4 +1,4 @@
-"""Networks whose features stand for images, by name: Inception, DINOv2, and the judge of built-in data sets."""
+"""Networks whose features stand for images, by name: Inception, DINOv2, and the classifier of built-in data sets."""
 
 from __future__ import annotations
 

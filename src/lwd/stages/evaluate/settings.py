@@ -30,7 +30,7 @@ Features = Literal["inception", "dinov2", "judge"]
 
 PAPER: tuple[Metric, ...] = ("fid", "sfid", "inception_score", "precision", "recall")
 JUDGED: tuple[Metric, ...] = ("frechet", "frechet_real", "accuracy")
-"""Of built-in data sets, whose images are too small for Inception: in the features of the judge beside them."""
+"""Of built-in data sets, whose images are too small for Inception: in the features of the classifier beside them."""
 
 
 def features_of(metric: Metric) -> Features:

@@ -14,6 +14,7 @@ from lwd.files import write_json
 from lwd.maps import Line, Map, Table, learned_on, line, measure_line
 from lwd.maps.files import read_map
 from lwd.maps.score import LineScore, best_line, on_map, score_lines
+from lwd.probe.bisection import weakest_stable
 from lwd.run import write_run_files
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
@@ -27,8 +28,9 @@ from lwd.stages.score.samples import Distance, distances
 from lwd.stages.score.settings import ScoreConfig
 
 SPLINE, RULE = "spline", "paper"
-"""What is scored beside the schedules that are asked for: the spline whose L on the map is least, and the schedule of
-the weakest lambda that does not collapse on it (of ``score.kinetic_weights``)."""
+"""What is scored beside the schedules that are asked for, both chosen on the map of the training images and scored on
+held-out ones: the spline whose L is least, and the schedule of the weakest lambda of ``score.kinetic_weights`` that
+does not collapse."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ def run(config: ScoreConfig) -> tuple[list[Row], dict[str, Any]]:
     if processes.world > 1:
         raise UserError("score: runs on one process; start it without torchrun or accelerate launch")
     found = read_map(config.output / "map")
-    table = found.table()
+    table, chosen_on = found.table(), read_map(config.output / "map", "train").table()
     learned = config.output / "schedule.json"
     schedules = {
         str(c): c.make(config.layout, config.leader, learned, "run lwd sweep first") for c in settings.schedules
@@ -60,11 +62,12 @@ def run(config: ScoreConfig) -> tuple[list[Row], dict[str, Any]]:
     with progress_bar(
         "score: Algorithm 1 on the map", len(settings.kinetic_weights) * 2, 0, processes.shows
     ) as advance:
-        diagram = _diagram(config, table, advance)
-    stable = [point for point in diagram if point["jacobian"] == config.probe.jacobian and not point["collapsed"]]
-    if stable:
-        schedules[RULE] = Schedule.from_dict(stable[0]["schedule"], "score")
-    schedules[SPLINE] = best_line(table)
+        diagram = _diagram(config, chosen_on, advance)
+    points = {point["kinetic_weight"]: point for point in diagram if point["jacobian"] == config.probe.jacobian}
+    weakest = weakest_stable({weight: not point["collapsed"] for weight, point in points.items()})
+    if weakest is not None:
+        schedules[RULE] = Schedule.from_dict(points[weakest]["schedule"], "score")
+    schedules[SPLINE] = best_line(chosen_on)
     lines = {name: line(schedule, found.grid.largest, settings.nodes) for name, schedule in schedules.items()}
     losses = _along(config, processes, found, lines)
     scores = score_lines(table, lines, losses, next(iter(schedules)))

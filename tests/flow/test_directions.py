@@ -80,6 +80,24 @@ def test_the_direction_loss_at_zero_does_not_swamp_adam():
     assert (per_position > 0).all()  # but it does say where to go
 
 
+@pytest.mark.parametrize(("layout", "grid"), [(TWO, (2, 3)), (FLAT, ())], ids=["one grid", "flat"])
+def test_the_floor_sets_the_gradient_at_zero_and_nothing_above_it(layout, grid):
+    """At v = 0 the gradient of a position is u / (|u| floor): SFD's floor 1e-8 gives 1e7 times that of 0.1."""
+    v, u = torch.zeros(2, layout.channels, *grid), pair(2, layout.channels, *grid)[1]
+
+    def gradient(floor):
+        at = v.clone().requires_grad_()
+        (found,) = torch.autograd.grad(cosine_direction_loss(at, u, layout, *floor), at)
+        return found.double()
+
+    ours, released = gradient(()), gradient((1e-8,))
+    assert float(released.norm() / ours.norm()) == pytest.approx(1e7, rel=1e-5)  # float32
+    if layout is TWO:
+        each = -u / u.norm(dim=1, keepdim=True) / 0.1 / (2 * 2 * 3)  # the mean of all positions of both samples
+        torch.testing.assert_close(ours, each.double(), rtol=1e-5, atol=0)
+    assert cosine_direction_loss(u + 1, u, layout, 1e-8) == cosine_direction_loss(u + 1, u, layout)  # norms above 0.1
+
+
 @pytest.mark.parametrize("grid", [(), (6,), (2, 3), (1, 3, 2)], ids=["vector", "sequence", "image", "video"])
 def test_repa_is_one_minus_cosine_token_by_token_in_row_major_order(grid):
     tokens, features = pair(2, 5, *grid)

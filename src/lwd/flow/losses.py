@@ -151,21 +151,22 @@ COSINE_NORM_FLOOR = 0.1
 network whose output starts at zero 1e8 times too large, which Adam's second moment does not soon forget."""
 
 
-def cosine_direction_loss(v: Tensor, u: Tensor, layout: Layout) -> Tensor:
+def cosine_direction_loss(v: Tensor, u: Tensor, layout: Layout, floor: float = COSINE_NORM_FLOOR) -> Tensor:
     """LightningDiT's direction term: mean of 1 - cos(v, u) over positions, along the composite channels.
 
-    v, u (B, C, ...) -> scalar. A flat layout has no composite channels: each group's term is taken along its own
+    v, u (B, C, ...) -> scalar. Norms below ``floor`` count as ``floor``: at v = 0 the gradient is as 1 / ``floor``. A
+    flat layout has no composite channels: each group's term is taken along its own
     channels and averaged over its own positions, and counts by its share of the entries, d_g / d. On groups of one
     shape this is the composite cosine wherever v and u are as large per channel in one group as in another.
     """
     if layout.flat:
         parts = zip(layout.split(v).values(), layout.split(u).values(), layout.sizes, strict=True)
-        return torch.stack([size / layout.channels * _direction(a, b) for a, b, size in parts]).sum()
-    return _direction(v, u)
+        return torch.stack([size / layout.channels * _direction(a, b, floor) for a, b, size in parts]).sum()
+    return _direction(v, u, floor)
 
 
-def _direction(v: Tensor, u: Tensor) -> Tensor:
-    return (1 - F.cosine_similarity(v.float(), u.float(), dim=1, eps=COSINE_NORM_FLOOR)).mean()
+def _direction(v: Tensor, u: Tensor, floor: float) -> Tensor:
+    return (1 - F.cosine_similarity(v.float(), u.float(), dim=1, eps=floor)).mean()
 
 
 def repa_loss(projected: Tensor, features: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class DenoiserObjective(nn.Module):
         metrics: dict[str, Metric] = {"flow": loss, **{f"flow_{name}": value for name, value in by_group.items()}}
         metrics |= by_local_time(losses, times, self.layout)
         if s.cosine_weight:
-            metrics["cosine"] = cosine = cosine_direction_loss(v, u, self.layout)
+            metrics["cosine"] = cosine = cosine_direction_loss(v, u, self.layout, s.cosine_floor)
             loss = loss + s.cosine_weight * cosine
         if features is not None:
             target = features if self._grid is None else on_grid(features, self._grid)

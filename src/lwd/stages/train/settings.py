@@ -17,6 +17,7 @@ from pydantic import (
 
 from lwd.config import Batch, Config, FolderName
 from lwd.flow import TIME_DISTRIBUTIONS, Reduction, TimeDistribution
+from lwd.flow.losses import COSINE_NORM_FLOOR
 from lwd.run import RunConfig
 from lwd.schedules import Schedule
 from lwd.schedules.choice import ScheduleChoice
@@ -59,6 +60,8 @@ class TrainSettings(Config):
     """Local times of no schedule, as {kind: independent}: the network is then sampled under any (`sample.schedule`)."""
     reduction: Reduction = "mean_flat"
     cosine_weight: NonNegativeFloat = 1.0
+    cosine_floor: float = Field(default=COSINE_NORM_FLOOR, ge=1e-12, le=1)
+    """The norm below which the direction term is linear in the velocity; SFD's code has 1e-8 (docs/imagenet.md)."""
     repa_weight: NonNegativeFloat = 1.0
     label_dropout: float = Field(default=0.1, ge=0, le=1)
     checkpoint_steps: tuple[PositiveInt, ...] = ()
@@ -100,6 +103,7 @@ class TrainSettings(Config):
         ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every", "posthoc_dtype"}
         ignored |= {"preview_every", "preview_images", "init_from"}
         later: dict[str, Any] = {"posthoc_ema": (), "local_times": LocalTimes(), "draw": "uniform", "times": None}
+        later["cosine_floor"] = COSINE_NORM_FLOOR
         ignored |= {key for key, default in later.items() if getattr(self, key) == default}  # as in old checkpoints
         return self.model_dump(mode="json", exclude=ignored)
 

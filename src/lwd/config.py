@@ -95,9 +95,9 @@ def load(kind: type[C], file: Path | None, overrides: Iterable[str] = ()) -> C:
     return parse(kind, data, str(file) if file is not None else "command line", sources)
 
 
-def parse(kind: type[C], data: Mapping[str, Any], where: str, sources: Mapping[str, str] | None = None) -> C:
-    """Validate plain data; raises UserError with one line that starts with ``where``, or with what ``sources`` has for
-    the key or the nearest one above it."""
+def parse(kind: type[C], data: Mapping[str, Any] | str, where: str, sources: Mapping[str, str] | None = None) -> C:
+    """Validate plain data, or the short form of a ``kind`` that has one; raises UserError with one line that starts
+    with ``where``, or with what ``sources`` has for the key or the nearest one above it."""
     try:
         return kind.model_validate(data)
     except ValidationError as error:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from lwd.config import Config
+from lwd.config import Config, parse
 from lwd.errors import UserError
 from lwd.groups import Layout
 from lwd.schedules.fixed import IdentityCurve, PowerOfTime
@@ -64,21 +65,35 @@ class ScheduleChoice(Config):
         number = {"offset": f":{self.delta:g}", "power": f":{self.exponent:g}"}.get(self.kind, "")
         return f"{self.kind}{number}"
 
+    @classmethod
+    def named(cls, text: str, where: str) -> ScheduleChoice:
+        """The choice that the short form ``text`` stands for; raises UserError, beginning with ``where``, for others.
+
+        `learned` without a file is refused too: outside a run there is no folder in which it would lie.
+        """
+        choice = parse(cls, text, where)
+        if choice.kind == "learned" and choice.path is None:
+            raise UserError(f"{where}: {text!r} names no file; give the path of its schedule.json")
+        return choice
+
+    def fixed(self, names: Sequence[str], leader: str) -> Schedule | None:
+        """The schedule of groups ``names`` that needs no file; None where the choice is a file."""
+        if self.kind == "synchronous":
+            return Schedule.synchronous(names)
+        if self.kind == "offset":
+            return Schedule.offset(names, leader, self.delta)
+        if self.kind == "power":
+            late = PowerOfTime(abs(self.exponent))
+            return Schedule({n: IdentityCurve() if (n == leader) == (self.exponent > 0) else late for n in names})
+        return None
+
     def make(self, layout: Layout, leader: str, learned: Path, remedy: str) -> Schedule:
         """The schedule, checked against the layout; ``learned``: the file where none is named.
 
         Raises UserError, with ``remedy``, where that is not there, and for a file that does not fit.
         """
-        if self.kind == "synchronous":
-            return Schedule.synchronous(layout.names)
-        if self.kind == "offset":
-            return Schedule.offset(layout.names, leader, self.delta)
-        if self.kind == "power":
-            late = PowerOfTime(abs(self.exponent))
-            curves = {
-                name: IdentityCurve() if (name == leader) == (self.exponent > 0) else late for name in layout.names
-            }
-            return Schedule(curves)
+        if (fixed := self.fixed(layout.names, leader)) is not None:
+            return fixed
         path = self.path or learned
         if self.path is None and not path.is_file():
             raise UserError(f"{path}: no schedule yet; {remedy}")

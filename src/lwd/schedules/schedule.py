@@ -37,6 +37,7 @@ class Provenance(Record):
     burn_in: NonNegativeInt | None = None
     stopped: Literal["collapsed", "settled"] | None = None
     distance_from_collapse: float | None = None
+    origin: str | None = None
 
 
 class ScheduleFile(Record):
@@ -121,6 +122,16 @@ class Schedule(nn.Module):
     def any_other(self) -> bool:
         """Whether the network that it lies beside serves every other schedule as well: trained at joint times."""
         return TIMES in self.provenance
+
+    @property
+    def origin(self) -> str | None:
+        """Where it came from, in words: what a command noted, or the lambda of its probe; None: not recorded."""
+        noted, weight = self.provenance.get("origin"), self.provenance.get("lambda")
+        return noted or (None if weight is None else f"learned at lambda {weight:g}")
+
+    def note_origin(self, step: str) -> None:
+        """Add ``step``, as `offset:0.3, given to lwd convert`, to where it came from."""
+        self.provenance["origin"] = f"{self.origin}; {step}" if self.origin else step
 
     @property
     def learned(self) -> tuple[str, ...]:

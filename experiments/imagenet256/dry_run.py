@@ -33,6 +33,7 @@ from lwd.cli import main as cli
 from lwd.config import load
 from lwd.encoders.vae import RELEASED
 from lwd.errors import UserError
+from lwd.models.convert import to_sfd
 from lwd.stages.experiment import Experiment
 from narrow import narrow
 
@@ -40,6 +41,8 @@ BUDGETS = (70_000, 400_000, 1_000_000, 3_000_000)
 """Steps of training that the page speaks of; each becomes its place in this list, times `Size.steps`."""
 TRAIN, VAL = Path("data/imagenet/train"), Path("data/imagenet/val")
 OURS = Path("runs/imagenet256/data")
+EXPORTED = Path("models/xl-400k")
+"""A network of the page, which stands in for SFD's released one."""
 LOGS = Path("logs")
 MORE = {
     "watch": ("--once",),
@@ -178,6 +181,8 @@ class Runner:
             say(f"     an alternative to what is there: {config.data_path} moved to {aside}")
         elif config is not None and config.data.path is not None and not config.data_path.exists():
             material.write_released_shards(config.data_path, OURS)
+        if command.stage == "convert" and not Path(words[1]).exists():
+            to_sfd(EXPORTED, Path(words[1]))
         if command.stage == "evaluate":
             reference = Path(words[words.index("--reference") + 1])
             if not reference.exists():

@@ -16,7 +16,7 @@ from lwd.data.stats import stats_path
 from lwd.errors import UserError
 from lwd.files import check_new_place, check_place
 from lwd.groups import Group, Layout
-from lwd.models.sfd import from_sfd, to_sfd
+from lwd.models.convert import from_sfd, to_sfd
 from lwd.probe import learn
 from lwd.stages.experiment import Experiment
 from lwd.stages.probe import sweep

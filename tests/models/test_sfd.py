@@ -7,6 +7,7 @@ stops at. It was written by `write_with_omegaconf` below, under torch 2.13 and o
 import io
 import os
 import pickle
+import re
 import struct
 import subprocess
 import zipfile
@@ -22,6 +23,7 @@ from lwd.cli.main import app
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
 from lwd.models import LightningDiT, create, load_model, load_sfd_checkpoint, save_sfd_checkpoint
+from lwd.models.pretrained import load_checkpoint_model
 from lwd.runtime.untrusted import load_foreign
 from lwd.schedules import Schedule
 from released_dit import our_name, reference, released_s1
@@ -385,8 +387,9 @@ def test_damaged_and_foreign_files_give_one_line(tmp_path, damage, message):
 def test_convert_there_and_back(tmp_path):
     run = CliRunner().invoke
     source, folder, back = WITH_OMEGACONF, tmp_path / "model", tmp_path / "back.pt"
-    there = run(app, ["convert", str(source), str(folder)])
+    there = run(app, ["convert", str(source), str(folder), "--schedule", "offset:0.3"])
     assert there.exit_code == 0 and "groups [tex:32, sem:16], 3 classes, ema weights" in there.output
+    assert "schedule: offset:0.3" in there.output
     assert {p.name for p in folder.iterdir()} >= {"config.json", "model.safetensors", "schedule.json"}
     assert Schedule.load(folder / "schedule.json").hash() == Schedule.offset(("tex", "sem"), "sem", 0.3).hash()
     for model in (load_model(folder), LightningDiT.from_pretrained(folder)):
@@ -394,7 +397,52 @@ def test_convert_there_and_back(tmp_path):
     assert run(app, ["convert", str(folder), str(back)]).exit_code == 0
     state = torch.load(back, weights_only=True)["ema"]
     assert_same(state, released_state(sfd_shapes(**TINY)))
-    for arguments in ([source, folder], [folder, back], [source, tmp_path / "x", "--which", "emma"], [back, back]):
+    for arguments in (
+        [source, folder],
+        [folder, back],
+        [source, tmp_path / "x", "--which", "emma"],
+        [back, back],
+        [source, tmp_path / "x", "--schedule", "ofset:0.3"],
+        [source, tmp_path / "x", "--schedule", "learned"],
+        [source, tmp_path / "x", "--schedule", "none.json"],
+        [folder, tmp_path / "x", "--schedule", "offset:0.3"],
+    ):
         result = run(app, ["convert", *map(str, arguments)])
         assert result.exit_code == 2 and result.stderr.startswith("lwd: ") and result.stderr.count("\n") == 1
     assert not (tmp_path / "x").exists()
+
+
+def test_no_schedule_is_guessed(tmp_path):
+    """Nothing in the file says what it was trained under; without `--schedule` the folder has none, and says so."""
+    folder = tmp_path / "model"
+    result = CliRunner().invoke(app, ["convert", str(WITH_OMEGACONF), str(folder)])
+    assert result.exit_code == 0 and "no schedule" in result.output
+    assert {p.name for p in folder.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+    assert "no schedule.json" in (folder / "README.md").read_text()
+    with pytest.raises(UserError, match=r"a network without schedule\.json, and none is guessed") as error:
+        load_checkpoint_model(folder)
+    (command,) = re.findall(r"by `lwd (schedule save \S+ .*)`$", str(error.value))
+    words = command.replace("FILE|offset:0.3|synchronous", "power:2").replace("GROUP", "sem").split()
+    assert CliRunner().invoke(app, words).exit_code == 0  # the line's own way out
+    assert load_checkpoint_model(folder)[1]["tex"].formula() == "τ^2"
+
+
+def test_a_converted_card_says_where_the_schedule_is_from(tmp_path):
+    learned = Schedule.learnable(("tex", "sem"), "sem")
+    learned.provenance["lambda"] = 0.04
+    learned.save(tmp_path / "mine.json")
+    for name, given, origin in (
+        ("a", "synchronous", "synchronous, given to lwd convert"),
+        ("b", tmp_path / "mine.json", f"learned at lambda 0.04; {tmp_path / 'mine.json'}, given to lwd convert"),
+    ):
+        arguments = ["convert", str(WITH_OMEGACONF), str(tmp_path / name), "--schedule", str(given)]
+        assert CliRunner().invoke(app, arguments).exit_code == 0
+        schedule = load_checkpoint_model(tmp_path / name)[1]
+        card = (tmp_path / name / "README.md").read_text()
+        assert schedule.origin == origin and f"`{schedule.hash()}`, in schedule.json: {origin} |" in card
+        assert "sfd_tiny.pt" in card
+    Schedule.synchronous(("sem", "tex")).save(tmp_path / "other.json")
+    arguments = ["convert", str(WITH_OMEGACONF), str(tmp_path / "c"), "--schedule", str(tmp_path / "other.json")]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == 2 and "schedule has groups ['sem', 'tex']" in result.stderr
+    assert not (tmp_path / "c").exists()

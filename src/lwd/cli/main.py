@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lwd import __version__
+from lwd.cli.convert import convert
 from lwd.cli.data import app as data_app
 from lwd.cli.evaluate import app as evaluate_app
 from lwd.cli.recipes import recipes
+from lwd.cli.schedule import app as schedule_app
 from lwd.console import one_line_errors, show
 from lwd.errors import UserError
 from lwd.launcher import check_launcher
@@ -40,7 +42,9 @@ app = typer.Typer(
 
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(data_app, name="data")
+app.add_typer(schedule_app, name="schedule")
 app.command("recipes")(recipes)
+app.command("convert")(convert)
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", help="YAML file of the experiment, e.g. one of `lwd recipes`")
@@ -264,25 +268,6 @@ def watch(
 
     with one_line_errors():
         show(folder, once)
-
-
-@app.command()
-def convert(
-    source: Annotated[Path, typer.Argument(help="SFD's checkpoint (.pt), or a model folder of this project")],
-    target: Annotated[Path, typer.Argument(help="Where the model folder, or SFD's checkpoint, is written")],
-    which: Annotated[
-        str, typer.Option(help="Of SFD's checkpoint: the averaged weights (ema) or the live ones (model)")
-    ] = "ema",
-) -> None:
-    """Released SFD checkpoints to a folder that `from_pretrained` and `lwd sample` read, and back.
-
-    `lwd convert sfd_xl.pt models/sfd-xl` writes config.json, model.safetensors and the schedule that SFD trains under;
-    `lwd convert runs/x/train/learned/step-00400000/ema mine.pt` writes what SFD's own code loads.
-    """
-    from lwd.models.sfd import from_sfd, to_sfd
-
-    with one_line_errors():
-        show(to_sfd(source, target) if source.is_dir() else from_sfd(source, target, which))
 
 
 @app.command()

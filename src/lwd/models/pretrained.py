@@ -16,6 +16,8 @@ from lwd.runtime.checkpoint import STATE, find_checkpoints, read_state, verify
 from lwd.runtime.hub import CONFIG, WEIGHTS, load_weights
 from lwd.schedules import Schedule
 
+SCHEDULE = "schedule.json"
+
 
 def load_model(folder: Path, network: str | None = None) -> nn.Module:
     """Load the network of a model folder, on the CPU.
@@ -63,20 +65,33 @@ def newest_checkpoint(folder: Path) -> Path:
 def load_checkpoint_model(checkpoint: Path, network: str | None = None) -> tuple[nn.Module, Schedule]:
     """The averaged network of a training checkpoint, or that of `lwd convert`, and the schedule that goes with it.
 
-    ``network``: as for `load_model`. Raises UserError where there is none, or the schedule beside it is not the one it
-    was trained under.
+    ``network``: as for `load_model`. Raises UserError where there is none, it has no schedule, or the schedule beside
+    it is not the one it was trained under.
     """
     weights = weights_folder(checkpoint)
     state = read_state(checkpoint) if (checkpoint / STATE).is_file() else None
     if state is not None:
-        verify(checkpoint, state, *(() if weights == checkpoint else (weights.name, "schedule.json")))
+        verify(checkpoint, state, *(() if weights == checkpoint else (weights.name, SCHEDULE)))
+    else:
+        require_schedule(checkpoint)
     model = load_model(weights, network).eval()
-    schedule = Schedule.load(checkpoint / "schedule.json")
+    schedule = Schedule.load(checkpoint / SCHEDULE)
     if state is not None:
         trained = state.recipe.get("schedule")
         if trained != schedule.hash():
             raise UserError(f"{checkpoint}: trained under schedule {trained}, its schedule.json is {schedule.hash()}")
     return model, schedule
+
+
+def require_schedule(checkpoint: Path) -> None:
+    """Raise UserError, with the ways to give it, where there is a network without a schedule: none is guessed."""
+    if (checkpoint / WEIGHTS).is_file() and not (checkpoint / SCHEDULE).is_file():
+        names, choices = ",".join(read_record(checkpoint).layout.names), "FILE|offset:0.3|synchronous"
+        raise UserError(
+            f"{checkpoint}: a network without {SCHEDULE}, and none is guessed; give what it was trained under by "
+            f"`lwd convert ... --schedule {choices}`, or by `lwd schedule save {choices} {checkpoint / SCHEDULE} "
+            f"--groups {names} --leader GROUP`"
+        )
 
 
 def weights_folder(checkpoint: Path) -> Path:

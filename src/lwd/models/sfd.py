@@ -10,21 +10,16 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.files import atomic_path, check_new_place
 from lwd.groups import Group, Layout
 from lwd.models.lightningdit import LightningDiT
-from lwd.models.pretrained import load_lightningdit
-from lwd.models.sizes import name_of
 from lwd.runtime.checkpoint import check_tensors
-from lwd.runtime.hub import save_model
 from lwd.runtime.untrusted import load_foreign, save_foreign
-from lwd.schedules import Schedule
 
 SFD_LAYOUT = Layout([Group("tex", 32, 1.0), Group("sem", 16, 2.0)])
 SFD_LEADER = "sem"
@@ -154,32 +149,3 @@ def _swap_condition(name: str, tensor: Tensor) -> Tensor:
     if name == "y_embedder.weight" or name.endswith("adaLN_modulation.1.weight"):
         return tensor.roll(tensor.shape[1] // 2, dims=1)
     return tensor
-
-
-SCHEDULE = "schedule.json"
-
-
-def from_sfd(source: Path, target: Path, which: str = "ema") -> str:
-    """Convert SFD's ``.pt`` to a folder with model and SFD's offset schedule; returns a line that says what it is."""
-    if which not in get_args(Weights):
-        raise UserError(f"--which {which}: SFD's checkpoints hold {' and '.join(get_args(Weights))}")
-    check_new_place(target)
-    model = load_sfd_checkpoint(source, cast(Weights, which))
-    with atomic_path(target) as temporary:
-        temporary.mkdir()
-        save_model(model, temporary)
-        Schedule.offset(model.layout.names, SFD_LEADER).save(temporary / SCHEDULE)
-    return f"wrote {target}: {_describe(model)}, {which} weights, schedule: offset 0.3"
-
-
-def to_sfd(source: Path, target: Path) -> str:
-    """Convert a model folder to SFD's ``.pt``; returns a line that says what it is."""
-    check_new_place(target)
-    model = load_lightningdit(source)
-    save_sfd_checkpoint(model, target)
-    return f"wrote {target}: {_describe(model)}, in SFD's form"
-
-
-def _describe(model: LightningDiT) -> str:
-    parameters = sum(p.numel() for p in model.parameters())
-    return f"{name_of(model)}, {parameters / 1e6:.1f} M parameters, groups {model.layout}, {model.num_classes} classes"

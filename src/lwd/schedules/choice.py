@@ -67,7 +67,7 @@ class ScheduleChoice(Config):
 
     @classmethod
     def named(cls, text: str, where: str) -> ScheduleChoice:
-        """The choice that the short form ``text`` stands for; raises UserError, beginning with ``where``, for others.
+        """Make the choice that the short form ``text`` stands for; raises UserError, beginning with ``where``, for others.
 
         `learned` without a file is refused too: outside a run there is no folder in which it would lie.
         """
@@ -77,7 +77,7 @@ class ScheduleChoice(Config):
         return choice
 
     def fixed(self, names: Sequence[str], leader: str) -> Schedule | None:
-        """The schedule of groups ``names`` that needs no file; None where the choice is a file."""
+        """Make the schedule of groups ``names`` that needs no file; None where the choice is a file."""
         if self.kind == "synchronous":
             return Schedule.synchronous(names)
         if self.kind == "offset":

@@ -38,7 +38,7 @@ class Fit:
 
 
 def fit_curve(start: Curve, points: Points) -> Fit:
-    """The curve of ``start``'s class and settings with the least sum of squared distances (t(tau_i) - t_i)^2.
+    """Find the curve of ``start``'s class and settings with the least sum of squared distances (t(tau_i) - t_i)^2.
 
     By the trust-region Gauss-Newton method from two starts, the family's own and all parameters 0, of which the better
     end is kept. Of mixtures (polynomial, convex spline) that is the least there is; of other families it may be a local
@@ -71,7 +71,7 @@ def fit_curve(start: Curve, points: Points) -> Fit:
 
 
 def fit_schedule(source: Schedule, leader: str, start: Curve) -> tuple[Schedule, dict[str, Fit]]:
-    """``source`` with the nearest curve like ``start``, at equal global times, for every group but ``leader``.
+    """Replace the curve of every group but ``leader`` by the nearest one like ``start``, at equal global times.
 
     The leader keeps its curve. Raises ValueError for an unknown leader.
     """
@@ -85,7 +85,7 @@ def fit_schedule(source: Schedule, leader: str, start: Curve) -> tuple[Schedule,
 def fit_points(
     points: Mapping[str, Points], names: Sequence[str], leader: str, start: Curve
 ) -> tuple[Schedule, dict[str, Fit]]:
-    """The schedule of groups ``names`` with ``leader`` at t = tau and the curves nearest to the others' points.
+    """Make the schedule of groups ``names`` with ``leader`` at t = tau and the curves nearest to the others' points.
 
     Raises ValueError where not every group but the leader has points.
     """
@@ -103,7 +103,7 @@ def _assemble(
 
 
 def start_of(family: str, size: int | None) -> Curve:
-    """A curve of the kind ``family``; ``size``: its one setting (degree, bins), None for the family's own.
+    """Make a curve of the kind ``family``; ``size``: its one setting (degree, bins), None for the family's own.
 
     Raises UserError for a family that is unknown or has nothing to learn, and for a size that it does not take.
     """
@@ -120,7 +120,7 @@ def start_of(family: str, size: int | None) -> Curve:
 
 
 def read_points(path: Path, followers: Sequence[str]) -> dict[str, Points]:
-    """The points of a CSV with the header ``tau,t`` (one follower), or ``tau`` and the names of all ``followers``.
+    """Read the points of a CSV with the header ``tau,t`` (one follower), or ``tau`` and the names of all ``followers``.
 
     Rows in any order, at least two. Raises UserError for a table of another form or a number outside [0, 1].
     """

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
+from lwd.models import WEIGHTS
+from lwd.models.pretrained import SCHEDULE
 from lwd.runtime.processes import Processes
 from lwd.stages.sample.blocks import decode_rgb
 from lwd.stages.sample.run import class_labels, decoder_of, recipe_of
@@ -58,5 +60,5 @@ class SampleStream:
 
 
 def is_checkpoint(path: Path) -> bool:
-    """Whether a folder holds a network with its schedule, as `lwd train`, `lwd export` and `lwd convert` leave it."""
-    return (path / "schedule.json").is_file()
+    """Whether a folder holds a network, as `lwd train`, `lwd export` and `lwd convert` leave it, or a schedule."""
+    return (path / SCHEDULE).is_file() or (path / WEIGHTS).is_file()

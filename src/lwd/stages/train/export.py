@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from lwd.errors import UserError
 from lwd.files import atomic_path, check_new_place
-from lwd.models.pretrained import load_lightningdit
+from lwd.models.pretrained import load_lightningdit, require_schedule
 from lwd.models.record import read_record
 from lwd.models.sizes import name_of
 from lwd.runtime.checkpoint import State, read_state, verify
@@ -33,7 +33,7 @@ CARD = """---
 | latent grid | {grid} |
 | classes | {classes} |
 | parameters | {parameters:.1f} M |
-| schedule | hash `{hash}`, in schedule.json |
+| schedule | hash `{hash}`, in schedule.json{origin} |
 | data | {data} |
 | versions | {versions} |
 
@@ -68,6 +68,7 @@ def export(checkpoint: Path, target: Path) -> str:
     Raises UserError for what is not a training checkpoint, and where ``target`` exists.
     """
     check_new_place(target)
+    require_schedule(checkpoint)
     state = read_state(checkpoint)
     verify(checkpoint, state)
     if not (checkpoint / "ema" / WEIGHTS).is_file():
@@ -114,6 +115,7 @@ def _card(checkpoint: Path, state: State, schedule: Schedule) -> str:
         example=OWN.format(network=own) if own else LIGHTNINGDIT,
         name_it=f" model.name={own}" if own else "",
         hash=schedule.hash(),
+        origin=f": {schedule.origin}" if schedule.origin else "",
         data=state.recipe.get("data") or "no fingerprint",
         versions=", ".join(f"{name} {version}" for name, version in state.versions.items()),
     )

@@ -67,7 +67,7 @@ class ScheduleChoice(Config):
 
     @classmethod
     def named(cls, text: str, where: str) -> ScheduleChoice:
-        """Make the choice that the short form ``text`` stands for; raises UserError, beginning with ``where``, for others.
+        """Parse the short form ``text``; raises UserError, beginning with ``where``, for what is none.
 
         `learned` without a file is refused too: outside a run there is no folder in which it would lie.
         """

@@ -23,7 +23,7 @@ def curve_distance(one: Curve, other: Curve) -> float:
 
 @torch.no_grad()
 def schedule_distances(one: Schedule, other: Schedule, leader: str) -> dict[str, float]:
-    """Measure each group's largest distance between its local times when ``leader`` is at the same one, on 1 001 of them.
+    """Measure how far apart each group's local times are at most, when ``leader`` is at the same one, on 1 001 of them.
 
     A schedule in another global time, t_g(s(tau)), pairs the same local times and is at distance 0. Where the leader
     has arrived, the others are as they were when it did. Raises ValueError for schedules of other groups.

@@ -16,7 +16,7 @@ from lwd.maps.files import read_map
 from lwd.schedules import Schedule
 from lwd.stages import map as mapping
 from lwd.stages import probe, sample, train
-from lwd.stages.score import ScoreConfig
+from lwd.stages.experiment import Experiment
 from lwd.stages.score import run as score
 from lwd.stages.score.run import on_screen
 from ranks import in_two_processes
@@ -33,18 +33,18 @@ JOINT = (
 )
 
 
-def configured(overrides: list[str], *more: str) -> ScoreConfig:
-    return load(ScoreConfig, DIGITS, [*overrides, *JOINT, *more])
+def configured(overrides: list[str], *more: str) -> Experiment:
+    return load(Experiment, DIGITS, [*overrides, *JOINT, *more])
 
 
 @pytest.fixture
-def trained(overrides: list[str]) -> ScoreConfig:
+def trained(overrides: list[str]) -> Experiment:
     config = configured(overrides)
     train.run(config)
     return config
 
 
-def test_from_training_to_a_schedule(trained: ScoreConfig, overrides: list[str]) -> None:
+def test_from_training_to_a_schedule(trained: Experiment, overrides: list[str]) -> None:
     output = trained.output
     checkpoint = output / "train" / "learned" / "step-00000008"
     assert Schedule.load(checkpoint / "schedule.json").any_other
@@ -78,7 +78,7 @@ def test_from_training_to_a_schedule(trained: ScoreConfig, overrides: list[str])
 
 
 def test_a_joint_network_is_sampled_under_any_schedule_and_another_under_its_own(
-    trained: ScoreConfig, overrides: list[str]
+    trained: Experiment, overrides: list[str]
 ) -> None:
     sets = {}
     for name in ("synchronous", "power:2"):
@@ -97,7 +97,7 @@ def test_a_joint_network_is_sampled_under_any_schedule_and_another_under_its_own
         mapping.run(configured(overrides, *curve))
 
 
-def test_what_is_missing_or_of_other_settings_is_said(trained: ScoreConfig, overrides: list[str]) -> None:
+def test_what_is_missing_or_of_other_settings_is_said(trained: Experiment, overrides: list[str]) -> None:
     with pytest.raises(UserError, match=r"no map here; train a network with train.times=independent, then run lwd map"):
         score(trained)
     with pytest.raises(UserError, match="no map here"):
@@ -111,7 +111,7 @@ def test_what_is_missing_or_of_other_settings_is_said(trained: ScoreConfig, over
         read_map(trained.output / "map")
 
 
-def test_two_processes_measure_the_same_map(trained: ScoreConfig, tmp_path: Path) -> None:
+def test_two_processes_measure_the_same_map(trained: Experiment, tmp_path: Path) -> None:
     """Each block belongs to one process, so that what is measured of it is the same to the bit."""
     file = mapping.run(trained) / "map.safetensors"
     alone = file.read_bytes()

@@ -122,7 +122,7 @@ def test_families_of_a_schedule() -> None:
         (
             "sline",
             {},
-            "unknown curve kind 'sline'; known: convex-spline, identity, offset, polynomial, power, rational",
+            "unknown curve kind 'sline'; known: convex-spline, identity, offset, polynomial, power, power-of-time, ",
         ),
         ("identity", {}, "nothing to learn"),
         ("power", {"degree": 4}, "no setting degree; it has none"),

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -59,7 +59,7 @@ def _one_process_only(name: str) -> None:
 
 
 def _perform(
-    action: Callable[[Any], str],
+    action: Callable[[Experiment], str],
     config: Path,
     overrides: Sequence[str],
     dry_run: bool,
@@ -67,10 +67,10 @@ def _perform(
 ) -> None:
     """Load the config, then ``check`` and print it, or run ``action`` and print what that returns."""
     from lwd.config import dump, load
-    from lwd.stages.score import ScoreConfig as Whole
+    from lwd.stages.experiment import Experiment
 
     with one_line_errors():
-        experiment = load(Whole, config, overrides)
+        experiment = load(Experiment, config, overrides)
         if dry_run and check is not None:
             check(experiment)
         show(dump(experiment).rstrip() if dry_run else action(experiment))
@@ -133,7 +133,7 @@ def _map(experiment: Experiment) -> str:
     return f"wrote {run(experiment)}"
 
 
-def _score(experiment: Any) -> str:
+def _score(experiment: Experiment) -> str:
     from lwd.stages.score.run import on_screen, run
 
     _one_process_only("score")

@@ -7,17 +7,14 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, NonNegativeInt
 from torch import Tensor, nn
 
-from lwd.config import Seed
 from lwd.errors import UserError
 from lwd.files import read_json, to_json, write_text
 from lwd.groups import Layout
-from lwd.records import Record, as_record
 from lwd.schedules.curve import Curve
 from lwd.schedules.fixed import IdentityCurve, OffsetCurve
 from lwd.schedules.registry import curve_class
@@ -25,31 +22,6 @@ from lwd.schedules.registry import curve_class
 FORMAT = "lwd.schedule/1"
 TIMES = "times"
 """The key of provenance that says how local times were drawn jointly, where a network was trained so."""
-
-
-class Provenance(Record):
-    """Where a schedule came from, as far as a report says it."""
-
-    layout: tuple[dict[str, Any], ...] | None = None
-    weight: float | None = Field(default=None, alias="lambda")
-    seed: Seed | None = None
-    steps: NonNegativeInt | None = None
-    burn_in: NonNegativeInt | None = None
-    stopped: Literal["collapsed", "settled"] | None = None
-    distance_from_collapse: float | None = None
-    origin: str | None = None
-
-
-class ScheduleFile(Record):
-    """The content of schedule.json; ``groups``: name -> curve, each with its kind."""
-
-    what: ClassVar[str] = "a schedule file"
-    remedy: ClassVar[str] = "one that `lwd probe` writes has format 'lwd.schedule/1'"
-
-    format: Literal["lwd.schedule/1"]
-    groups: dict[str, Any] = Field(min_length=1)
-    hash: str | None = None
-    provenance: Provenance = Provenance()
 
 
 class Schedule(nn.Module):
@@ -195,7 +167,9 @@ class Schedule(nn.Module):
     @classmethod
     def from_dict(cls, data: Any, where: str) -> Schedule:
         """Read what `to_dict` gives, frozen; raises UserError, beginning with ``where``, for other data."""
-        file = as_record(data, ScheduleFile, where)
+        from lwd.schedules.file import read_file  # pydantic, which only files need
+
+        file = read_file(data, where)
         curves = {name: _curve_from_dict(group, f"{where}: groups.{name}") for name, group in file.groups.items()}
         schedule = cls(curves, data.get("provenance", {})).requires_grad_(False)
         if file.hash not in (None, schedule.hash()):

@@ -29,6 +29,7 @@ from lwd.runtime.progress import progress_bar
 from lwd.runtime.seeding import Stream, normal
 from lwd.schedules import Schedule
 from lwd.stages.map.picture import draw
+from lwd.stages.map.score_settings import ScoreSettings
 
 PICTURE, PARTS, RECIPE = "map.png", "parts", "mapping.json"
 
@@ -58,9 +59,10 @@ class MapSettings(Config):
 
 
 class MapConfig(RunConfig):
-    """Everything `run` reads."""
+    """Everything `run` reads, and what `lwd score` reads of its own."""
 
     map: MapSettings = MapSettings()
+    score: ScoreSettings = ScoreSettings()
 
     @property
     def trained(self) -> Path:

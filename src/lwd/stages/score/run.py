@@ -21,11 +21,11 @@ from lwd.runtime.progress import progress_bar
 from lwd.schedules import Schedule
 from lwd.schedules.collapse import distance_from_collapse
 from lwd.schedules.distance import POINTS
+from lwd.stages.experiment import Experiment
 from lwd.stages.map import open_network
 from lwd.stages.map.run import noise, velocity_of
 from lwd.stages.score.picture import draw
 from lwd.stages.score.samples import Distance, distances
-from lwd.stages.score.settings import ScoreConfig
 
 SPLINE, RULE = "spline", "paper"
 """What is scored beside the schedules that are asked for, both chosen on the map of the training images and scored on
@@ -44,7 +44,7 @@ class Row:
     distance: Distance | None = None
 
 
-def run(config: ScoreConfig) -> tuple[list[Row], dict[str, Any]]:
+def run(config: Experiment) -> tuple[list[Row], dict[str, Any]]:
     """Score the schedules; writes score.json, score.png and each schedule's file; returns the rows and the record.
 
     Raises UserError where there is no map, or one of another network.
@@ -109,7 +109,7 @@ def suggest(rows: Sequence[Row], by: str) -> Row:
     return min(rows, key=lambda row: (row.lines.nats if by == "nats" else row.lines.loss).value)
 
 
-def _diagram(config: ScoreConfig, table: Table, advance: Any) -> list[dict[str, Any]]:
+def _diagram(config: Experiment, table: Table, advance: Any) -> list[dict[str, Any]]:
     """Where Algorithm 1 comes to on the map at each lambda, with either Jacobian."""
     probe, points = config.probe, torch.tensor(POINTS)
     found = []
@@ -140,7 +140,7 @@ def _diagram(config: ScoreConfig, table: Table, advance: Any) -> list[dict[str, 
     return found
 
 
-def _along(config: ScoreConfig, processes: Processes, map: Map, lines: dict[str, Line]) -> dict[str, Tensor]:
+def _along(config: Experiment, processes: Processes, map: Map, lines: dict[str, Line]) -> dict[str, Tensor]:
     """The network's held-out losses (N, M, G) along each line, on the map's own images and noise."""
     model, _ = open_network(config, processes)
     shards, settings, device = config.shards("heldout", features=False), config.map, processes.device

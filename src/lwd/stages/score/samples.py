@@ -16,7 +16,7 @@ from lwd.schedules import Schedule
 from lwd.schedules.choice import ScheduleChoice
 from lwd.stages import evaluate, sample
 from lwd.stages.evaluate.features import FeatureSet
-from lwd.stages.score.settings import ScoreConfig
+from lwd.stages.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Distance:
     heun: dict[str, float] = field(default_factory=dict)
 
 
-def distances(config: ScoreConfig, schedules: dict[str, Schedule]) -> dict[str, Distance]:
+def distances(config: Experiment, schedules: dict[str, Schedule]) -> dict[str, Distance]:
     """Sample and measure each schedule in turn, unless that was done under the same config."""
     folder, found = config.output / "score", {}
     base: Tensor | None = None
@@ -48,7 +48,7 @@ def distances(config: ScoreConfig, schedules: dict[str, Schedule]) -> dict[str, 
     return found
 
 
-def _one(config: ScoreConfig, schedule: Path, name: str, solver: str, steps: int) -> tuple[float, float, Tensor]:
+def _one(config: Experiment, schedule: Path, name: str, solver: str, steps: int) -> tuple[float, float, Tensor]:
     """Distance, mean evaluations, and each sample's influence on the distance (N,)."""
     folder = config.output / "samples" / f"score-{name}"
     sampling = config.sample.model_copy(

@@ -1,4 +1,4 @@
-"""The settings of `lwd score`."""
+"""The settings of `lwd score`, which reads what `lwd map` leaves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_va
 
 from lwd.config import Config
 from lwd.schedules.choice import ScheduleChoice
-from lwd.stages.experiment import Experiment
 
 Criterion = Literal["loss", "nats", "distance", "paper"]
 NAMES = ("synchronous", "offset:0.3", "offset:-0.3", "power:2", "power:5", "power:-2")
@@ -38,9 +37,3 @@ class ScoreSettings(Config):
         if not names or len(set(names)) < len(names):
             raise ValueError(f"schedules {names} must name at least one, each once")
         return schedules
-
-
-class ScoreConfig(Experiment):
-    """Everything `run` reads."""
-
-    score: ScoreSettings = ScoreSettings()

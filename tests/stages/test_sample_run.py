@@ -191,7 +191,7 @@ def test_every_guidance_changes_the_images(config, trained, guidance):
 def test_grids(config, grid):
     plain = SampleSet.read(sample.run(config("sample.steps=7", name="plain")))
     warped = SampleSet.read(sample.run(config("sample.steps=7", f"sample.grid={grid}", name="warped")))
-    assert torch.equal(plain.nfe, warped.nfe) and plain.info["nfe"] == {"mean": 14, "min": 14, "max": 14}
+    assert torch.equal(plain.nfe, warped.nfe) and plain.info.model_dump()["nfe"] == {"mean": 14, "min": 14, "max": 14}
     assert not torch.equal(torch.cat(list(plain.images())), torch.cat(list(warped.images())))
 
 

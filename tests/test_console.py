@@ -81,7 +81,8 @@ def test_a_full_disk_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_what_is_written_in_place_names_it_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = MetricLog(tmp_path / "trace.jsonl", lambda x: x, True)
-    log.path = Path("/dev/full")
+    assert log._file is not None
+    log._file.path = Path("/dev/full")
     log.add(0, {"loss": torch.tensor(1.0)})
     with pytest.raises(OSError, match="/dev/full"):
         log.flush()

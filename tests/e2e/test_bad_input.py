@@ -129,7 +129,8 @@ def test_no_command_teaches(lwd: Lwd) -> None:
     [
         "train.steps=-5", "train.batch=0", "train.lr=-1", "train.ema_decay=2", "train.label_dropout=5", "model.depth=0",
         "model.num_classes=1000000000000", "model.width=10000000", "model.depth=1000000",
-        "train.schedule={kind: offset, delta: -1}", "compute.log_every=0", "compute.checkpoint_every=-1", "seed=-1",
+        "train.schedule={kind: offset, delta: -1e9}",
+        "train.schedule=power:0.5", "compute.log_every=0", "compute.checkpoint_every=-1", "seed=-1",
         "probe.degree=0", "probe.kinetic_weight=-1", "sample.num=0", "sample.trace_points=0", "sample.atol=-1",
         "sweep.collapsed_below=.nan", "encode.encoder_steps=-3", "compare.seeds=[0, 0]", "groups=[]",
         "groups=[{name: tex, channels: 4}, {name: tex, channels: 2}]",

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from scipy import integrate
+from two_gaussians import Gaussian
 
-from gaussian import Gaussian
 from lwd.groups import Layout
 from lwd.maps import LogSNR, coupling, learned_on, line, line_loss, measure, measure_line, mutual_information, nats
 from lwd.maps.dynamics import objective

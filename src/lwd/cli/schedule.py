@@ -71,7 +71,7 @@ def schedule_fit(
     """
     from lwd.files import check_new_place
     from lwd.plots.schedule import table
-    from lwd.schedules.fit import fit_points, fit_schedule, read_points, start_of
+    from lwd.probe.fit import fit_points, fit_schedule, read_points, start_of
 
     with one_line_errors():
         if out is not None:

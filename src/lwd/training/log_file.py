@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,7 +52,8 @@ class LogFile:
                 while written < len(data):
                     written += file.write(data[written:])
             except OSError as error:
-                file.truncate(end)
+                with suppress(OSError):  # no file that can be cut; what went wrong is told all the same
+                    file.truncate(end)
                 raise OSError(error.errno, error.strerror, str(self.path)) from error
         newest = int(lines[-1]["step"])
         if _last_thinning(newest) > self._thinned:

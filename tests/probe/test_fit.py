@@ -11,9 +11,9 @@ from families import FAMILIES
 from scipy.optimize import nnls
 
 from lwd.errors import UserError
+from lwd.probe.fit import fit_curve, fit_points, fit_schedule, read_points, start_of
 from lwd.schedules import ConvexSplineCurve, Curve, IdentityCurve, OffsetCurve, PolynomialCurve, Schedule
 from lwd.schedules.distance import TAU, curve_distance, schedule_distances
-from lwd.schedules.fit import fit_curve, fit_points, fit_schedule, read_points, start_of
 from lwd.schedules.fixed import PowerOfTime
 
 DELTA = 0.3

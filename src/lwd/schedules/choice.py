@@ -16,7 +16,7 @@ from lwd.groups import Layout
 from lwd.schedules.fixed import IdentityCurve, PowerOfTime
 from lwd.schedules.schedule import Schedule
 
-_NAMED = re.compile(r"(synchronous|learned)|(offset|power):([+-]?[0-9.]+(?:e[+-]?[0-9]+)?)")
+_NAMED = re.compile(r"(synchronous|learned)|(offset|power):([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:e[+-]?[0-9]+)?)")
 
 _NUMBER = {"offset": "delta", "power": "exponent"}
 
@@ -46,11 +46,7 @@ class ScheduleChoice(Config):
                 )
             return {"kind": "learned", "path": data}
         word, family, number = named.groups()
-        return (
-            {"kind": word}
-            if word
-            else {"kind": family, {"offset": "delta", "power": "exponent"}[family]: float(number)}
-        )
+        return {"kind": word} if word else {"kind": family, _NUMBER[family]: float(number)}
 
     @model_validator(mode="after")
     def _power_of_one_or_more(self) -> ScheduleChoice:

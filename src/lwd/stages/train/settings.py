@@ -77,6 +77,17 @@ class TrainSettings(Config):
     def _times_in_a_word(cls, times: Any) -> Any:
         return {"kind": times} if isinstance(times, str) else times
 
+    @model_validator(mode="before")
+    @classmethod
+    def _joint_times_need_no_schedule(cls, data: Any) -> Any:
+        """Joint times that ask for no schedule have the synchronous one, for previews and as a default in sampling.
+
+        It stands in the run's config.yaml, so that this can be run again.
+        """
+        if isinstance(data, dict) and data.get("times") is not None and "schedule" not in data:
+            return {**data, "schedule": "synchronous"}
+        return data
+
     @model_validator(mode="after")
     def _one_way_to_draw(self) -> Self:
         asked = self.local_times != LocalTimes() or self.draw != "uniform" or self.times is not None
@@ -120,15 +131,9 @@ class TrainConfig(RunConfig):
 
 
 def choose_schedule(config: TrainConfig) -> Schedule:
-    """The schedule that ``train.schedule`` asks for, checked against the layout.
-
-    A network of joint times that asks for none has the synchronous one, for previews and as a default in sampling.
-    """
+    """The schedule that ``train.schedule`` asks for, checked against the layout."""
     settings = config.train
-    choice = settings.schedule
-    if settings.times is not None and "schedule" not in settings.model_fields_set:
-        choice = ScheduleChoice(kind="synchronous")
-    schedule = choice.make(
+    schedule = settings.schedule.make(
         config.layout,
         config.leader,
         config.output / "schedule.json",

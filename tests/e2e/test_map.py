@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,16 @@ from test_three_groups import LAYOUT, add_depth
 from lwd.config import load
 from lwd.errors import UserError
 from lwd.maps.files import read_map
+from lwd.models.pretrained import load_checkpoint_model
+from lwd.runtime.checkpoint import save_tensors
+from lwd.runtime.hub import save_model
 from lwd.schedules import Schedule
+from lwd.schedules.schedule import TIMES
 from lwd.stages import map as mapping
 from lwd.stages import probe, sample, train
 from lwd.stages.experiment import Experiment
 from lwd.stages.score import run as score
-from lwd.stages.score.run import on_screen
+from lwd.stages.score.run import file_names, on_screen
 from ranks import in_two_processes
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
@@ -148,3 +153,67 @@ def test_three_groups_by_pairs(data: Path, overrides: list[str], tmp_path: Path)
 def test_settings_that_do_not_go_together(overrides: list[str], settings: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         configured(overrides, *settings)
+
+
+def test_a_map_goes_on_with_another_block_and_takes_each_image_once(
+    trained: Experiment, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = read_map(mapping.run(trained)).loss
+    written = 0
+
+    def killed(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+        nonlocal written
+        written += 1
+        if written == 2:
+            raise KeyboardInterrupt
+        save_tensors(path, tensors)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(sys.modules["lwd.stages.map.run"], "save_tensors", killed)
+        mapping.run(configured(overrides, "compute.resume=false"))
+    assert len(list((trained.output / "map" / "parts").iterdir())) == 1  # four images of the six
+    again = read_map(mapping.run(configured(overrides, "map.block=3"))).loss
+    torch.testing.assert_close(again, whole, rtol=1e-5, atol=1e-6)  # other batches round otherwise
+
+
+def test_the_map_of_another_network_leader_or_seed_is_refused(trained: Experiment, overrides: list[str]) -> None:
+    mapping.run(trained)
+    train.run(configured(overrides, "train.name=other", "seed=1"))
+    for changed, said in (
+        ("train.name=other", r"a map of something else: weights was '\w+', now '\w+'; run lwd map with"),
+        ("leader=tex", "leader was 'sem', now 'tex'"),
+        ("seed=1", "seed was 0, now 1"),
+    ):
+        with pytest.raises(UserError, match=said):
+            score(configured(overrides, changed))
+    with pytest.raises(UserError, match="leader was 'sem', now 'tex'"):
+        probe.sweep(configured(overrides, "sweep.method=map", "leader=tex"))
+
+
+def test_the_config_that_a_joint_run_leaves_runs_again(trained: Experiment) -> None:
+    left = load(Experiment, trained.output / "train" / "learned" / "config.yaml", ["train.steps=9"])
+    assert left.train.schedule.kind == "synchronous"
+    assert train.run(left).name == "step-00000009"
+
+
+def test_schedules_of_like_names_have_files_of_their_own() -> None:
+    names = file_names(["a/b.json", "a_b.json", "paper.json", "score.json", "offset:0.3", "paper", "a_b_2.json"])
+    assert names[4] == "offset_0.3.json" and names[0] == "a_b.json"
+    assert len({*names, "score.json", "suggested.json"}) == len(names) + 2
+
+
+def test_a_network_of_nan_and_a_single_image_are_refused(trained: Experiment, overrides: list[str]) -> None:
+    with pytest.raises(UserError, match=r"map\.images"):
+        configured(overrides, "map.images=1")
+    model, _ = load_checkpoint_model(trained.output / "train" / "learned" / "step-00000008")
+    with torch.no_grad():
+        next(iter(model.parameters())).fill_(float("nan"))
+    folder = trained.output / "nan"
+    folder.mkdir()
+    save_model(model, folder)
+    schedule = Schedule.synchronous(trained.layout.names)
+    schedule.provenance[TIMES] = "independent"
+    schedule.save(folder / "schedule.json")
+    with pytest.raises(UserError, match="loss is not finite on heldout images 0 to 3"):
+        mapping.run(configured(overrides, f"map.checkpoint={folder}"))
+    assert not (trained.output / "map" / "map.json").exists()

@@ -10,7 +10,7 @@ from lwd.errors import UserError
 from lwd.files import atomic_path, read_json, write_json
 from lwd.groups import Layout
 from lwd.maps.table import LogSNR, Map
-from lwd.runtime.checkpoint import load_tensors, save_tensors
+from lwd.runtime.checkpoint import first_difference, load_tensors, save_tensors
 
 Split = Literal["heldout", "train"]
 SPLITS: tuple[Split, ...] = ("heldout", "train")
@@ -38,8 +38,12 @@ def write_maps(folder: Path, maps: Mapping[Split, Map], facts: Mapping[str, Any]
     write_json(folder / FACTS, {**about, **facts})
 
 
-def read_map(folder: Path, split: Split = "heldout") -> Map:
-    """Read one split's map. Raises UserError where there is no finished one, or its tensors are not what it says."""
+def read_map(folder: Path, split: Split = "heldout", wanted: Mapping[str, Any] | None = None) -> Map:
+    """Read one split's map.
+
+    ``wanted``: what map.json must say of it, such as {"leader": "sem"}; what an older one does not say counts as so.
+    Raises UserError where there is no finished map, its tensors are not what it says, or it is not the ``wanted`` one.
+    """
     if not (folder / FACTS).is_file():
         raise UserError(f"{folder}: no map here; train a network with train.times=independent, then run lwd map")
     facts, tensors = read_json(folder / FACTS), load_tensors(folder / TENSORS)
@@ -60,4 +64,7 @@ def read_map(folder: Path, split: Split = "heldout") -> Map:
             raise ValueError(f"{split} tensors are {tuple(found.loss.shape)}, not {shape}")
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / FACTS}: not a map, or not that of {TENSORS} beside it ({error})") from error
+    said = {key: facts.get(key, value) for key, value in (wanted or {}).items()}
+    if changed := first_difference(said, wanted or {}):
+        raise UserError(f"{folder}: a map of something else: {changed}; run lwd map with compute.resume=false")
     return found

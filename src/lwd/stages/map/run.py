@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -39,8 +39,8 @@ class MapSettings(Config):
 
     checkpoint: Path | None = None
     """A checkpoint of a network trained with train.times; None: the newest of the run that ``train.name`` names."""
-    images: PositiveInt = 256
-    """Of each split, the first ones."""
+    images: int = Field(default=256, ge=2)
+    """Of each split, the first ones; two or more, over which the standard errors are."""
     points: int = Field(default=13, ge=3, le=200)
     """Of the grid, on each axis."""
     largest: float = Field(default=8.0, gt=0, le=40)
@@ -80,6 +80,9 @@ def run(config: MapConfig) -> Path:
     processes = Processes(config.compute)
     model, checkpoint = open_network(config, processes)
     shards = {split: config.shards(split, features=False) for split in SPLITS}
+    for one in shards.values():
+        if len(one) < 2:
+            raise UserError(f"{one.path}: holds {len(one)} image; a map needs 2, for its standard errors")
     recipe = {
         "map": settings.model_dump(mode="json", include={"images", "points", "largest", "noises"}),
         "weights": fingerprint(checkpoint),
@@ -99,14 +102,20 @@ def run(config: MapConfig) -> Path:
             _measure(config, processes, model, split, shards[split], folder)
         processes.barrier()
         if processes.is_main:
-            _finish(folder, config, checkpoint, time.perf_counter() - started)
+            sizes = {split: len(one) for split, one in shards.items()}
+            _finish(folder, config, checkpoint, sizes, time.perf_counter() - started)
         processes.barrier()
     return folder
 
 
+def measured_checkpoint(config: MapConfig) -> Path:
+    """The checkpoint of the network that is measured. Raises UserError where the run has none."""
+    return config.map.checkpoint or newest_checkpoint(config.trained)
+
+
 def open_network(config: MapConfig, processes: Processes) -> tuple[nn.Module, Path]:
     """The joint-time network and its checkpoint. Raises UserError for one trained under one schedule only."""
-    checkpoint = config.map.checkpoint or newest_checkpoint(config.trained)
+    checkpoint = measured_checkpoint(config)
     model, schedule = load_checkpoint_model(checkpoint, config.model.name)
     if not schedule.any_other:
         raise UserError(
@@ -137,13 +146,11 @@ def _measure(
 ) -> None:
     """This process's share of the blocks of one split that are not there yet."""
     settings, device = config.map, processes.device
-    count = min(settings.images, len(shards))
-    blocks = list(enumerate(torch.split(torch.arange(count), settings.block)))
-    mine = [(n, rows) for n, rows in blocks if n % processes.world == processes.rank]
-    missing = [(n, rows) for n, rows in mine if not _part(folder, split, n).is_file()]
-    done = sum(len(rows) for _, rows in mine) - sum(len(rows) for _, rows in missing)
-    with progress_bar(f"map {split}", sum(len(rows) for _, rows in mine), done, processes.shows) as advance:
-        for number, rows in missing:
+    mine = _blocks(settings, len(shards))[processes.rank :: processes.world]
+    missing = [rows for rows in mine if not _part(folder, split, rows).is_file()]
+    total = sum(map(len, mine))
+    with progress_bar(f"map {split}", total, total - sum(map(len, missing)), processes.shows) as advance:
+        for rows in missing:
             batch = shards.read(rows)
             x1, velocity = batch.x1.to(device), velocity_of(model, batch.labels.to(device), processes)
             sums: list[Tensor] = []
@@ -152,13 +159,24 @@ def _measure(
                 found = measure(velocity, x1, x0, config.layout, config.leader, settings.grid, settings.batch)
                 sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else list(found)
             loss, speed = (total.transpose(0, 1).cpu() / settings.noises for total in sums)
-            with atomic_path(_part(folder, split, number)) as temporary:
+            if not bool(loss.isfinite().all() and speed.isfinite().all()):
+                raise UserError(
+                    f"map: the network's loss is not finite on {split} images {int(rows[0])} to {int(rows[-1])}; "
+                    "it diverged, or its latents did: choose an earlier one by map.checkpoint, or leave compute.precision=no"
+                )
+            with atomic_path(_part(folder, split, rows)) as temporary:
                 save_tensors(temporary, {"loss": loss, "speed": speed})
             advance(len(rows))
 
 
-def _part(folder: Path, split: Split, number: int) -> Path:
-    return folder / PARTS / f"{split}-{number:06d}.safetensors"
+def _blocks(settings: MapSettings, available: int) -> tuple[Tensor, ...]:
+    """The images of each block: int64 row numbers."""
+    return torch.split(torch.arange(min(settings.images, available)), settings.block)
+
+
+def _part(folder: Path, split: Split, rows: Tensor) -> Path:
+    """Named by its images, so that a run that goes on with another ``map.block`` takes no other block for it."""
+    return folder / PARTS / f"{split}-{int(rows[0]):06d}-{len(rows)}.safetensors"
 
 
 def _prepare(folder: Path, recipe: dict[str, Any], config: MapConfig) -> None:
@@ -176,16 +194,11 @@ def _prepare(folder: Path, recipe: dict[str, Any], config: MapConfig) -> None:
     write_run_files(config, folder)
 
 
-def _parts(folder: Path, split: Split) -> Iterator[dict[str, Tensor]]:
-    for path in sorted((folder / PARTS).glob(f"{split}-*.safetensors")):
-        yield load_tensors(path)
-
-
-def _finish(folder: Path, config: MapConfig, checkpoint: Path, seconds: float) -> None:
+def _finish(folder: Path, config: MapConfig, checkpoint: Path, available: Mapping[Split, int], seconds: float) -> None:
     """Put the parts together; ``map.json`` comes last."""
     maps = {}
     for split in SPLITS:
-        parts = list(_parts(folder, split))
+        parts = [load_tensors(_part(folder, split, rows)) for rows in _blocks(config.map, available[split])]
         loss, speed = (torch.cat([part[key] for part in parts]).transpose(0, 1) for key in ("loss", "speed"))
         maps[split] = Map(config.layout, config.leader, config.map.grid, loss, speed)
     draw(folder / PICTURE, maps["heldout"], _named(config))
@@ -198,6 +211,7 @@ def _finish(folder: Path, config: MapConfig, checkpoint: Path, seconds: float) -
             for split, found in routes.items()
         } | {"coupling": float(one.mean()), "asymmetry": float((one - other).abs().mean())}
     facts = {"checkpoint": str(checkpoint), "weights": fingerprint(checkpoint), "seconds": seconds}
+    facts |= {"seed": config.seed, "data": config.data_fingerprint()}
     write_maps(folder, maps, {**facts, "information": information})
     remove(folder / PARTS)
 

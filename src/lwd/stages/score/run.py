@@ -14,6 +14,7 @@ from lwd.files import write_json
 from lwd.maps import Line, Map, Table, learned_on, line, measure_line
 from lwd.maps.files import read_map
 from lwd.maps.score import LineScore, best_line, on_map, score_lines
+from lwd.models.pretrained import fingerprint
 from lwd.probe.bisection import weakest_stable
 from lwd.run import write_run_files
 from lwd.runtime.processes import Processes
@@ -23,7 +24,7 @@ from lwd.schedules.collapse import distance_from_collapse
 from lwd.schedules.distance import POINTS
 from lwd.stages.experiment import Experiment
 from lwd.stages.map import open_network
-from lwd.stages.map.run import noise, velocity_of
+from lwd.stages.map.run import measured_checkpoint, noise, velocity_of
 from lwd.stages.score.picture import draw
 from lwd.stages.score.samples import Distance, distances
 
@@ -53,8 +54,8 @@ def run(config: Experiment) -> tuple[list[Row], dict[str, Any]]:
     processes = Processes(config.compute)
     if processes.world > 1:
         raise UserError("score: runs on one process; start it without torchrun or accelerate launch")
-    found = read_map(config.output / "map")
-    table, chosen_on = found.table(), read_map(config.output / "map", "train").table()
+    found, training = _maps(config)
+    table, chosen_on = found.table(), training.table()
     learned = config.output / "schedule.json"
     schedules = {
         str(c): c.make(config.layout, config.leader, learned, "run lwd sweep first") for c in settings.schedules
@@ -81,8 +82,8 @@ def run(config: Experiment) -> tuple[list[Row], dict[str, Any]]:
         "diagram": [{k: v for k, v in point.items() if k != "schedule"} for point in diagram],
         "suggested": None,
     }
-    for row in rows:
-        row.schedule.save(folder / f"{row.name.replace(':', '_').replace('/', '_').removesuffix('.json')}.json")
+    for row, name in zip(rows, file_names([row.name for row in rows]), strict=True):
+        row.schedule.save(folder / name)
     if settings.suggest is not None:
         best = suggest(rows, settings.suggest)
         record["suggested"] = best.name
@@ -91,6 +92,32 @@ def run(config: Experiment) -> tuple[list[Row], dict[str, Any]]:
     draw(folder / "score.png", record)
     write_run_files(config, folder)
     return rows, record
+
+
+def file_names(schedules: Sequence[str]) -> list[str]:
+    """A file name for each schedule, made of its own; no two alike, and none that of a file `run` writes."""
+    taken = {"score.json", "suggested.json"}
+    names = []
+    for schedule in schedules:
+        plain = schedule.replace(":", "_").replace("/", "_").removesuffix(".json")
+        tried = (f"{plain}{end}.json" for end in ("", *(f"_{n}" for n in range(2, len(schedules) + 4))))
+        names.append(next(name for name in tried if name not in taken))
+        taken.add(names[-1])
+    return names
+
+
+def _maps(config: Experiment) -> tuple[Map, Map]:
+    """The maps of held-out and training images, which must be those of the network that is scored."""
+    folder = config.output / "map"
+    held = read_map(folder)  # before any network is asked for: says where there is no map
+    wanted = {
+        "layout": config.layout.to_list(),
+        "leader": config.leader,
+        "weights": fingerprint(measured_checkpoint(config)),
+        "seed": config.seed,
+        "data": config.data_fingerprint(),
+    }
+    return held, read_map(folder, "train", wanted)
 
 
 def suggest(rows: Sequence[Row], by: str) -> Row:

@@ -18,6 +18,7 @@ from lwd.models.pretrained import load_checkpoint_model
 from lwd.runtime.checkpoint import save_tensors
 from lwd.runtime.hub import save_model
 from lwd.schedules import Schedule
+from lwd.schedules.choice import ScheduleChoice
 from lwd.schedules.schedule import TIMES
 from lwd.stages import map as mapping
 from lwd.stages import probe, sample, train
@@ -217,3 +218,8 @@ def test_a_network_of_nan_and_a_single_image_are_refused(trained: Experiment, ov
     with pytest.raises(UserError, match="loss is not finite on heldout images 0 to 3"):
         mapping.run(configured(overrides, f"map.checkpoint={folder}"))
     assert not (trained.output / "map" / "map.json").exists()
+
+
+def test_a_number_with_two_points_is_no_schedule() -> None:
+    with pytest.raises(UserError, match=r"'offset:1\.\.2' is no schedule: synchronous, learned"):
+        ScheduleChoice.named("offset:1..2", "schedule")

@@ -162,7 +162,7 @@ def _measure(
             if not bool(loss.isfinite().all() and speed.isfinite().all()):
                 raise UserError(
                     f"map: the network's loss is not finite on {split} images {int(rows[0])} to {int(rows[-1])}; "
-                    "it diverged, or its latents did: choose an earlier one by map.checkpoint, or leave compute.precision=no"
+                    "it diverged, or its latents did: choose an earlier checkpoint by map.checkpoint"
                 )
             with atomic_path(_part(folder, split, rows)) as temporary:
                 save_tensors(temporary, {"loss": loss, "speed": speed})

@@ -187,7 +187,7 @@ def _find(config: SweepConfig, processes: Processes) -> Found:
     """Every probe of the sweep, several side by side where there is one process."""
     if config.sweep.method == "map":
         wanted = {"layout": config.layout.to_list(), "leader": config.leader, "data": config.data_fingerprint()}
-        table = read_map(config.output / "map", "heldout", wanted).table()
+        table = read_map(config.output / "map", "train", wanted).table()
         return find(
             config.sweep.search, lambda trials: _on_map(config, table, trials), (config.seed,), say=processes.say
         )

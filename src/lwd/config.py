@@ -43,6 +43,12 @@ class Config(BaseModel):
         schema: CoreSchema = only_numbers(handler(source), handler.resolve_ref_schema)
         return schema
 
+    def at_default(self, *keys: str) -> set[str]:
+        """Those of ``keys`` that are at their defaults: left out of a recipe, they compare equal to what was written
+        before they existed."""
+        fields = type(self).model_fields
+        return {key for key in keys if getattr(self, key) == fields[key].default}
+
     @field_validator("*")
     @classmethod
     def _paths_from_home(cls, value: Any) -> Any:

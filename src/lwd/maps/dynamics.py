@@ -21,6 +21,7 @@ from lwd.flow import Jacobian, KineticTrains, Reduction, group_factors
 from lwd.maps.table import Table
 from lwd.schedules import Schedule
 from lwd.times import Density
+from lwd.times.along import densities_at
 
 NODES = 100
 """Midpoints of tau at which the objective is taken."""
@@ -47,7 +48,7 @@ def objective(
     share = torch.tensor(factors or group_factors(table.layout, reduction), dtype=torch.float64)
     density = torch.ones_like(times)
     if densities is not None:
-        density = torch.stack([q(times[:, g]) for g, q in enumerate(densities)], dim=1)
+        density = densities_at(densities, times)
     omega = density * rates
     omega = omega.detach() if jacobian == "stop" else omega
     if kinetic_trains == "both":

@@ -24,7 +24,6 @@ from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import seed_network
 from lwd.schedules import Schedule
 from lwd.schedules.collapse import distance_from_collapse
-from lwd.times.settings import LocalTimes, densities_of
 from lwd.training.loading import Cycled
 from lwd.training.loop import StepData, fit
 from lwd.training.meter import Work
@@ -123,17 +122,13 @@ def learn(
 
 def _probe(settings: LearnSettings, layout: Layout, leader: str) -> Probe:
     """A probe as it starts."""
-    plain = settings.local_times == LocalTimes()
     return Probe(
         layout,
         leader,
         settings.kinetic_weight,
         burn_in=settings.burn_in,
-        jacobian=settings.jacobian,
-        reduction=settings.reduction,
-        kinetic_trains=settings.kinetic_trains,
-        densities=None if plain else densities_of(settings.local_times, layout.names),
         family=settings.family,
+        **settings.objective(layout.names),
         **settings.curve_settings,
     )
 

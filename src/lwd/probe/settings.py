@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
@@ -10,7 +11,7 @@ from lwd.config import Config
 from lwd.errors import UserError
 from lwd.flow import Jacobian, KineticTrains, Reduction
 from lwd.schedules import Schedule
-from lwd.times.settings import Densities, LocalTimes
+from lwd.times.settings import Densities, LocalTimes, densities_of
 
 
 class LearnSettings(Config):
@@ -60,11 +61,19 @@ class LearnSettings(Config):
         """The keyword arguments of `Schedule.learnable` beside the family."""
         return {"degree": self.degree, **self.curve} if self.family == "polynomial" else self.curve
 
+    def objective(self, names: Sequence[str]) -> dict[str, Any]:
+        """What decides the objective of groups ``names`` beside lambda, as `Probe` and `lwd.maps.objective` take it."""
+        return {
+            "jacobian": self.jacobian,
+            "reduction": self.reduction,
+            "kinetic_trains": self.kinetic_trains,
+            "densities": None if self.at_default("local_times") else densities_of(self.local_times, names),
+        }
+
     def recipe(self) -> dict[str, Any]:
         """The settings that decide the result, as a checkpoint keeps them."""
         ignored = {"preview_every"}
         if self.family == "polynomial" and not self.curve:  # as in checkpoints of before there were others
             ignored |= {"family", "curve"}
-        later: dict[str, Any] = {"kinetic_trains": "both", "local_times": LocalTimes()}
-        ignored |= {key for key, default in later.items() if getattr(self, key) == default}
+        ignored |= self.at_default("kinetic_trains", "local_times")
         return self.model_dump(mode="json", exclude=ignored)

@@ -36,7 +36,6 @@ from lwd.schedules import Schedule
 from lwd.schedules.collapse import Criterion, distance_from_collapse
 from lwd.stages.probe.run import ProbeConfig, run
 from lwd.stages.probe.table import Cost, as_json
-from lwd.times.settings import LocalTimes, densities_of
 
 
 class SweepSettings(Config):
@@ -213,17 +212,13 @@ def _probe(job: _Job) -> Outcome:
 def _on_map(config: SweepConfig, table: Table, trials: Sequence[Trial]) -> Iterable[Outcome]:
     """What Algorithm 1 comes to on the map at each trial's lambda; it takes no steps of a network."""
     probe = config.probe
-    plain = probe.local_times == LocalTimes()
     for trial in trials:
         schedule = learned_on(
             table,
             trial.kinetic_weight,
             family=probe.family,
             curve=probe.curve_settings,
-            jacobian=probe.jacobian,
-            reduction=probe.reduction,
-            kinetic_trains=probe.kinetic_trains,
-            densities=None if plain else densities_of(probe.local_times, config.layout.names),
+            **probe.objective(config.layout.names),
         )
         schedule.provenance = {
             "layout": config.layout.to_list(),
@@ -255,9 +250,6 @@ def _step_flops(config: SweepConfig) -> int:
 
 def _all_collapsed(config: SweepConfig, strongest: float) -> str:
     remedy = "raise sweep.high" if config.sweep.kinetic_weights == "auto" else "add larger sweep.kinetic_weights"
-    far = (
-        ""
-        if config.probe.kinetic_trains == "schedule"
-        else " (or probe.kinetic_trains=schedule: a strong one collapses too)"
-    )
-    return f"sweep: every lambda up to {strongest:g} collapsed; {remedy}{far}"
+    if config.probe.kinetic_trains == "both":
+        remedy += " (or probe.kinetic_trains=schedule: a strong one collapses too)"
+    return f"sweep: every lambda up to {strongest:g} collapsed; {remedy}"

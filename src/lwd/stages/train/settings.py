@@ -113,9 +113,7 @@ class TrainSettings(Config):
         """What decides the result, for `RunConfig.recipe`."""
         ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every", "posthoc_dtype"}
         ignored |= {"preview_every", "preview_images", "init_from"}
-        later: dict[str, Any] = {"posthoc_ema": (), "local_times": LocalTimes(), "draw": "uniform", "times": None}
-        later["cosine_floor"] = COSINE_NORM_FLOOR
-        ignored |= {key for key, default in later.items() if getattr(self, key) == default}  # as in old checkpoints
+        ignored |= self.at_default("posthoc_ema", "local_times", "draw", "times", "cosine_floor")
         return self.model_dump(mode="json", exclude=ignored)
 
 

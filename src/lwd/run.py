@@ -78,6 +78,11 @@ class RunConfig(Config):
         """The folder of the encoded data."""
         return self.data.path or self.output / "data"
 
+    @property
+    def trained(self) -> Path:
+        """The training run whose newest checkpoint later stages take, unless one is named."""
+        return self.output / "train" / "learned"
+
     def shards(self, split: str, features: bool) -> LatentShards:
         """The latents of one split ("train", "heldout"), flips as configured."""
         return LatentShards(self.data_path / split, self.layout, self.data.flip, features, self.seed)

@@ -41,7 +41,7 @@ def write_maps(folder: Path, maps: Mapping[Split, Map], facts: Mapping[str, Any]
 def read_map(folder: Path, split: Split = "heldout", wanted: Mapping[str, Any] | None = None) -> Map:
     """Read one split's map.
 
-    ``wanted``: what map.json must say of it, such as {"leader": "sem"}; what an older one does not say counts as so.
+    ``wanted``: what map.json must say of it, such as its data or weights; what an older one does not say counts as so.
     Raises UserError where there is no finished map, its tensors are not what it says, or it is not the ``wanted`` one.
     """
     if not (folder / FACTS).is_file():

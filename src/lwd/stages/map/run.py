@@ -64,11 +64,6 @@ class MapConfig(RunConfig):
     map: MapSettings = MapSettings()
     score: ScoreSettings = ScoreSettings()
 
-    @property
-    def trained(self) -> Path:
-        """The training run whose newest checkpoint is measured, unless ``map.checkpoint`` names one."""
-        return self.output / "train" / "learned"
-
 
 def run(config: MapConfig) -> Path:
     """Measure the map of the network on held-out and training images; returns OUTPUT/map.

@@ -73,7 +73,7 @@ class SampleSettings(Config):
     """What to sample, and how (the paper's solver settings)."""
 
     checkpoint: Path | None = None
-    """A checkpoint folder; None: the newest of `SampleConfig.trained`."""
+    """A checkpoint folder; None: the newest of `RunConfig.trained`."""
     schedule: ScheduleChoice | None = None
     """Of a network trained at joint times: the schedule to sample under, as `offset:0.3`; None: the checkpoint's own.
     A network trained under one schedule is sampled under no other."""
@@ -129,11 +129,6 @@ class SampleConfig(RunConfig):
     """Everything `run` reads."""
 
     sample: SampleSettings = SampleSettings()
-
-    @property
-    def trained(self) -> Path:
-        """The training run whose newest checkpoint is sampled from, unless ``sample.checkpoint`` names one."""
-        return self.output / "train" / "learned"
 
 
 def to_scale(settings: ScaleSettings) -> Scale:

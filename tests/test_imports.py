@@ -200,7 +200,6 @@ OWNERS = {
         "stages/encode/run.py",
         "stages/encode/manifest.py",
         "stages/sample/run.py",
-        "stages/score/samples.py",
         "stages/evaluate/run.py",
         "stages/report/about.py",
         "stages/report/comparison.py",

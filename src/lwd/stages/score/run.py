@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lwd.errors import UserError
 from lwd.files import write_json
+from lwd.flow import Jacobian
 from lwd.maps import Line, Map, Table, learned_on, line, measure_line
 from lwd.maps.files import read_map
 from lwd.maps.score import LineScore, best_line, on_map, score_lines
@@ -20,7 +21,7 @@ from lwd.run import write_run_files
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
 from lwd.schedules import Schedule
-from lwd.schedules.collapse import distance_from_collapse
+from lwd.schedules.collapse import Collapse, assess
 from lwd.schedules.distance import POINTS
 from lwd.stages.experiment import Experiment
 from lwd.stages.map import open_network
@@ -45,6 +46,16 @@ class Row:
     distance: Distance | None = None
 
 
+@dataclass(frozen=True)
+class Followed:
+    """Where Algorithm 1 comes to on the map at one lambda."""
+
+    kinetic_weight: float
+    jacobian: Jacobian
+    schedule: Schedule
+    collapse: Collapse
+
+
 def run(config: Experiment) -> tuple[list[Row], dict[str, Any]]:
     """Score the schedules; writes score.json, score.png and each schedule's file; returns the rows and the record.
 
@@ -63,11 +74,11 @@ def run(config: Experiment) -> tuple[list[Row], dict[str, Any]]:
     with progress_bar(
         "score: Algorithm 1 on the map", len(settings.kinetic_weights) * 2, 0, processes.shows
     ) as advance:
-        diagram = _diagram(config, chosen_on, advance)
-    points = {point["kinetic_weight"]: point for point in diagram if point["jacobian"] == config.probe.jacobian}
-    weakest = weakest_stable({weight: not point["collapsed"] for weight, point in points.items()})
+        diagram = _follow(config, chosen_on, advance)
+    own = {one.kinetic_weight: one for one in diagram if one.jacobian == config.probe.jacobian}
+    weakest = weakest_stable({weight: not one.collapse.collapsed for weight, one in own.items()})
     if weakest is not None:
-        schedules[RULE] = Schedule.from_dict(points[weakest]["schedule"], "score")
+        schedules[RULE] = own[weakest].schedule
     schedules[SPLINE] = best_line(chosen_on)
     lines = {name: line(schedule, found.grid.largest, settings.nodes) for name, schedule in schedules.items()}
     losses = _along(config, processes, found, lines)
@@ -79,7 +90,7 @@ def run(config: Experiment) -> tuple[list[Row], dict[str, Any]]:
         "images": found.images,
         "against": rows[0].name,
         "rows": [_as_json(row) for row in rows],
-        "diagram": [{k: v for k, v in point.items() if k != "schedule"} for point in diagram],
+        "diagram": [_point(one) for one in diagram],
         "suggested": None,
     }
     for row, name in zip(rows, file_names([row.name for row in rows]), strict=True):
@@ -136,35 +147,31 @@ def suggest(rows: Sequence[Row], by: str) -> Row:
     return min(rows, key=lambda row: (row.lines.nats if by == "nats" else row.lines.loss).value)
 
 
-def _diagram(config: Experiment, table: Table, advance: Any) -> list[dict[str, Any]]:
-    """Where Algorithm 1 comes to on the map at each lambda, with either Jacobian."""
-    probe, points = config.probe, torch.tensor(POINTS)
-    found = []
-    for jacobian in ("stop", "exact"):
+def _follow(config: Experiment, table: Table, advance: Callable[[int], None]) -> list[Followed]:
+    """Follow Algorithm 1 on the map at each lambda, with either Jacobian."""
+    probe, found = config.probe, []
+    jacobians: tuple[Jacobian, ...] = ("stop", "exact")
+    for jacobian in jacobians:
         for weight in sorted(config.score.kinetic_weights):
-            schedule = learned_on(
-                table,
-                weight,
-                family=probe.family,
-                curve=probe.curve_settings,
-                jacobian=jacobian,
-                reduction=probe.reduction,
-                kinetic_trains=probe.kinetic_trains,
-            )
-            distance = distance_from_collapse(schedule)
-            collapsed = any(config.sweep.criterion.holds(schedule[name]) for name in schedule.learned)
-            found.append(
-                {
-                    "kinetic_weight": weight,
-                    "jacobian": jacobian,
-                    "distance_from_collapse": distance,
-                    "collapsed": collapsed,
-                    "curve": {n: schedule[n](points)[0].tolist() for n in schedule.learned},
-                    "schedule": schedule.to_dict(),
-                }
-            )
+            how = probe.objective(config.layout.names) | {"jacobian": jacobian}
+            schedule = learned_on(table, weight, family=probe.family, curve=probe.curve_settings, **how)
+            collapse = assess(schedule, config.sweep.criterion)
+            assert collapse is not None, "a map has a learned group"
+            found.append(Followed(weight, jacobian, schedule, collapse))
             advance(1)
     return found
+
+
+def _point(one: Followed) -> dict[str, Any]:
+    """What of it goes into score.json."""
+    points = torch.tensor(POINTS)
+    return {
+        "kinetic_weight": one.kinetic_weight,
+        "jacobian": one.jacobian,
+        "distance_from_collapse": one.collapse.distance,
+        "collapsed": one.collapse.collapsed,
+        "curve": {name: one.schedule[name](points)[0].tolist() for name in one.schedule.learned},
+    }
 
 
 def _along(config: Experiment, processes: Processes, map: Map, lines: dict[str, Line]) -> dict[str, Tensor]:

@@ -12,9 +12,11 @@ from torch import Tensor
 from lwd.errors import UserError
 from lwd.metrics.influence import frechet_influence
 from lwd.metrics.moments import Gaussian
+from lwd.runtime.progress import say
 from lwd.schedules import Schedule
 from lwd.schedules.choice import ScheduleChoice
 from lwd.stages import evaluate, sample
+from lwd.stages.evaluate.extraction import FeatureCache
 from lwd.stages.evaluate.features import FeatureSet
 from lwd.stages.experiment import Experiment
 
@@ -69,9 +71,12 @@ def _one(config: Experiment, schedule: Path, name: str, solver: str, steps: int)
     record = evaluate.run(one)
     if record is None:
         raise UserError("score: distances are measured on one process")
-    mine, real = (_features(cache, source) for source in (record.samples, record.reference))
-    gaussians = [_gaussian(side) for side in (mine, real)]
-    influence = frechet_influence(mine.features["pool"], *gaussians)
+    (extractor,) = record.extractors.values()
+    kept = FeatureCache(cache, say)
+    mine, real = (kept.find(extractor, source) for source in (record.samples, record.reference))
+    if mine is None or real is None:
+        raise UserError(f"{cache}: the features could not be kept there, of which the errors are made; make room")
+    influence = frechet_influence(mine.features["pool"], _gaussian(mine), _gaussian(real))
     return record.metrics["frechet"], float(record.samples["nfe"]), influence
 
 
@@ -79,12 +84,3 @@ def _gaussian(side: FeatureSet) -> Gaussian:
     found = side.gaussian("pool", torch.device("cpu"))
     assert found is not None, "its features are kept"
     return found
-
-
-def _features(cache: Path, source: object) -> FeatureSet:
-    """What `lwd evaluate` kept of these images."""
-    for path in sorted(cache.glob("*.safetensors")):
-        found = FeatureSet.load(path)
-        if isinstance(source, dict) and found.source["sha256"] == source["sha256"]:
-            return found
-    raise UserError(f"{cache}: no features of {source}; remove the folder and score again")

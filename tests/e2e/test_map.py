@@ -13,7 +13,7 @@ from test_three_groups import LAYOUT, add_depth
 
 from lwd.config import load
 from lwd.errors import UserError
-from lwd.maps.files import read_map
+from lwd.maps.files import read_maps
 from lwd.models.pretrained import load_checkpoint_model
 from lwd.runtime.checkpoint import save_tensors
 from lwd.runtime.hub import save_model
@@ -55,9 +55,9 @@ def test_from_training_to_a_schedule(trained: Experiment, overrides: list[str]) 
     checkpoint = output / "train" / "learned" / "step-00000008"
     assert Schedule.load(checkpoint / "schedule.json").any_other
     folder = mapping.run(trained)
-    found = read_map(folder)
+    found = read_maps(folder)["heldout"]
     assert found.loss.shape == found.speed.shape == (1, 6, 4, 4, 2) and found.leader == "sem"
-    assert not torch.equal(read_map(folder, "train").loss, found.loss)
+    assert not torch.equal(read_maps(folder)["train"].loss, found.loss)
     assert json.loads((folder / "map.json").read_text())["images"] == {"heldout": 6, "train": 6}
     assert (folder / "map.png").is_file() and not (folder / "parts").exists()
 
@@ -114,7 +114,7 @@ def test_what_is_missing_or_of_other_settings_is_said(trained: Experiment, overr
     file = trained.output / "map" / "map.json"
     file.write_text(file.read_text().replace('"points": 4', '"points": 7'))
     with pytest.raises(UserError, match=r"map.json: not a map, or not that of map.safetensors"):
-        read_map(trained.output / "map")
+        read_maps(trained.output / "map")["heldout"]
 
 
 def test_two_processes_measure_the_same_map(trained: Experiment, tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_three_groups_by_pairs(data: Path, overrides: list[str], tmp_path: Path)
     more = (f"data.path={tmp_path / 'data'}", f"groups={groups}", "score.suggest=loss")
     config = configured(overrides, *more)
     train.run(config)
-    found = read_map(mapping.run(config))
+    found = read_maps(mapping.run(config))["heldout"]
     assert found.followers == ("tex", "depth") and found.loss.shape == (2, 6, 4, 4, 3)
     rows, _ = score(config)
     assert {row.schedule.names for row in rows} == {LAYOUT.names}
@@ -159,7 +159,7 @@ def test_settings_that_do_not_go_together(overrides: list[str], settings: list[s
 def test_a_map_goes_on_with_another_block_and_takes_each_image_once(
     trained: Experiment, overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = read_map(mapping.run(trained)).loss
+    whole = read_maps(mapping.run(trained))["heldout"].loss
     written = 0
 
     def killed(path: Path, tensors: dict[str, torch.Tensor]) -> None:
@@ -173,7 +173,7 @@ def test_a_map_goes_on_with_another_block_and_takes_each_image_once(
         patched.setattr(sys.modules["lwd.stages.map.run"], "save_tensors", killed)
         mapping.run(configured(overrides, "compute.resume=false"))
     assert len(list((trained.output / "map" / "parts").iterdir())) == 1  # four images of the six
-    again = read_map(mapping.run(configured(overrides, "map.block=3"))).loss
+    again = read_maps(mapping.run(configured(overrides, "map.block=3")))["heldout"].loss
     torch.testing.assert_close(again, whole, rtol=1e-5, atol=1e-6)  # other batches round otherwise
 
 

@@ -15,11 +15,12 @@ from torch import Tensor, nn
 from lwd.config import Batch, Config
 from lwd.data.shards import LatentShards
 from lwd.errors import UserError
-from lwd.files import atomic_path, read_json, remove, write_json
+from lwd.files import atomic_path, remove, write_json
 from lwd.maps import LogSNR, Map, coupling, measure, mutual_information
 from lwd.maps.files import FACTS, SPLITS, TENSORS, Split, write_maps
 from lwd.maps.measure import Velocity
 from lwd.models.pretrained import fingerprint, load_checkpoint_model, newest_checkpoint
+from lwd.records import read_mapping
 from lwd.run import RunConfig, write_run_files
 from lwd.runtime.checkpoint import first_difference, load_tensors, save_tensors
 from lwd.runtime.lock import alone_in
@@ -180,13 +181,17 @@ def _prepare(folder: Path, recipe: dict[str, Any], config: MapConfig) -> None:
     if begun.is_file() and not config.compute.resume:
         for name in (FACTS, TENSORS, PICTURE, PARTS):
             remove(folder / name)
-    elif begun.is_file() and (changed := first_difference(read_json(begun), recipe)):
+    elif begun.is_file() and (changed := first_difference(_begun(begun), recipe)):
         raise UserError(
             f"{folder}: a map of other settings: {changed}; replace it with compute.resume=false, or move it"
         )
     write_json(begun, recipe)
     (folder / PARTS).mkdir(exist_ok=True)
     write_run_files(config, folder)
+
+
+def _begun(path: Path) -> dict[str, Any]:
+    return read_mapping(path, "the settings of `lwd map`", "replace the map with compute.resume=false")
 
 
 def _finish(folder: Path, config: MapConfig, checkpoint: Path, available: Mapping[Split, int], seconds: float) -> None:

@@ -22,7 +22,7 @@ from lwd.config import Config, Seed
 from lwd.errors import UserError
 from lwd.files import check_place, write_json
 from lwd.maps import Table, learned_on
-from lwd.maps.files import read_map
+from lwd.maps.files import read_maps
 from lwd.plots.sweep import Probed, save_sweep_curves
 from lwd.probe.bisection import Bisection, Listed, Search, weakest_stable
 from lwd.probe.outcome import NOTHING_MOVED, Outcome, SweepRow, nothing_moved, row, stable
@@ -186,7 +186,7 @@ def _find(config: SweepConfig, processes: Processes) -> Found:
     """Every probe of the sweep, several side by side where there is one process."""
     if config.sweep.method == "map":
         wanted = {"layout": config.layout.to_list(), "leader": config.leader, "data": config.data_fingerprint()}
-        table = read_map(config.output / "map", "train", wanted).table()
+        table = read_maps(config.output / "map", wanted)["train"].table()
         return find(
             config.sweep.search, lambda trials: _on_map(config, table, trials), (config.seed,), say=processes.say
         )

@@ -13,7 +13,7 @@ from lwd.errors import UserError
 from lwd.files import write_json
 from lwd.flow import Jacobian
 from lwd.maps import Line, Map, Table, learned_on, line, measure_line
-from lwd.maps.files import read_map
+from lwd.maps.files import Split, read_maps
 from lwd.maps.score import LineScore, best_line, on_map, score_lines
 from lwd.models.pretrained import fingerprint
 from lwd.probe.bisection import weakest_stable
@@ -65,8 +65,9 @@ def run(config: Experiment) -> tuple[list[Row], dict[str, Any]]:
     processes = Processes(config.compute)
     if processes.world > 1:
         raise UserError("score: runs on one process; start it without torchrun or accelerate launch")
-    found, training = _maps(config)
-    table, chosen_on = found.table(), training.table()
+    maps = _maps(config)
+    found, chosen_on = maps["heldout"], maps["train"].table()
+    table = found.table()
     learned = config.output / "schedule.json"
     schedules = {
         str(c): c.make(config.layout, config.leader, learned, "run lwd sweep first") for c in settings.schedules
@@ -117,10 +118,8 @@ def file_names(schedules: Sequence[str]) -> list[str]:
     return names
 
 
-def _maps(config: Experiment) -> tuple[Map, Map]:
+def _maps(config: Experiment) -> dict[Split, Map]:
     """The maps of held-out and training images, which must be those of the network that is scored."""
-    folder = config.output / "map"
-    held = read_map(folder)  # before any network is asked for: says where there is no map
     wanted = {
         "layout": config.layout.to_list(),
         "leader": config.leader,
@@ -128,7 +127,7 @@ def _maps(config: Experiment) -> tuple[Map, Map]:
         "seed": config.seed,
         "data": config.data_fingerprint(),
     }
-    return held, read_map(folder, "train", wanted)
+    return read_maps(config.output / "map", wanted)
 
 
 def suggest(rows: Sequence[Row], by: str) -> Row:

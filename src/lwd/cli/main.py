@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lwd import __version__
-from lwd.cli.convert import convert
 from lwd.cli.data import app as data_app
 from lwd.cli.evaluate import app as evaluate_app
 from lwd.cli.recipes import recipes
 from lwd.cli.schedule import app as schedule_app
+from lwd.cli.weights import convert, ema, export
 from lwd.console import one_line_errors, show
 from lwd.errors import UserError
 from lwd.launcher import check_launcher
@@ -44,7 +44,8 @@ app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(data_app, name="data")
 app.add_typer(schedule_app, name="schedule")
 app.command("recipes")(recipes)
-app.command("convert")(convert)
+for command in (export, ema, convert):
+    app.command(command.__name__)(command)
 
 ConfigOption = Annotated[
     Path, typer.Option("--config", "-c", help="YAML file of the experiment, e.g. one of `lwd recipes`")
@@ -224,38 +225,6 @@ def _score_command(
 
 
 _stage("report", "Draw everything that OUTPUT holds into OUTPUT/report.html.", _report)
-
-
-@app.command()
-def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of lwd train, e.g. OUTPUT/train/NAME/step-00400000")],
-    target: Annotated[Path, typer.Argument(help="The folder to write")],
-    push_to: Annotated[str | None, typer.Option(help="Also upload it to this Hub repository, e.g. me/my-model")] = None,
-) -> None:
-    """What sampling needs of a checkpoint: the averaged weights, the schedule, and a model card."""
-    from lwd.stages.train.export import export as write
-    from lwd.stages.train.export import push
-
-    with one_line_errors():
-        show(write(checkpoint, target))
-        if push_to is not None:
-            show(push(target, push_to))
-
-
-@app.command()
-def ema(
-    folder: Annotated[Path, typer.Argument(help="A training run with train.posthoc_ema, e.g. OUTPUT/train/NAME")],
-    sigma_rel: Annotated[float, typer.Option(help="The average's width, as a share of the steps, e.g. 0.08")],
-    step: Annotated[int | None, typer.Option(help="After how many steps; default: at the last snapshot")] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="The folder in which step-STEP is written; default: FOLDER-sigma-WIDTH")
-    ] = None,
-) -> None:
-    """An average of the weights of any width, after training: a checkpoint for `lwd sample` and `lwd export`."""
-    from lwd.stages.train.power_ema import reconstruct
-
-    with one_line_errors():
-        show(reconstruct(folder, sigma_rel, step, out))
 
 
 @app.command()

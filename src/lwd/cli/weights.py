@@ -1,4 +1,4 @@
-"""`lwd convert`: nothing but argument parsing and calls."""
+"""`lwd export`, `ema` and `convert`, what is done with trained weights: nothing but argument parsing and calls."""
 
 from __future__ import annotations
 
@@ -9,6 +9,36 @@ import typer
 
 from lwd.console import one_line_errors, show
 from lwd.errors import UserError
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of lwd train, e.g. OUTPUT/train/NAME/step-00400000")],
+    target: Annotated[Path, typer.Argument(help="The folder to write")],
+    push_to: Annotated[str | None, typer.Option(help="Also upload it to this Hub repository, e.g. me/my-model")] = None,
+) -> None:
+    """What sampling needs of a checkpoint: the averaged weights, the schedule, and a model card."""
+    from lwd.stages.train.export import export as write
+    from lwd.stages.train.export import push
+
+    with one_line_errors():
+        show(write(checkpoint, target))
+        if push_to is not None:
+            show(push(target, push_to))
+
+
+def ema(
+    folder: Annotated[Path, typer.Argument(help="A training run with train.posthoc_ema, e.g. OUTPUT/train/NAME")],
+    sigma_rel: Annotated[float, typer.Option(help="The average's width, as a share of the steps, e.g. 0.08")],
+    step: Annotated[int | None, typer.Option(help="After how many steps; default: at the last snapshot")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder in which step-STEP is written; default: FOLDER-sigma-WIDTH")
+    ] = None,
+) -> None:
+    """An average of the weights of any width, after training: a checkpoint for `lwd sample` and `lwd export`."""
+    from lwd.stages.train.power_ema import reconstruct
+
+    with one_line_errors():
+        show(reconstruct(folder, sigma_rel, step, out))
 
 
 def convert(

@@ -79,7 +79,6 @@ def curve_lines(probes: Sequence[Probed]) -> dict[str, list[Line]]:
 def _draw_distances(axes: Axes, probes: Sequence[Probed], collapsed_below: float) -> None:
     colours = weight_colours(probe.kinetic_weight for probe in probes)
     weights = list(colours)
-    _scale(axes, weights)
     axes.axhline(collapsed_below, color=stand_in("muted"), linestyle=DASHED, linewidth=1)
     axes.annotate(
         f"collapsed below {collapsed_below:g}",
@@ -104,18 +103,22 @@ def _draw_distances(axes: Axes, probes: Sequence[Probed], collapsed_below: float
     if chosen:
         at = max(chosen, key=lambda point: point[1])
         axes.annotate("chosen", at, (0, 9), textcoords="offset points", ha="center", va="bottom", fontsize=8.5)
-    labels = [f"{weight:g}" for weight in weights]
-    crowded = len(labels) > _MOST_TICKS or max(map(len, labels)) > _LONGEST_TICK
-    axes.set_xticks(weights, labels, rotation=90 if crowded else 0)
-    axes.minorticks_off()
+    scale_weights(axes, weights)
     axes.margins(x=0.1)
-    axes.set(ylim=(0, 1.02), xlabel="λ", ylabel="distance from the extremal curve")
+    axes.set(ylim=(0, 1.02), ylabel="distance from the extremal curve")
 
 
-def _scale(axes: Axes, weights: Sequence[float]) -> None:
-    """Logarithmic, linear below the smallest positive lambda where there is a zero."""
+def scale_weights(axes: Axes, weights: Sequence[float]) -> None:
+    """Make the x-axis that of lambda, with these ``weights`` marked: logarithmic, linear below the smallest positive
+    one where there is a zero.
+    """
     positive = [weight for weight in weights if weight > 0]
     if len(positive) == len(weights):
         axes.set_xscale("log")
     elif positive:
         axes.set_xscale("symlog", linthresh=min(positive))
+    labels = [f"{weight:g}" for weight in weights]
+    crowded = len(labels) > _MOST_TICKS or max(map(len, labels)) > _LONGEST_TICK
+    axes.set_xticks(weights, labels, rotation=90 if crowded else 0)
+    axes.minorticks_off()
+    axes.set_xlabel("λ")

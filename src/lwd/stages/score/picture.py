@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lwd.plots.drawing import save_png
+from lwd.plots.sweep import scale_weights
 from lwd.plots.theme import stand_in
 
 if TYPE_CHECKING:
@@ -52,9 +53,8 @@ def _diagram(axes: Axes, points: list[dict[str, Any]]) -> None:
         axes.plot(
             weights, [p["distance_from_collapse"] for p in some], f"o{dash}", color=stand_in("ink"), label=jacobian
         )
-    axes.set_xscale("log")
+    scale_weights(axes, sorted({point["kinetic_weight"] for point in points}))
     axes.set_ylim(-0.03, 1.05)
-    axes.set_xlabel("lambda")
     axes.set_ylabel("distance from collapse")
     axes.set_title("Algorithm 1 on the map", fontsize=9.5)
-    axes.legend()
+    axes.legend(handlelength=3.2)

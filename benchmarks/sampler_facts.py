@@ -1,7 +1,7 @@
 """What stepping across a schedule's kinks costs: end states of one trained network against a float64 reference.
 
-    lwd demo                                                          # or any run under SFD's offset
-    python benchmarks/sampler_facts.py runs/digits/train/offset-seed0
+    lwd demo
+    python benchmarks/sampler_facts.py                # or the folder of any run under SFD's offset
 
 "across" is a solver that knows nothing of the kinks, as SFD's is: torchdiffeq with one step size for the whole batch,
 that goes past the end and is interpolated. "at the kinks" is `lwd.ode`, whose steps end there. The network is float64,
@@ -36,10 +36,12 @@ STEPS = (10, 20, 40, 80)
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", type=Path, help="the folder of a training run")
+    parser.add_argument("run", type=Path, nargs="?", default="runs/digits/train/offset-seed0", help="of a training run")
     parser.add_argument("--images", type=int, default=16)
     arguments = parser.parse_args()
-    checkpoints = find_checkpoints(arguments.run)
+    checkpoints = find_checkpoints(arguments.run) if arguments.run.is_dir() else {}
+    if not checkpoints:
+        parser.exit(0, f"skipped: {arguments.run} holds no checkpoint; `lwd demo` makes one\n")
     checkpoint = checkpoints[max(checkpoints)]
     model = load_model(checkpoint / "ema").double().eval()
     schedule = Schedule.load(checkpoint / "schedule.json")

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
+# Modules are compiled when they are first imported, not all when they are installed: half of the time of `make setup`.
 # Where PyTorch comes from. On a machine without a GPU, to save 2 GB:
 #   make setup TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"
 TORCH_INDEX ?=
@@ -13,8 +14,8 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt $(TORCH_INDEX) torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,encoders]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt $(TORCH_INDEX) torch
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,encoders]'
 	touch $(STAMP)
 
 demo: setup
@@ -34,7 +35,7 @@ bench: setup
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 docs: setup
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[docs]'
 	$(BIN)/mkdocs build --strict
 
 clean:

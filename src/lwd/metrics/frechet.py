@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -82,13 +83,15 @@ def _congruence(factor: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _factor(sigma: Tensor) -> Tensor:
-    """F (D, rank) with F F^T = sigma, without the directions in which sigma is 0 up to rounding."""
+    """F (D, rank) with F F^T = sigma, without the directions in which sigma is 0 up to rounding.
+
+    Cholesky with pivots (LAPACK's pstrf), which stops at the rank: of 400 samples with 2048 features ten times as fast
+    as the eigenvectors.
+    """
+    from scipy.linalg.lapack import dpstrf  # scipy takes a while to import, and few ask for a distance
+
     noise = len(sigma) * torch.finfo(sigma.dtype).eps
-    factor: Tensor
-    factor, failed = torch.linalg.cholesky_ex(sigma)
-    if not bool(failed) and bool(factor.diagonal().square().min() > noise * sigma.diagonal().max()):
-        return factor
-    values, vectors = torch.linalg.eigh(sigma)
-    kept = values > noise * values.abs().max()
-    factor = vectors[:, kept] * values[kept].sqrt()
-    return factor
+    lower, pivots, rank, _ = dpstrf(sigma.cpu().numpy(), lower=1, tol=noise * float(sigma.diagonal().max()))
+    factor = np.empty((len(sigma), rank))
+    factor[pivots - 1] = np.tril(lower)[:, :rank]
+    return torch.from_numpy(factor).to(sigma.device)

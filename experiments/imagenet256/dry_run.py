@@ -55,6 +55,8 @@ MORE = {
 """What is added to commands with or without a config."""
 FAST = ("train.lr=1e-2", "train.ema_decay=0.5")
 """So that a few steps make networks that differ from each other in their samples."""
+LOOSE = ("sample.atol=0.1", "sample.rtol=0.1")
+"""So that dopri5 takes as few steps as it can."""
 IMPORTED_LATE = ("matplotlib.pyplot", "scipy.integrate", "sklearn.decomposition")
 """What stages import where they need it; imported before any of them is forked, it is imported once."""
 FEWEST = 4
@@ -115,7 +117,7 @@ def overrides(stage: str, config: Experiment, size: Size) -> list[str]:
         "probe": [*model, *probe],
         "sweep": [*model, *probe, "sweep.processes=1"],
         "train": [*model, f"train.batch={size.batch}", f"train.checkpoint_steps={kept}", *FAST],
-        "sample": [*model, f"sample.num={size.samples}", f"sample.block={size.samples // 2}"],
+        "sample": [*model, f"sample.num={size.samples}", f"sample.block={size.samples // 2}", *LOOSE],
     }
     by_stage["evaluate"] = by_stage["sample"]
     if stage == "train":

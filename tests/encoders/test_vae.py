@@ -121,7 +121,7 @@ def test_bfloat16(released: Path, vae: SDVAE, images: Tensor) -> None:
     """bfloat16 keeps 8 bits (0.4 % a rounding); through the whole encoder 5 % in the root mean square is allowed."""
     half = SDVAE.load(released, dtype=torch.bfloat16)
     assert half.model.dtype == torch.bfloat16
-    part = images[:1, :, :64, :64]  # enough for every layer; CPUs are slow at bfloat16
+    part = images[:1, :, :32, :32]  # enough for every layer; CPUs are slow at bfloat16
     exact, rough = vae.encode(part), half.encode(part)
     assert rough.dtype == torch.float32
     assert 1e-4 < ((rough - exact).norm() / exact.norm()).item() < 0.05

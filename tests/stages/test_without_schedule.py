@@ -62,3 +62,9 @@ def test_with_the_schedule_given_it_samples(released: Path, overrides: list[str]
     words = ["sample", "--config", str(DIGITS), *overrides, f"sample.checkpoint={released}", "sample.num=4"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, result.output
+
+
+def test_what_is_a_model_folder_already_is_not_exported(released: Path, tmp_path: Path) -> None:
+    Schedule.offset(("tex", "sem"), "sem", 0.3).save(released / "schedule.json")
+    result = CliRunner().invoke(app, ["export", str(released), str(tmp_path / "exported")])
+    assert result.exit_code == 2 and "a model folder already" in result.stderr and result.stderr.count("\n") == 1

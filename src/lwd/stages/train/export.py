@@ -69,6 +69,8 @@ def export(checkpoint: Path, target: Path) -> str:
     """
     check_new_place(target)
     require_schedule(checkpoint)
+    if (checkpoint / WEIGHTS).is_file():
+        raise UserError(f"{checkpoint}: a model folder already, as `lwd export` writes; copy it, or upload it as it is")
     state = read_state(checkpoint)
     verify(checkpoint, state)
     if not (checkpoint / "ema" / WEIGHTS).is_file():

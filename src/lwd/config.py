@@ -249,21 +249,22 @@ def _keys_beside(kind: type[Config], loc: tuple[int | str, ...]) -> list[str]:
     """The keys that the section holding ``loc`` knows."""
     section: Any = kind
     for part in loc[:-1]:
-        field = _fields(section).get(str(part))
+        field = fields_of(section).get(str(part))
         if field is None:
             continue
         annotation = getattr(field, "annotation", None) or getattr(field, "type", None)
-        if models := [a for a in (annotation, *_all_args(annotation)) if _fields(a)]:
+        if models := [a for a in (annotation, *all_args(annotation)) if fields_of(a)]:
             section = models[0]
-    return list(_fields(section))
+    return list(fields_of(section))
 
 
-def _all_args(annotation: Any) -> list[Any]:
-    return [inner for arg in get_args(annotation) for inner in (arg, *_all_args(arg))]
+def all_args(annotation: Any) -> list[Any]:
+    """The types that a type is made of, at any depth."""
+    return [inner for arg in get_args(annotation) for inner in (arg, *all_args(arg))]
 
 
-def _fields(section: Any) -> Mapping[str, Any]:
-    """Of a settings class or dataclass by name; of anything else none."""
+def fields_of(section: Any) -> Mapping[str, Any]:
+    """The fields of a settings class or dataclass by name; of anything else none."""
     if isinstance(section, type) and issubclass(section, BaseModel):
         return {name: field for name, field in section.model_fields.items() if not field.exclude}
     if isinstance(section, type) and dataclasses.is_dataclass(section):

@@ -28,10 +28,15 @@ class Group:
     """
 
     name: str
+    """What the group is called: in schedules, logs and errors."""
     channels: int
+    """How many of the latent's channels are its own."""
     weight: float = 1.0
+    """w_g of Eq. 33, by which its loss counts."""
     key: str | None = None
+    """Its tensor's name in the shards; null: SFD's for tex and sem, else the group's name."""
     shape: tuple[int, ...] | None = None
+    """Of its own grid, where that differs from the other groups'; null: the latent's."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 

@@ -23,7 +23,9 @@ class DataConfig(Config):
     """Where the latents are. ``path`` holds the folders ``train`` and ``heldout``; None: OUTPUT/data."""
 
     path: Path | None = None
+    """Where the latents are: a folder that holds ``train`` and ``heldout``; null: OUTPUT/data."""
     flip: bool = True
+    """Mirror each image in training every second time, by chance."""
 
 
 class RunConfig(Config):
@@ -33,8 +35,11 @@ class RunConfig(Config):
     """Modules that are imported first, from where Python looks or the current folder: they register curves and networks
     of your own."""
     output: Path = Path("runs/run")
+    """The folder of the run, OUTPUT: every stage writes below it."""
     seed: Seed = 0
+    """Of every random draw: the same seed gives the same run."""
     groups: tuple[Group, ...]
+    """The groups of the latent, in the order of its channels."""
     leader: str
     """The group that sets the pace: t = tau in a learned schedule (Eq. 17), ahead of the others in an offset one."""
     data: DataConfig = DataConfig()

@@ -13,6 +13,7 @@ import typer
 from lwd import __version__
 from lwd.cli.data import app as data_app
 from lwd.cli.evaluate import app as evaluate_app
+from lwd.cli.keys import keys
 from lwd.cli.recipes import recipes
 from lwd.cli.schedule import app as schedule_app
 from lwd.cli.weights import convert, ema, export
@@ -43,8 +44,7 @@ app = typer.Typer(
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(data_app, name="data")
 app.add_typer(schedule_app, name="schedule")
-app.command("recipes")(recipes)
-for command in (export, ema, convert):
+for command in (keys, recipes, export, ema, convert):
     app.command(command.__name__)(command)
 
 ConfigOption = Annotated[

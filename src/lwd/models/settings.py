@@ -35,12 +35,20 @@ class ModelConfig(Config):
     ``module:attribute`` of a function that builds one, to which every other key is handed on."""
 
     name: str = "LightningDiT-XL/1"
+    """A size as in the README (LightningDiT-XL/1: patch 1), a registered network, or MODULE:FUNCTION that builds
+    yours."""
     num_classes: Size = 1000
+    """How many labels; one more, the last, stands for none."""
     depth: Depth | None = None
+    """Blocks; null: the size's."""
     width: Size | None = None
+    """Channels of a token; null: the size's."""
     heads: Size | None = None
+    """Of attention; null: the size's."""
     projector_width: Size | None = None
+    """Hidden channels of the REPA head; null: 2048, as published."""
     repa_block: PositiveInt = 2
+    """After how many blocks the REPA head reads."""
     settings: dict[str, JsonValue] = Field(default_factory=dict, exclude=True)
     """Of an own network: all keys but ``name`` and ``num_classes``, which in a file stand beside these two."""
 

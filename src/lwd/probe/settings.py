@@ -18,13 +18,19 @@ class LearnSettings(Config):
     """Settings of Algorithm 1, stage I."""
 
     steps: PositiveInt = 10_000
+    """Of the probe."""
     burn_in: NonNegativeInt = 5_000
+    """Steps after which the curves of all steps are averaged into the result."""
     lr: PositiveFloat = 1e-4
+    """Of its denoiser."""
     rho_lr: PositiveFloat = 1e-2
+    """Of the curve's parameters."""
     kinetic_weight: NonNegativeFloat = 0.04
     """lambda of Eq. 38."""
     jacobian: Jacobian = "stop"
+    """Of Algorithm 1: the update with t' stopped, or the exact one."""
     reduction: Reduction = "mean_flat"
+    """As train.reduction."""
     kinetic_trains: KineticTrains = "both"
     """Whether the kinetic term trains the denoiser too, as in Algorithm 1, or the schedule alone; with both, a large
     lambda collapses as well."""
@@ -37,6 +43,7 @@ class LearnSettings(Config):
     curve: dict[str, Any] = Field(default_factory=dict)
     """Settings of another family, such as {bins: 8}."""
     label_dropout: float = Field(default=0.1, ge=0, le=1)
+    """As train.label_dropout."""
     preview_every: NonNegativeInt = 0
     """Steps between two pictures of the curve, previews/step-*.png in the probe's folder, one at the end; 0: none."""
 

@@ -15,6 +15,7 @@ class ComputeConfig(Config):
     """Where and how a stage runs; nothing here changes what is computed beyond rounding."""
 
     device: Literal["auto", "cpu"] = "auto"
+    """auto takes a GPU where there is one."""
     precision: Literal["no", "bf16"] = "no"
     """bf16: matrix products under autocast; weights, their updates, norms and losses stay in float32."""
     tf32: bool = False
@@ -38,6 +39,7 @@ class ComputeConfig(Config):
     workers: NonNegativeInt = 0
     """Processes that read data; 0: a thread, which hands batches over without a copy."""
     log_every: PositiveInt = 50
+    """Steps between two lines of trace.jsonl."""
     checkpoint_every: NonNegativeInt = 1000
     """0: only where a stage asks for one, and at the end."""
     keep_checkpoints: NonNegativeInt = 2
@@ -46,5 +48,6 @@ class ComputeConfig(Config):
     """Go on from the newest checkpoint; false: start afresh; previous: leave out, and remove, those at the end that are
     damaged."""
     progress: bool = True
+    """Show bars and say what is done."""
     trackers: tuple[TrackerName, ...] = ()
     """Where the log goes, beside trace.jsonl."""

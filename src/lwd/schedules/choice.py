@@ -25,6 +25,7 @@ class ScheduleChoice(Config):
     """Which schedule: one of these, or the short form `synchronous`, `offset:0.3`, `power:2`, or a file's path."""
 
     kind: Literal["learned", "synchronous", "offset", "power"] = "learned"
+    """Which family; the keys below are settings of one each."""
     path: Path | None = None
     """The file of a learned schedule; None: OUTPUT/schedule.json, where `lwd sweep` puts the chosen one."""
     delta: float = Field(default=0.3, ge=-1000, le=1000)

@@ -21,8 +21,11 @@ class CompareSettings(Config):
     """Denoisers trained on equal terms: what each changes of ``train``, at which budgets, with which seeds."""
 
     variants: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """By name, what each changes of ``train``."""
     budgets: tuple[PositiveInt, ...] = ()
+    """Steps after which each is sampled and evaluated."""
     seeds: tuple[Seed, ...] = (0,)
+    """Each variant is trained once with each."""
     processes: NonNegativeInt = 0
     """How many runs go side by side; 0: one per core, or one where there is a GPU."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -18,6 +18,7 @@ class LocalTimes(Config):
     """The density of a group's local time in training."""
 
     density: Literal["uniform", "logit_normal", "beta", "histogram"] = "uniform"
+    """Which family; the keys below are settings of one each."""
     mean: float | None = None
     """Of the logit (0 by default) or of a beta (0.5)."""
     std: PositiveFloat | None = None
@@ -54,13 +55,20 @@ class JointTimes(Config):
     """Local times that belong to no schedule; `lwd.times.joint`."""
 
     kind: Literal["independent", "mean_beta", "band", "mixture"] = "independent"
+    """Each time on its own, around a common mean, within a band of the common one, or half on a schedule."""
     mean: float = Field(default=0.5, gt=0, lt=1)
+    """Of mean_beta."""
     concentration: PositiveFloat = 2.0
     """Of mean_beta: the Beta density of the mean of the local times."""
     width: float = Field(default=0.3, ge=0, le=1)
     """Of a band: how far each group's time is at most from the common one, which has the first group's density."""
     share: float = Field(default=0.5, ge=0, le=1)
     """Of a mixture: how many samples are on ``train.schedule``; the others' times are independent."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, data: Any) -> Any:
+        return {"kind": data} if isinstance(data, str) else data
 
 
 Densities = LocalTimes | dict[str, LocalTimes]

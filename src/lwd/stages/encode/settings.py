@@ -20,9 +20,11 @@ class TextureSettings(Config):
     """The group that is decoded back to pixels."""
 
     group: str = ""
+    """Which of ``groups`` it is; it must be given."""
     encoder: Literal["identity", "sd-vae-f16d32"] = "identity"
     """identity: ``factor`` x ``factor`` pixel-unshuffle."""
     factor: PositiveInt = 2
+    """Of the pixel-unshuffle: each patch of so many by so many pixels becomes channels."""
     path: PathText = RELEASED
     """Of the VAE: a released .ckpt, a diffusers folder, or a Hub id."""
 
@@ -31,12 +33,14 @@ class SemanticSettings(Config):
     """The group that holds compressed patch features."""
 
     group: str = ""
+    """Which of ``groups`` it is; it must be given."""
     encoder: str = SMALL_VIT
     """small-vit (trained on the labels of a built-in or prepared data set, on the spot), random-vit (the same network
     as it was initialised), or dinov2-s/b/l/g, clip-b16, clip-l14."""
     path: Path | None = None
     """A local folder with the pretrained weights; None: the Hub."""
     compress: Literal["pca", "semvae"] = "pca"
+    """How features become channels."""
     semvae: Path | None = None
     """The folder that `lwd semvae` wrote, or a released .pt."""
     pca_images: PositiveInt = 10_000
@@ -47,7 +51,9 @@ class RepaSettings(Config):
     """The features that REPA aligns to: those of the semantic encoder, of another one, or none."""
 
     encoder: str = SAME
+    """Whose features a REPA head learns: semantic, the same as the group's; none; or another's name."""
     path: Path | None = None
+    """Its weights, a local folder; null: by name from the Hub."""
 
 
 class EncodeSettings(Config):
@@ -66,6 +72,7 @@ class EncodeSettings(Config):
     semantic: SemanticSettings = SemanticSettings()
     repa: RepaSettings = RepaSettings()
     batch: Batch = 64
+    """Images at once."""
     shard_images: PositiveInt = 1000
     """Source images of one shard; images that are skipped leave it shorter."""
     decoders: int | None = Field(default=None, ge=0, le=256)
@@ -73,6 +80,8 @@ class EncodeSettings(Config):
     on_error: Literal["stop", "skip"] = "stop"
     """What becomes of images that cannot be read; either way unreadable.csv lists them, and what else is not taken."""
     encoder_steps: PositiveInt = 400
+    """Training steps of a small encoder that is trained on the spot."""
     judge_steps: PositiveInt = 400
+    """Training steps of the classifier by which small sets are evaluated."""
     judge_distortion: NonNegativeFloat = 0.1
     """Random affine maps for the classifier alone: its features, and so the Fréchet distance, then see less noise."""

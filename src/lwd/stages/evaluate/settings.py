@@ -71,13 +71,17 @@ class EvaluateSettings(Config):
     density_k: PositiveInt = 5
     """Neighbours of density and coverage."""
     distances: Distances = "exact"
+    """Between features, for precision and its kin: exact, or in half precision as ADM's evaluator has them."""
     split_size: PositiveInt = 5000
     """Images per split of the Inception Score."""
     kid_subsets: PositiveInt = 100
+    """Pairs of random subsets over which KID is averaged."""
     kid_subset_size: PositiveInt = 1000
+    """Images of each."""
     bootstrap: NonNegativeInt = 1000
     """Replicates behind the intervals, 2 or more; 0: no intervals."""
     confidence: float = Field(default=0.95, gt=0, lt=1)
+    """Of the bootstrap's intervals."""
     counts: NonNegativeInt = 4
     """Fréchet distances at so many sample counts, each half the one before, and their extrapolation, which
     needs 3; 0: none."""

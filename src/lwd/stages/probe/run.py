@@ -23,6 +23,7 @@ class ProbeSettings(LearnSettings):
     """Stage I on shards; the defaults are the paper's ImageNet values (Table 4)."""
 
     batch: Batch = 256
+    """Images in a step."""
 
 
 class ProbeConfig(RunConfig):

@@ -48,7 +48,9 @@ class SweepSettings(Config):
     kinetic_weights: tuple[FiniteFloat, ...] | Literal["auto"] = (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.10)
     """auto: bisection on a log scale, see `Bisection`."""
     low: PositiveFloat = 0.01
+    """Where auto begins to look for the weakest stable lambda,"""
     high: PositiveFloat = 0.1
+    """and up to where."""
     resolution: float = Field(default=1.25, ge=1.05, allow_inf_nan=False)
     """Of auto: the largest ratio between the lambda that is found and the next weaker one, which collapsed."""
     expansions: NonNegativeInt = Field(default=3, le=10)
@@ -56,6 +58,7 @@ class SweepSettings(Config):
     seeds: tuple[Seed, ...] = ()
     """A lambda is stable if the probes of all seeds are; the schedule is the first one's. Empty: the experiment's."""
     collapsed_below: float = Field(default=0.1, ge=0, le=1)
+    """A curve nearer than this to a collapsed one counts as collapsed."""
     mass_above: float = Field(default=0.5, ge=0, le=1)
     """A curve has collapsed where its distance from collapse is below the one (0: tau^(M+1), 1: tau) and the mass of
     its mixture on a_M above the other; see `lwd.schedules.collapse`."""

@@ -23,8 +23,11 @@ class RampSettings(Config):
     """A scale that goes from ``first`` to ``last``: `lwd.sample.Ramp`."""
 
     first: float
+    """The scale at the noise."""
     last: float
+    """The scale at the data."""
     shape: Literal["linear", "cosine"] = "linear"
+    """How it goes from one to the other."""
     over: str | None = None
     """The group whose local time it goes along with; None: global time."""
 
@@ -33,8 +36,11 @@ class IntervalSettings(Config):
     """Guidance only while the local time of ``group`` lies in [low, high]."""
 
     group: str
+    """By whose local time."""
     low: float = Field(default=0.0, ge=0, le=1)
+    """Guide from this local time on,"""
     high: float = Field(default=1.0, ge=0, le=1)
+    """and up to this one."""
 
     @model_validator(mode="after")
     def _low_is_lower(self) -> Self:
@@ -51,6 +57,7 @@ class GuidanceSettings(Config):
     """None, AutoGuidance from a weak model's folder, classifier-free guidance, or both at once."""
 
     kind: Literal["none", "auto", "classifier_free", "both"] = "none"
+    """By a weak model (auto), by no class (classifier_free), or both."""
     scale: ScaleSettings = 1.5
     """Of the one kind; of both, AutoGuidance's."""
     free_scale: ScaleSettings = 1.5
@@ -80,6 +87,7 @@ class SampleSettings(Config):
     name: FolderName | None = None
     """Results go to OUTPUT/samples/NAME; None: named after the checkpoint."""
     num: PositiveInt = 1000
+    """How many images."""
     batch: Batch = 250
     """How many samples the network sees at once."""
     block: PositiveInt = 2000
@@ -89,19 +97,24 @@ class SampleSettings(Config):
     labels: Literal["balanced", "null"] | tuple[ClassLabel, ...] = "balanced"
     """All classes in turn, none, or these in turn."""
     seed: int = Field(default=0, ge=0, lt=2**31)
+    """Of the first image's noise and label; each has its own."""
     solver: Solver = "dopri5"
+    """docs/sampling.md compares them."""
     steps: PositiveInt = 50
     """Steps of the fixed-step solvers; dopri5 chooses its own."""
     grid: Literal["uniform", "arc_length"] | PositiveFloat = "uniform"
-    """Of the fixed-step solvers: equal in global time, along the schedule, or a timestep shift (`lwd.sample.Shift`)."""
+    """Of the fixed-step solvers: equal in global time, along the schedule, or a timestep shift (`lwd.ode.Shift`)."""
     atol: PositiveFloat = 1e-6
+    """Absolute tolerance of dopri5."""
     rtol: PositiveFloat = 1e-3
+    """Relative tolerance of dopri5."""
     guidance: GuidanceSettings = GuidanceSettings()
     decoder: DecoderSettings | None = None
     """None: the one in the data's manifest."""
     trace: NonNegativeInt = 0
     """Of how many samples the path is kept too, at ``trace_points`` global times: trajectory.safetensors and .png."""
     trace_points: int = Field(default=9, ge=2)
+    """Global times of each path, from 0 to 1."""
 
     @field_validator("labels", mode="before")
     @classmethod

@@ -31,20 +31,31 @@ class SemVAESettings(Config):
     """The semantic VAE; the defaults are SFD's, as far as its public training settings say (docs/semvae.md)."""
 
     channels: PositiveInt = 16
+    """Of the compressed semantic latent."""
     depth: PositiveInt = 4
+    """Blocks of encoder and decoder each."""
     heads: PositiveInt = HEADS
+    """Of attention."""
     steps: PositiveInt = 1_000_000
+    """Of training."""
     batch: Batch = 64
+    """Images in a step."""
     lr: PositiveFloat = 5e-5
+    """Of AdamW, after the warm-up."""
     warmup: NonNegativeInt = 500
     """Steps of linear warm-up; a cosine to zero follows."""
     weight_decay: NonNegativeFloat = 0.01
+    """Of AdamW."""
     ema_decay: float = Field(default=0.0, ge=0, le=1)
     """0: no averaging; the model that is kept is the one that trained."""
     mse_weight: NonNegativeFloat = 1.0
+    """Of the squared error of the reconstructed features."""
     cosine_weight: NonNegativeFloat = 1.0
+    """Of their angle's error."""
     l1_weight: NonNegativeFloat = 0.0
+    """Of their absolute error."""
     kl_weight: NonNegativeFloat = 1e-7
+    """Of the KL divergence to a standard normal."""
     eval_every: PositiveInt = 2000
     """Steps between two measurements on held-out images; there is one at the end, too."""
 

@@ -38,10 +38,15 @@ class TrainSettings(Config):
     """A checkpoint or model folder whose averaged weights training begins with, as one of joint times that is then
     trained on a schedule; the optimiser and the averages start afresh."""
     steps: PositiveInt = 400_000
+    """Of training."""
     batch: Batch = 256
+    """Images in a step, of all processes together."""
     lr: PositiveFloat = 1e-4
+    """Of AdamW."""
     weight_decay: NonNegativeFloat = 0.0
+    """Of AdamW."""
     ema_decay: float = Field(default=0.9999, ge=0, le=1)
+    """Of the average of the weights that is sampled from, in a step."""
     posthoc_ema: tuple[SigmaRel, ...] = ()
     """Widths sigma_rel of power-function averages tracked beside it, e.g. [0.05, 0.1]; `lwd ema` makes any other."""
     posthoc_every: PositiveInt = 10_000
@@ -52,6 +57,7 @@ class TrainSettings(Config):
     """Weight each group's loss so that its local times have the density ``local_times`` (Eq. 33); SFD's own objective
     does not, and draws tau by ``time_distribution``."""
     time_distribution: TimeDistribution = "uniform"
+    """Of tau where ``corrected`` is off."""
     local_times: Densities = LocalTimes()
     """The density of each group's local time, for all groups or by name."""
     draw: Draw = "uniform"
@@ -59,11 +65,15 @@ class TrainSettings(Config):
     times: JointTimes | None = None
     """Local times of no schedule, as {kind: independent}: the network is then sampled under any (`sample.schedule`)."""
     reduction: Reduction = "mean_flat"
+    """Of entries to a loss: mean_flat over all (Appendix B), or the mean of group means (Eq. 37)."""
     cosine_weight: NonNegativeFloat = 1.0
+    """Of the direction loss."""
     cosine_floor: float = Field(default=COSINE_NORM_FLOOR, ge=1e-12, le=1)
     """The norm below which the direction term is linear in the velocity; SFD's code has 1e-8 (docs/imagenet.md)."""
     repa_weight: NonNegativeFloat = 1.0
+    """Of the REPA loss; 0: no head."""
     label_dropout: float = Field(default=0.1, ge=0, le=1)
+    """How many labels are replaced by none, for guidance."""
     checkpoint_steps: tuple[PositiveInt, ...] = ()
     """Steps whose checkpoints are kept for good, beside the periodic ones of ``compute``."""
     heldout_every: NonNegativeInt = 0
@@ -71,11 +81,7 @@ class TrainSettings(Config):
     preview_every: NonNegativeInt = 0
     """Steps between two pictures of samples in OUTPUT/train/NAME/previews, and one at the end; 0: none."""
     preview_images: PositiveInt = 16
-
-    @field_validator("times", mode="before")
-    @classmethod
-    def _times_in_a_word(cls, times: Any) -> Any:
-        return {"kind": times} if isinstance(times, str) else times
+    """Of each preview."""
 
     @model_validator(mode="before")
     @classmethod

@@ -37,6 +37,8 @@ class Cost:
         return self.flops / self.main_flops if self.main_flops else None
 
     def __str__(self) -> str:
+        if not self.planned:
+            return "no probe's; the map's joint network was a training run of its own"
         percent = None if self.share is None else 100 * self.share
         share = "" if percent is None else f", {percent:{',.0f' if percent >= 10 else '.2g'}} % of the main run"
         return f"{self.steps:,} of {self.planned:,} steps, {self.flops:.2g} operations{share}"

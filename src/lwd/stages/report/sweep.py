@@ -68,6 +68,8 @@ class SweepSection:
     @property
     def costs(self) -> str:
         """What the sweep took."""
+        if not self.cost.planned:
+            return "It was looked for on the map of a joint network, whose training was a run of its own."
         took = f"The sweep took {count(self.cost.steps)} of {count(self.cost.planned)} steps"
         share = self.cost.share
         return took + (f", {percent(share)} of what the main run takes." if share is not None else ".")

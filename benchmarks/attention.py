@@ -14,7 +14,7 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from common import DEVICE, machine, median_seconds
+from common import DEVICE, machine, median_seconds, record
 from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -75,11 +75,12 @@ def main() -> None:
         cells = []
         for width, pad in ((WIDTH, WIDTH), (WIDTH, 80), (WIDTH, 96), (64, 64)):
             attention = make(width**-0.5)
-            cells.append(measure(padded(pad, attention) if pad > width else attention, width, dtype, arguments))
+            one = padded(pad, attention) if pad > width else attention
+            cells.append(measure(one, f"{name}, width {width} as {pad}", width, dtype, arguments))
         print(f"{name:10s} " + " ".join(f"{cell:>17s}" for cell in cells), flush=True)
 
 
-def measure(attention: Attention, width: int, dtype: torch.dtype, arguments: argparse.Namespace) -> str:
+def measure(attention: Attention, title: str, width: int, dtype: torch.dtype, arguments: argparse.Namespace) -> str:
     """One cell of the table, checked against exact attention first."""
     shape = (arguments.batch, HEADS, TOKENS, width)
     q, k, v = (torch.randn(shape, device=DEVICE, dtype=dtype).requires_grad_() for _ in range(3))
@@ -94,6 +95,7 @@ def measure(attention: Attention, width: int, dtype: torch.dtype, arguments: arg
         return f"no ({type(error).__name__})"[:17]
     if error > (0.05 if dtype is torch.bfloat16 else 1e-4):
         raise AssertionError(f"head width {width}: off by {error}")
+    record(title, forward_ms=1e3 * forward, both_ms=1e3 * both)
     return f"{1e3 * forward:.2f} / {1e3 * both:.2f}"
 
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import torch
-from common import CLASSES, DEVICE, GRID, LAYOUT, autocast, machine, step_batch, synchronise
+from common import CLASSES, DEVICE, GRID, LAYOUT, autocast, machine, record, step_batch, synchronise
 
 from lwd.models import create
 from lwd.runtime.checkpoint import Files, find_checkpoints
@@ -72,6 +72,7 @@ def main() -> None:
         first = find_checkpoints(Path(name))[0]
         size = sum(file.stat().st_size for file in first.rglob("*") if file.is_file())
     median, copy, write = (statistics.median(times) for times in (alone, copies, writes))
+    record(f"{arguments.size}, {size / 2**30:.2f} GiB", step_s=median, copy_s=copy, write_s=write)
     print(machine())
     print(f"LightningDiT-{arguments.size}/1, batch {arguments.batch}, checkpoint {size / 2**30:.2f} GiB")
     print(f"step {median:.3f} s; copy {copy:.3f} s = {copy / median:.2f} steps")

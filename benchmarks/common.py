@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
+import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -145,6 +148,14 @@ def training_step(variant: Variant, arguments: argparse.Namespace) -> tuple[Call
             average.update()
 
     return step, arguments.batch * training_flops(model, variant.repa)
+
+
+def record(what: str, **figures: float) -> None:
+    """Append figures to the file of JSON lines that $FIGURES names, if any: what `gpu.sh` sums up and takes along."""
+    if file := os.environ.get("FIGURES"):
+        line = {"benchmark": Path(sys.argv[0]).stem, "what": what, **figures}
+        with Path(file).open("a") as out:
+            out.write(json.dumps(line) + "\n")
 
 
 def machine() -> str:

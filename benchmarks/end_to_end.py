@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import DEVICE, Variant, machine, median_seconds, step_parser, training_step
+from common import DEVICE, Variant, machine, median_seconds, record, step_parser, training_step
 from loader import write_data
 
 from lwd.runtime.processes import keep_freed_memory
@@ -45,6 +45,7 @@ def main() -> None:
         rates, waits = command(Path(name), arguments)
     after = bare(arguments)
     step, whole = statistics.mean([before, after]), statistics.mean(rates)
+    record(arguments.size, bare=step, lwd_train=whole, ratio=whole / step, data_wait=statistics.mean(waits))
     print(f"bare step: {before:.2f} and {after:.2f} images/s; lwd train: {whole:.2f} images/s over {len(rates)} blocks")
     print(f"data wait {statistics.mean(waits):.2%}; lwd train / bare step: {whole / step:.3f}")
 

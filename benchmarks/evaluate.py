@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from common import DEVICE, against_matmul, machine, median_seconds
+from common import DEVICE, against_matmul, machine, median_seconds, record
 from torch import Tensor
 
 from lwd.metrics import FidInception, Moments, frechet_distance, manifold_metrics, precision_recall
@@ -55,6 +55,7 @@ def inception(arguments: argparse.Namespace) -> None:
     seconds, rate = against_matmul(lambda: network(images), torch.float32, arguments.repeats)
     resize = median_seconds(lambda: tf1_resize_bilinear(images, SIZE), arguments.repeats)
     of_ceiling = FLOP_PER_IMAGE * arguments.images / seconds / rate
+    record("Inception", images_per_s=arguments.images / seconds, share=of_ceiling, resize=resize / seconds)
     print(
         f"Inception, {arguments.images} images of {arguments.size} px: {arguments.images / seconds:.1f} images/s, "
         f"{of_ceiling:.0%} of a float32 product's {rate / 1e9:.0f} GFLOP/s; resize {resize / seconds:.1%}; "
@@ -76,6 +77,7 @@ def moments(x: Tensor, repeats: int) -> Moments:
         total.covariance()
 
     seconds, product = in_turns(streamed, lambda: double.T @ double, repeats)
+    record("moments", over_product=seconds / product)
     print(
         f"moments, {tuple(x.shape)} in batches of 64: {seconds:.2f} s, {seconds / product:.2f} of the bare product "
         f"({product:.2f} s); {IMAGES} images: {IMAGES * seconds / len(x):.1f} s",
@@ -90,6 +92,7 @@ def frechet(one: Moments, two: Moments, repeats: int, scipy: bool) -> None:
     value = frechet_distance(*stats)
     if not scipy:
         seconds = median_seconds(lambda: frechet_distance(*stats), repeats, 0)
+        record("Fréchet distance", seconds=seconds)
         print(f"Fréchet distance, {one.dim} features: {seconds:.2f} s", flush=True)
         return
     from scipy.linalg import sqrtm
@@ -122,6 +125,7 @@ def manifold(x: Tensor, y: Tensor, repeats: int, check: bool) -> None:
 
     value = precision_recall(x, y)
     seconds, least = in_turns(lambda: precision_recall(x, y), bare, repeats)
+    record("precision and recall", seconds=seconds, over_products=seconds / least)
     print(
         f"precision and recall, k = 3, {len(x)} and {len(y)} x {x.shape[1]}: {seconds:.2f} s, {seconds / least:.2f} of "
         f"three products and selections ({least:.2f} s); {value.precision:.4f} {value.recall:.4f}",

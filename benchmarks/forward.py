@@ -13,7 +13,7 @@ import argparse
 import time
 
 import torch
-from common import CLASSES, DEVICE, GRID, LAYOUT, autocast, machine, matmul_rate, median_seconds, synchronise
+from common import CLASSES, DEVICE, GRID, LAYOUT, autocast, machine, matmul_rate, median_seconds, record, synchronise
 
 from lwd.models import create, forward_flops
 from lwd.runtime.processes import keep_freed_memory
@@ -56,6 +56,7 @@ def main() -> None:
             first = time.perf_counter() - start
             s = median_seconds(forward, arguments.repeats)
             share = batch * forward_flops(model) / s / ceiling
+            record(f"{arguments.size}, batch {batch}, {mode}", images_per_s=batch / s, share=share, first_s=first)
             print(f"{batch:6d} {mode:9s} {first:12.2f} {s:9.4f} {batch / s:9.1f} {share:7.1%}", flush=True)
 
 

@@ -25,6 +25,7 @@ from common import (
     Variant,
     machine,
     median_seconds,
+    record,
     step_parser,
     training_step,
 )
@@ -94,6 +95,7 @@ def main() -> None:
     print(", ".join(f"{key} {value}" for key, value in vars(arguments).items()))
     probe_s, training_s = measured(arguments)
     ratio, own, xl = probe_s / training_s, counted(arguments.size), counted("XL")
+    record(arguments.size, probe_over_training=ratio, counted=own)
     print(f"probe step {probe_s:.4f} s, training step with EMA and REPA {training_s:.4f} s: {ratio:.3f}")
     print(f"operations by count: {own:.3f} at {arguments.size}, {xl:.3f} at XL")
     print(table({f"measured, {arguments.size}": ratio, "counted, XL": xl}))

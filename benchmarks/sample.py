@@ -61,6 +61,7 @@ def main() -> None:
             seconds, nfe = sample(model, guidance, solver, arguments)
             rate = arguments.images / seconds
             mean, spread = statistics.mean(nfe), f"({min(nfe)} to {max(nfe)})"
+            common.record(f"{solver}, guidance {name}", images_per_s=rate, evaluations=mean)
             print(f"{solver:10s} {name:16s} {mean:6.1f} {spread:12s} {rate:9.3f} {mean * rate:14.2f}", flush=True)
     overhead(model, weak, auto, arguments)
     calls: list[int] = []
@@ -69,11 +70,13 @@ def main() -> None:
     few = len(calls)
     lockstep, _ = sample(model, None, "dopri5", arguments, refill=False)
     counting.remove()
+    common.record("lockstep / refilled", seconds=lockstep / refilled, calls=(len(calls) - few) / few)
     print(f"dopri5, lockstep / refilled slots: seconds {lockstep / refilled:.3f}, calls {(len(calls) - few) / few:.3f}")
     decoder = SDVAE.random()
     decoder.model.to(arguments.device)
     latents = torch.randn(arguments.batch, decoder.channels, arguments.grid, arguments.grid)
     seconds = median_seconds(lambda: decoder.decode(latents), 3, 1) / arguments.batch * arguments.images
+    common.record("decoding", images_per_s=arguments.images / seconds)
     print(
         f"decoding, float32: {arguments.images / seconds:.3f} images/s; its share: {seconds / (seconds + refilled):.1%}"
     )
@@ -124,6 +127,7 @@ def overhead(model: nn.Module, weak: nn.Module, auto: AutoGuidance, arguments: a
         seconds = {name: median_seconds(lambda run=run: run(z, times, labels), 7) for name, run in runs.items()}
     both = seconds["main"] + seconds["weak"]
     for name in ("two streams", "in turn"):
+        common.record(f"AutoGuidance, {name}", over_main_and_weak=seconds[name] / both)
         print(f"AutoGuidance, {name}: {seconds[name]:.4f} s; / (main + weak): {seconds[name] / both:.3f}")
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import resource
 
 import torch
-from common import DEVICE, Variant, against_matmul, machine, median_seconds, step_parser, training_step
+from common import DEVICE, Variant, against_matmul, machine, median_seconds, record, step_parser, training_step
 
 from lwd.runtime.processes import keep_freed_memory
 
@@ -56,6 +56,15 @@ def main() -> None:
         seconds[variant.title] = s
         memory = peak_gib()
         del step
+        record(
+            variant.title,
+            seconds=s,
+            images_per_s=arguments.batch / s,
+            share=flops / s / ceiling,
+            matmul_tflops=ceiling / 1e12,
+            peak_gib=memory,
+            first_s=first,
+        )
         print(
             f"{variant.title:26s} {s:8.4f} {arguments.batch / s:9.1f} {flops / s / 1e12:8.3f} {ceiling / 1e12:8.3f} "
             f"{flops / s / ceiling:7.1%} {memory:9.2f} {first:8.1f}",

@@ -8,7 +8,7 @@ from torch import nn
 
 from lwd.data.shards import LatentShards
 from lwd.models.build import check_network
-from lwd.models.start import grown_order, read_giver, start_from
+from lwd.models.start import freeze, grown_order, read_giver, start_from
 from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, seeded
 from lwd.stages.train.settings import TrainConfig
@@ -28,8 +28,11 @@ def begin(config: TrainConfig, shards: LatentShards, processes: Processes) -> tu
     with seeded(Stream.INITIALISE, config.seed):
         model = config.model.build(config.layout, shards.shape, shards.feature_dim, order).to(processes.device)
     check_network(model, shards.feature_dim, settings.label_dropout, shards.feature_grid)
-    if giver is None:
-        return model, None
-    account = start_from(model, giver, settings.init_classes)
-    processes.say(f"train {settings.name}: from {settings.init_from}, {account}")
-    return model, {"from": str(settings.init_from), "fingerprint": giver.fingerprint, **account.to_json()}
+    said = None
+    if giver is not None:
+        account = start_from(model, giver, settings.init_classes)
+        processes.say(f"train {settings.name}: from {settings.init_from}, {account}")
+        said = {"from": str(settings.init_from), "fingerprint": giver.fingerprint, **account.to_json()}
+    if settings.freeze:
+        processes.say(f"train {settings.name}: {freeze(model, settings.freeze)} parameters frozen")
+    return model, said

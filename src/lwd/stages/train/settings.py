@@ -39,6 +39,8 @@ class TrainSettings(Config):
     or schedule are others (docs/finetune.md); the optimiser and the averages start afresh."""
     init_classes: dict[int, int] | None = None
     """{label here: label there} of ``init_from``'s classes; others begin as new. None: the same labels."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of parameters' names that do not train, e.g. ["blocks.0.*", "y_embedder.*"]."""
     steps: PositiveInt = 400_000
     """Of training."""
     batch: Batch = 256
@@ -135,7 +137,9 @@ class TrainSettings(Config):
         """What decides the result, for `RunConfig.recipe`."""
         ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every", "posthoc_dtype"}
         ignored |= {"preview_every", "preview_images", "init_from"}
-        ignored |= self.at_default("posthoc_ema", "local_times", "draw", "times", "cosine_floor", "init_classes")
+        ignored |= self.at_default(
+            "posthoc_ema", "local_times", "draw", "times", "cosine_floor", "init_classes", "freeze"
+        )
         return self.model_dump(mode="json", exclude=ignored)
 
 

@@ -42,21 +42,46 @@ class TimestepEmbedder(nn.Module):
         return self.mlp(torch.cat([angles.cos(), angles.sin()], dim=-1))  # type: ignore[no-any-return]
 
 
+ADDED = "+"
+"""What stands before the name of a group whose time embedding is added."""
+
+
+def split_order(order: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The groups of a time order whose embeddings are concatenated, and those whose are added: ("tex", "+sem")."""
+    added = tuple(name.removeprefix(ADDED) for name in order if name.startswith(ADDED))
+    return tuple(name for name in order if not name.startswith(ADDED)), added
+
+
+def time_shares(joined: Sequence[str], width: int) -> dict[str, slice]:
+    """The channels of the condition that each concatenated embedding fills, the first taking what does not divide."""
+    if not joined:
+        return {}
+    share, extra = divmod(width, len(joined))
+    ends = [(i + 1) * share + min(i + 1, extra) for i in range(len(joined))]
+    return {name: slice(start, end) for name, start, end in zip(joined, [0, *ends], ends, strict=False)}
+
+
 class LocalTimesEmbedder(nn.Module):
     """All local times (B, G) -> (B, width): one `TimestepEmbedder` per group, concatenated in ``order``.
 
-    The width is shared out evenly, the first in ``order`` taking what does not divide.
+    The width is shared out evenly (`time_shares`). A group with a + before its name is embedded over the whole width,
+    and that is added: so a group is joined to a network whose other embeddings stay as wide as they were.
     """
 
     def __init__(self, names: Sequence[str], order: Sequence[str], width: int) -> None:
         super().__init__()
-        if sorted(order) != sorted(names):
+        joined, added = split_order(order)
+        if sorted([*joined, *added]) != sorted(names):
             raise ValueError(f"time_order {list(order)} must name each of the groups {list(names)} once")
-        share, extra = divmod(width, len(order))
-        self.columns = [list(names).index(name) for name in order]
-        self.by_group = nn.ModuleDict({n: TimestepEmbedder(share + (i < extra)) for i, n in enumerate(order)})
+        widths = {name: place.stop - place.start for name, place in time_shares(joined, width).items()}
+        widths |= dict.fromkeys(added, width)
+        self.added = added
+        self.columns = [list(names).index(name) for name in widths]
+        self.by_group = nn.ModuleDict({name: TimestepEmbedder(size) for name, size in widths.items()})
 
     def forward(self, times: Tensor) -> Tensor:
         """times (B, G), columns in layout order."""
         embedders = self.by_group.values()
-        return torch.cat([embed(times[:, c]) for c, embed in zip(self.columns, embedders, strict=True)], dim=-1)
+        parts = [embed(times[:, c]) for c, embed in zip(self.columns, embedders, strict=True)]
+        joined, added = parts[: len(parts) - len(self.added)], parts[len(parts) - len(self.added) :]
+        return sum(added, start=torch.cat(joined, dim=-1)) if joined else sum(added[1:], start=added[0])

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lwd.groups import Layout
-from lwd.models.embedders import LocalTimesEmbedder, sincos_table
+from lwd.models.embedders import LocalTimesEmbedder, sincos_table, split_order
 from lwd.models.layers import Block, FinalLayer, rotary_table
+from lwd.models.parts import PartedConv2d, PartedLinear
 
 
 class LightningDiT(
@@ -27,7 +28,8 @@ class LightningDiT(
     ``layout``: the groups; ``input_size``: height = width of the latent; ``num_classes``: labels 0 .. num_classes - 1,
     and num_classes itself is the null class (`null_label`). ``feature_dim``: channels of the REPA features, None for no
     projector; ``repa_block``: after how many blocks the hidden state is projected. ``time_order``: in which order the
-    embeddings of the local times are concatenated (None: layout order).
+    embeddings of the local times are concatenated (None: layout order), with a + before those that are added instead:
+    ("tex", "+sem") is a one-group network to which a group was joined (`lwd.models.start`).
 
     With ``checkpoint_blocks`` set, only the blocks' inputs are kept for the backward pass, and the rest is recomputed.
 
@@ -68,7 +70,11 @@ class LightningDiT(
         self.checkpoint_blocks = False
         grid = input_size // patch_size
 
-        self.x_embedder = nn.Conv2d(layout.channels, width, patch_size, stride=patch_size)
+        _, added = split_order(time_order or ())
+        if added:
+            self.x_embedder: nn.Conv2d = PartedConv2d(layout, added, width, patch_size)
+        else:
+            self.x_embedder = nn.Conv2d(layout.channels, width, patch_size, stride=patch_size)
         self.pos_embed = nn.Parameter(sincos_table(width, grid)[None], requires_grad=False)
         cos, sin = rotary_table(width // heads, grid)
         self.register_buffer("rotary_cos", cos, persistent=False)
@@ -77,6 +83,8 @@ class LightningDiT(
         self.y_embedder = nn.Embedding(num_classes + 1, width)
         self.blocks = nn.ModuleList([Block(width, heads, mlp_ratio) for _ in range(depth)])
         self.final_layer = FinalLayer(width, patch_size**2 * layout.channels)
+        if added:
+            self.final_layer.linear = PartedLinear(layout, added, width, patch_size)
         self.repa_projector = _projector(width, projector_width, feature_dim) if feature_dim is not None else None
         self._initialise()
 
@@ -135,7 +143,10 @@ class LightningDiT(
         return torch.einsum("bhwpqc->bchpwq", x).reshape(len(x), -1, self.input_size, self.input_size)
 
     def _initialise(self) -> None:
-        """Initialise as released: linear maps by Xavier, embeddings N(0, 0.02^2), modulations and the output 0."""
+        """Initialise as released: linear maps by Xavier, embeddings N(0, 0.02^2), modulations and the output 0.
+
+        And the last layer of the embedders of added groups 0.
+        """
         linears = {name: module for name, module in self.named_modules() if isinstance(module, nn.Linear)}
         for name, linear in linears.items():
             nn.init.zeros_(linear.bias)
@@ -145,6 +156,8 @@ class LightningDiT(
                 nn.init.normal_(linear.weight, std=0.02)
             else:
                 nn.init.xavier_uniform_(linear.weight)
+        for name in self.t_embedder.added:
+            nn.init.zeros_(self.get_parameter(f"t_embedder.by_group.{name}.mlp.2.weight"))
         nn.init.normal_(self.y_embedder.weight, std=0.02)
         nn.init.xavier_uniform_(self.x_embedder.weight.flatten(1))
         assert self.x_embedder.bias is not None

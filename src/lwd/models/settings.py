@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Self
 
 import torch
@@ -80,12 +80,23 @@ class ModelConfig(Config):
             return {"name": self.name, "num_classes": self.num_classes, **self.settings}
         return dict(plain(self))
 
-    def build(self, layout: Layout, shape: tuple[int, ...], feature_dim: int | None = None) -> nn.Module:
-        """The network, freshly initialised from torch's global generator; ``shape``: the latents' trailing axes."""
+    def build(
+        self,
+        layout: Layout,
+        shape: tuple[int, ...],
+        feature_dim: int | None = None,
+        time_order: Sequence[str] | None = None,
+    ) -> nn.Module:
+        """The network, freshly initialised from torch's global generator; ``shape``: the latents' trailing axes.
+
+        ``time_order``: LightningDiT's, which only a network that it starts from decides (`lwd.models.start`).
+        """
         if is_own(self.name):
             return build_network(self.name, layout, shape, self.num_classes, self.settings, feature_dim)
         sizes = self.model_dump(exclude={"num_classes"})
-        return build_lightningdit(layout, shape, self.num_classes, feature_dim=feature_dim, **sizes)
+        return build_lightningdit(
+            layout, shape, self.num_classes, feature_dim=feature_dim, time_order=time_order, **sizes
+        )
 
     def training_flops(self, layout: Layout, shape: tuple[int, ...], feature_dim: int | None = None) -> int | None:
         """Operations of one sample's training step, counted without any weights; None where that cannot be done."""

@@ -72,6 +72,10 @@ def save_sfd_checkpoint(model: LightningDiT, path: str | Path) -> None:
     """
     if model.layout.names != SFD_LAYOUT.names:
         raise UserError(f"{path}: SFD's code knows the groups {list(SFD_LAYOUT.names)}, this model has {model.layout}")
+    if model.t_embedder.added:
+        raise UserError(
+            f"{path}: group {model.t_embedder.added[0]!r} was added by train.init_from; SFD's has no such form"
+        )
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if tuple(model.t_embedder.by_group) != SFD_TIME_ORDER:
         state = {name: _swap_condition(name, tensor) for name, tensor in state.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lwd.errors import UserError
@@ -44,6 +45,7 @@ def build_lightningdit(
     projector_width: int | None = None,
     repa_block: int = 2,
     feature_dim: int | None = None,
+    time_order: Sequence[str] | None = None,
 ) -> LightningDiT:
     """The size ``name``, with whatever of it should differ. Raises UserError for latents that are no square images."""
     size, patch_size = parse_name(name)
@@ -64,6 +66,7 @@ def build_lightningdit(
             feature_dim=feature_dim,
             repa_block=repa_block,
             projector_width=projector_width or size.projector_width,
+            time_order=time_order,
         )
     except ValueError as error:
         raise UserError(f"model: {error}") from error

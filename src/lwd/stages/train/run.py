@@ -12,20 +12,21 @@ from torch import Tensor, nn
 from lwd.data.batches import StepBatch, StepBatches, StepDraws
 from lwd.data.shards import LatentShards
 from lwd.errors import UserError
+from lwd.files import write_json
 from lwd.flow import component_losses, cosine_direction_loss, interpolate, on_grid, repa_loss, weighted_loss
 from lwd.groups import Layout
 from lwd.models import dropper, model_files, record_of, training_flops
 from lwd.models.build import check_network
 from lwd.models.network import token_grid
 from lwd.models.settings import is_own
-from lwd.models.start import start_from
 from lwd.run import write_run_files
 from lwd.runtime.checkpoint import Content, checkpoint_path
 from lwd.runtime.hub import CONFIG
 from lwd.runtime.placement import divide, place
 from lwd.runtime.processes import Processes
-from lwd.runtime.seeding import Stream, seed_network, seeded
+from lwd.runtime.seeding import seed_network
 from lwd.schedules import Schedule
+from lwd.stages.train.begin import START, begin
 from lwd.stages.train.heldout import HeldOut
 from lwd.stages.train.preview import SamplePreview
 from lwd.stages.train.settings import TrainConfig, TrainSettings, choose_schedule, time_draws
@@ -151,12 +152,7 @@ def run(config: TrainConfig) -> Path:
     processes = Processes(config.compute)
     schedule = choose_schedule(config).to(processes.device)
     shards = _open_shards(config)
-    with seeded(Stream.INITIALISE, config.seed):
-        model = config.model.build(layout, shards.shape, shards.feature_dim).to(processes.device)
-    check_network(model, shards.feature_dim, settings.label_dropout, shards.feature_grid)
-    start = None if settings.init_from is None else start_from(model, settings.init_from)
-    if start is not None:
-        processes.say(f"train {settings.name}: from {settings.init_from}, {start}")
+    model, start = begin(config, shards, processes)
     flops = training_flops(model, project=shards.feature_dim is not None)
     place(model, processes)
     heldout = None
@@ -175,11 +171,13 @@ def run(config: TrainConfig) -> Path:
     def on_start() -> None:
         pictures.start()
         write_run_files(config, folder)
+        if start is not None:
+            write_json(folder / START, start)
 
     objective = DenoiserObjective(model, layout, schedule, settings, config.seed)
     draws = None if record_of(model).network is None else partial(seed_network, config.seed, rank=processes.rank)
     task = TrainTask(objective, settings, heldout, partial(divide, processes), preview, draws)
-    begun = {} if start is None else {"init_from": start.fingerprint}
+    begun = {} if start is None else {"init_from": start["fingerprint"]}
     recipe = config.recipe(train=settings.recipe(), schedule=schedule.hash(), **begun)
     fit(
         processes,

@@ -35,8 +35,12 @@ class TrainSettings(Config):
     """The run's folder: OUTPUT/train/NAME."""
     schedule: ScheduleChoice = ScheduleChoice()
     init_from: Path | None = None
-    """A checkpoint or model folder whose averaged weights training begins with, as one of joint times that is then
-    trained on a schedule; the optimiser and the averages start afresh."""
+    """A checkpoint, a model folder or an SFD file whose averaged weights training begins with, also where groups, grid
+    or schedule are others (docs/finetune.md); the optimiser and the averages start afresh."""
+    init_classes: dict[int, int] | None = None
+    """{label here: label there} of ``init_from``'s classes; others begin as new. None: the same labels."""
+    freeze: tuple[str, ...] = ()
+    """Patterns of parameters' names that do not train, e.g. ["blocks.0.*", "y_embedder.*"]."""
     steps: PositiveInt = 400_000
     """Of training."""
     batch: Batch = 256
@@ -108,6 +112,20 @@ class TrainSettings(Config):
             )
         return self
 
+    @field_validator("init_classes", mode="before")
+    @classmethod
+    def _labels_in_files(cls, classes: Any) -> Any:
+        """A config.yaml that a run left has the keys as text."""
+        if not isinstance(classes, dict):
+            return classes
+        return {int(key) if isinstance(key, str) and key.isdecimal() else key: of for key, of in classes.items()}
+
+    @model_validator(mode="after")
+    def _classes_are_of_a_start(self) -> Self:
+        if self.init_classes is not None and self.init_from is None:
+            raise ValueError("init_classes: says what the classes of init_from become; set that, too")
+        return self
+
     @field_validator("posthoc_ema")
     @classmethod
     def _widths_differ(cls, widths: tuple[float, ...]) -> tuple[float, ...]:
@@ -119,7 +137,9 @@ class TrainSettings(Config):
         """What decides the result, for `RunConfig.recipe`."""
         ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every", "posthoc_dtype"}
         ignored |= {"preview_every", "preview_images", "init_from"}
-        ignored |= self.at_default("posthoc_ema", "local_times", "draw", "times", "cosine_floor")
+        ignored |= self.at_default(
+            "posthoc_ema", "local_times", "draw", "times", "cosine_floor", "init_classes", "freeze"
+        )
         return self.model_dump(mode="json", exclude=ignored)
 
 

@@ -40,6 +40,7 @@ def test_a_joint_network_goes_on_under_a_schedule(joint, overrides, monkeypatch)
     average = load_model(joint / "ema").state_dict()
     assert begun.keys() == average.keys() and all(torch.equal(begun[name], average[name]) for name in average)
     assert len(read_state(end).recipe["init_from"]) == 12
+    assert read_giver(joint.parent).fingerprint == read_state(end).recipe["init_from"]  # of a run: its newest
     with pytest.raises(UserError, match="init_from"):  # a checkpoint of another start
         train.run(configured(overrides, *more[:2], "train.steps=9"))
 

@@ -16,7 +16,7 @@ from lwd.models.record import Record, read_record, record_of
 from lwd.models.sfd import load_sfd_checkpoint
 from lwd.models.start.account import Account
 from lwd.models.start.transplant import transplant
-from lwd.runtime.checkpoint import STATE, load_tensors, read_state, verify
+from lwd.runtime.checkpoint import STATE, find_checkpoints, load_tensors, read_state, verify
 from lwd.runtime.hub import WEIGHTS
 
 
@@ -31,10 +31,12 @@ class Giver:
 
 
 def read_giver(source: Path) -> Giver:
-    """Read the averaged weights of a checkpoint, a model folder, or a ``.pt`` file of SFD's.
+    """Read the averaged weights of a checkpoint, a training run's newest, a model folder, or a ``.pt`` file of SFD's.
 
     Raises UserError where there is none, or it is damaged.
     """
+    if source.is_dir() and (found := find_checkpoints(source)):
+        source = found[max(found)]
     if source.is_file():
         model = load_sfd_checkpoint(source)
         return Giver(source, record_of(model), model.state_dict(), checksum(source)[:12])

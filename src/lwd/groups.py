@@ -96,6 +96,10 @@ class Layout:
         """Number of entries of each group along axis 1, in order: channels, times positions in a flat layout."""
         return [g.size for g in self.groups]
 
+    def entries(self, positions: int) -> list[int]:
+        """Number of entries of each group in a latent (C, ...) whose further axes have so many ``positions``."""
+        return [size * positions for size in self.sizes]
+
     @property
     def channels(self) -> int:
         """Length of the composite latent's axis 1: its channels C, or all its entries D in a flat layout."""

@@ -10,6 +10,7 @@ from two_gaussians import Gaussian
 from lwd.groups import Layout
 from lwd.maps import LogSNR, coupling, learned_on, line, line_loss, measure, measure_line, mutual_information, nats
 from lwd.maps.dynamics import objective
+from lwd.maps.files import read_maps, write_maps
 from lwd.maps.measure import grid_points
 from lwd.maps.table import Map
 from lwd.schedules import Schedule
@@ -32,7 +33,7 @@ def test_a_measured_map_is_the_closed_form():
     data, grid = Gaussian(), LogSNR(5, 6.0)
     x1, x0 = data.draw(2000)
     loss, speed = measure(data.velocity, x1, x0, data.layout, "s", grid, batch=4096)
-    found, wanted = Map(data.layout, "s", grid, loss, speed), data.map(grid)
+    found, wanted = Map(data.layout, "s", grid, 1, loss, speed), data.map(grid)
     error = (found.loss.double().mean(1) - wanted.loss[:, 0]).abs()
     assert bool((error < 5 * found.standard_error()).all())
     assert torch.allclose(found.speed.double().mean(1), wanted.speed[:, 0], rtol=0.2)
@@ -54,7 +55,7 @@ def test_the_elbo_integral_of_the_ideal_denoiser_is_the_same_along_every_line(na
     path = line(named(name, data.layout), 8.0, nodes=513)
     ends = torch.sigmoid(torch.tensor([[-4.0, -4.0], [4.0, 4.0]], dtype=torch.float64))
     below, above = data.information(ends).tolist()
-    assert float(nats(path, data.loss(path.times)[0], data.layout)) == pytest.approx(above - below, abs=1e-3)
+    assert float(nats(path, data.loss(path.times)[0], data.layout.sizes)) == pytest.approx(above - below, abs=1e-3)
 
 
 def test_the_loss_along_a_line_is_its_integral_in_t():
@@ -66,11 +67,13 @@ def test_the_loss_along_a_line_is_its_integral_in_t():
 
     wanted, _ = integrate.quad(lambda t: float(at(t, t).sum()), 0, 1)
     path = line(Schedule.synchronous(data.layout.names), 12.0, nodes=2049)
-    assert float(line_loss(path, data.loss(path.times)[0], data.layout)) == pytest.approx(wanted, rel=1e-3)
+    assert float(line_loss(path, data.loss(path.times)[0], data.layout.sizes)) == pytest.approx(wanted, rel=1e-3)
     first, _ = integrate.quad(lambda s: float(at(s, 0.0)[0]), 0, 1)
     second, _ = integrate.quad(lambda f: float(at(1.0, f)[1]), 0, 1)
     path = line(Schedule.offset(data.layout.names, "s", 999.0), 12.0, nodes=2049)
-    assert float(line_loss(path, data.loss(path.times)[0], data.layout)) == pytest.approx(first + second, rel=2e-3)
+    assert float(line_loss(path, data.loss(path.times)[0], data.layout.sizes)) == pytest.approx(
+        first + second, rel=2e-3
+    )
 
 
 def test_a_line_keeps_to_the_schedule_inside_the_box():
@@ -107,7 +110,7 @@ def test_mutual_information_by_two_routes():
     alone, grid = Gaussian(shared=0.0), LogSNR(9, 8.0)
     x1, x0 = data.draw(400)
     x1[:, 2:] = x1[torch.randperm(400, generator=torch.Generator().manual_seed(0))][:, 2:]
-    shuffled = Map(alone.layout, "s", grid, *measure(alone.velocity, x1, x0, alone.layout, "s", grid, 4096))
+    shuffled = Map(alone.layout, "s", grid, 1, *measure(alone.velocity, x1, x0, alone.layout, "s", grid, 4096))
     for value, error in mutual_information(shuffled).values():
         assert abs(value) <= 3 * error + 1e-6
 
@@ -203,3 +206,29 @@ def test_three_groups_are_measured_by_pairs():
     loss = measure_line(lambda z, t, i: 0 * z, x1, x0, points.flatten(0, 2), layout, 5)
     assert torch.allclose(loss, ((x1 - x0) ** 2)[:, None].expand_as(loss).float())
     assert math.isclose(float(loss.mean()), float(((x1 - x0) ** 2).mean()), rel_tol=1e-6)
+
+
+def test_a_latent_of_many_positions_has_the_nats_of_all(tmp_path):
+    """Six independent copies on a 2 x 3 grid: six times the information, J, L and coupling (the same losses)."""
+    data, grid = Gaussian(), LogSNR(5, 6.0)
+
+    def tiled(z, times, *_):
+        rows = z.permute(0, 2, 3, 1).reshape(-1, 5)
+        return data.velocity(rows, times.repeat_interleave(6, 0)).view(len(z), 2, 3, 5).permute(0, 3, 1, 2)
+
+    x1, x0 = (x.view(50, 2, 3, 5).permute(0, 3, 1, 2) for x in data.draw(300))
+    found = Map(data.layout, "s", grid, 6, *measure(tiled, x1, x0, data.layout, "s", grid, 512))
+    rows1, rows0 = (x.permute(0, 2, 3, 1).reshape(-1, 5) for x in (x1, x0))
+    alone = Map(data.layout, "s", grid, 1, *measure(data.velocity, rows1, rows0, data.layout, "s", grid, 4096))
+    for route, (value, _) in mutual_information(alone).items():
+        assert mutual_information(found)[route][0] == pytest.approx(6 * value, rel=1e-4)
+    for one, six in zip(coupling(alone), coupling(found), strict=True):
+        torch.testing.assert_close(six, 6 * one, rtol=1e-4, atol=1e-4)
+    write_maps(tmp_path, {"heldout": found, "train": found}, {})
+    assert read_maps(tmp_path)["heldout"].positions == 6
+    path = line(Schedule.synchronous(data.layout.names), 6.0, nodes=17)
+    whole = measure_line(tiled, x1, x0, path.times, data.layout, 512).double().mean(0)
+    each = measure_line(data.velocity, rows1, rows0, path.times, data.layout, 4096).double().mean(0)
+    for integral in (nats, line_loss):
+        six = integral(path, whole, data.layout.entries(found.positions))
+        assert float(six) == pytest.approx(6 * float(integral(path, each, data.layout.sizes)), rel=1e-4)

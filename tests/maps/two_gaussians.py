@@ -57,7 +57,7 @@ class Gaussian:
         grid = grid or LogSNR()
         shape = (1, 1, grid.points, grid.points, 2)
         loss, speed = self.loss(grid_points(self.layout, "s", grid))
-        return Map(self.layout, "s", grid, loss.view(shape), speed.view(shape))
+        return Map(self.layout, "s", grid, 1, loss.view(shape), speed.view(shape))
 
     def information(self, times):
         """I(x1; z) in nats at local times (M, 2)."""

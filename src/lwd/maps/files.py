@@ -31,12 +31,13 @@ class MapFile(Record):
     leader: str
     points: int
     largest: float
+    positions: int
 
     def of(self, tensors: Mapping[str, Tensor], split: Split) -> Map:
         """One split's map. Raises KeyError, IndexError, TypeError or ValueError for tensors that are not its."""
         layout = Layout(self.layout)
         grid = LogSNR(self.points, self.largest)
-        found = Map(layout, self.leader, grid, tensors[f"{split}.loss"], tensors[f"{split}.speed"])
+        found = Map(layout, self.leader, grid, self.positions, tensors[f"{split}.loss"], tensors[f"{split}.speed"])
         groups = len(layout.names)
         shape = (groups - 1, found.images, grid.points, grid.points, groups)
         if found.loss.shape != shape or found.speed.shape != shape or self.leader not in layout.names:
@@ -60,6 +61,7 @@ def write_maps(folder: Path, maps: Mapping[Split, Map], facts: Mapping[str, Any]
         "leader": one.leader,
         "points": one.grid.points,
         "largest": one.grid.largest,
+        "positions": one.positions,
         "images": {split: found.images for split, found in maps.items()},
     }
     write_json(folder / FACTS, {**about, **facts})

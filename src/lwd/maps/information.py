@@ -16,7 +16,7 @@ def noise_errors(map: Map, pair: int = 0) -> Tensor:
     lead, follow = map.index(map.leader), map.index(map.followers[pair])
     times = map.grid.times
     ahead, behind = torch.meshgrid(times, times, indexing="ij")
-    sizes = map.layout.sizes
+    sizes = map.layout.entries(map.positions)
     loss = map.loss[pair].double()
     errors = [ahead.square() * sizes[lead] * loss[..., lead], behind.square() * sizes[follow] * loss[..., follow]]
     return torch.stack(errors, dim=-1)

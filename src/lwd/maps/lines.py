@@ -13,12 +13,12 @@ Both in log-SNR between the ends of a box: in t the first diverges.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lwd.groups import Layout
 from lwd.maps.table import log_snr
 from lwd.schedules import Schedule
 
@@ -51,20 +51,23 @@ def line(schedule: Schedule, largest: float = 8.0, nodes: int = 65) -> Line:
     return Line(torch.sigmoid(((1 - part) * held[after - 1] + part * held[after]) / 2), largest)
 
 
-def nats(line: Line, loss: Tensor, layout: Layout) -> Tensor:
-    """J (...,) of losses l_g (..., M, G) at the line's nodes, by the trapezoid rule in log-SNR."""
-    sizes = torch.tensor(layout.sizes, dtype=torch.float64, device=loss.device)
+def nats(line: Line, loss: Tensor, entries: Sequence[int]) -> Tensor:
+    """J (...,) of losses l_g (..., M, G) at the line's nodes, by the trapezoid rule in log-SNR.
+
+    ``entries``: d_g, as of `Layout.entries`.
+    """
+    sizes = torch.tensor(entries, dtype=torch.float64, device=loss.device)
     times = line.times.to(loss.device)
     errors = times.square() * sizes * loss.double()
     steps = log_snr(times).diff(dim=0)
     return 0.5 * ((errors[..., 1:, :] + errors[..., :-1, :]) / 2 * steps).sum((-2, -1))
 
 
-def line_loss(line: Line, loss: Tensor, layout: Layout) -> Tensor:
+def line_loss(line: Line, loss: Tensor, entries: Sequence[int]) -> Tensor:
     """L (...,) of losses l_g (..., M, G) at the line's nodes, by the trapezoid rule in t; beyond the box's ends the
     nearest loss counts.
     """
-    sizes = torch.tensor(layout.sizes, dtype=torch.float64, device=loss.device)
+    sizes = torch.tensor(entries, dtype=torch.float64, device=loss.device)
     times, values = line.times.to(loss.device), loss.double() * sizes
     inside = ((values[..., 1:, :] + values[..., :-1, :]) / 2 * times.diff(dim=0)).sum((-2, -1))
     return inside + (values[..., 0, :] * times[0] + values[..., -1, :] * (1 - times[-1])).sum(-1)

@@ -45,9 +45,9 @@ def score_lines(table: Table, lines: dict[str, Line], losses: dict[str, Tensor],
     """Scores by name from losses (N, M, G) along each line, image by image with the same noise; differences are paired
     and taken ``against`` one of them.
     """
-    layout = table.layout
+    entries = table.layout.entries(table.positions)
     each = {
-        name: (nats(path, losses[name], layout).cpu(), line_loss(path, losses[name], layout).cpu())
+        name: (nats(path, losses[name], entries).cpu(), line_loss(path, losses[name], entries).cpu())
         for name, path in lines.items()
     }
     base = each[against]

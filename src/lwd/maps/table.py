@@ -51,11 +51,13 @@ class Map:
     """Of each image, its mean over noises: ``loss`` l_g and ``speed`` |v_g|^2, group means as in Eq. 22.
 
     Both (P, N, K, K, G): pairs (`Map.followers`), images, the leader's point, the other group's point, groups.
+    ``positions``: the product of a latent's axes beyond (C, ...), 1 where there are none.
     """
 
     layout: Layout
     leader: str
     grid: LogSNR
+    positions: int
     loss: Tensor
     speed: Tensor
 
@@ -75,7 +77,9 @@ class Map:
 
     def table(self) -> Table:
         """The means over the images."""
-        return Table(self.layout, self.leader, self.grid, self.loss.double().mean(1), self.speed.double().mean(1))
+        return Table(
+            self.layout, self.leader, self.grid, self.positions, self.loss.double().mean(1), self.speed.double().mean(1)
+        )
 
     def standard_error(self) -> Tensor:
         """Of the mean loss, over images: (P, K, K, G)."""
@@ -93,6 +97,7 @@ class Table:
     layout: Layout
     leader: str
     grid: LogSNR
+    positions: int
     loss: Tensor
     speed: Tensor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -98,8 +99,7 @@ def run(config: MapConfig) -> Path:
             _measure(config, processes, model, split, shards[split], folder)
         processes.barrier()
         if processes.is_main:
-            sizes = {split: len(one) for split, one in shards.items()}
-            _finish(folder, config, checkpoint, sizes, time.perf_counter() - started)
+            _finish(folder, config, checkpoint, shards, time.perf_counter() - started)
         processes.barrier()
     return folder
 
@@ -194,13 +194,15 @@ def _begun(path: Path) -> dict[str, Any]:
     return read_mapping(path, "the settings of `lwd map`", "replace the map with compute.resume=false")
 
 
-def _finish(folder: Path, config: MapConfig, checkpoint: Path, available: Mapping[Split, int], seconds: float) -> None:
+def _finish(
+    folder: Path, config: MapConfig, checkpoint: Path, shards: Mapping[Split, LatentShards], seconds: float
+) -> None:
     """Put the parts together; ``map.json`` comes last."""
     maps = {}
     for split in SPLITS:
-        parts = [load_tensors(_part(folder, split, rows)) for rows in _blocks(config.map, available[split])]
+        parts = [load_tensors(_part(folder, split, rows)) for rows in _blocks(config.map, len(shards[split]))]
         loss, speed = (torch.cat([part[key] for part in parts]).transpose(0, 1) for key in ("loss", "speed"))
-        maps[split] = Map(config.layout, config.leader, config.map.grid, loss, speed)
+        maps[split] = Map(config.layout, config.leader, config.map.grid, math.prod(shards[split].shape), loss, speed)
     draw(folder / PICTURE, maps["heldout"], _named(config))
     information: dict[str, Any] = {}
     for pair, name in enumerate(maps["heldout"].followers):

@@ -4,8 +4,8 @@ set -e
 config="--config experiments/grow/digits.yaml"
 lwd() { python -m lwd "$@" compute.progress=false >&2; }
 measure() { # run, steps, further settings
-  name=$1-$2; steps=$(printf %08d "$2"); run=$1; shift 2
-  lwd sample $config "sample.checkpoint=runs/grow/train/$run/step-$steps" "sample.name=$name" "$@"
+  name=$1-$2; folder=runs/grow/train/$1/step-$(printf %08d "$2"); shift 2
+  lwd sample $config "sample.checkpoint=$folder" "sample.name=$name" "$@"
   lwd evaluate $config "evaluate.samples=runs/grow/samples/$name" "$@"
   python -c "import json,sys; print(sys.argv[1], json.load(open(f'runs/grow/samples/{sys.argv[1]}/evaluation.json'))['metrics']['frechet'])" "$name"
 }

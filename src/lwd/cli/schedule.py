@@ -114,6 +114,43 @@ def schedule_save(
         show(f"wrote {file}: schedule {schedule.hash()} of {', '.join(schedule.names)}")
 
 
+@app.command("infer")
+def schedule_infer(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint, or a model folder of lwd convert or export")],
+    data: Annotated[Path, typer.Option(help="Encoded data, or a folder of shards, of the kind it was trained on")],
+    images: Annotated[int, typer.Option(min=2, help="How many latents are looked at")] = 192,
+    noises: Annotated[int, typer.Option(min=1, help="Draws of noise for each")] = 1,
+    network: Annotated[str | None, typer.Option(help="model.name of a network of your own")] = None,
+    out: Annotated[Path | None, typer.Option(help="The schedule.json to write, e.g. CHECKPOINT/schedule.json")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw what was found into this file")] = None,
+) -> None:
+    """Which schedule a network of two groups was trained under, found in the network: where it is best.
+
+    With an interval; a network that is equally good everywhere, as one of joint times, gets no answer and exit code 1.
+    """
+    from lwd.files import check_new_place, check_place
+    from lwd.stages.infer import infer, on_screen
+
+    with one_line_errors():
+        if out is not None:
+            check_new_place(out)
+        if png is not None:
+            check_place(png)
+        inferred = infer(checkpoint, data, images, noises, network)
+        show(on_screen(inferred))
+        if png is not None:
+            inferred.draw(png)
+            show(f"wrote {png}")
+        if not inferred.found.clear:
+            show("cannot tell: the network is not clearly better along any line; nothing is written")
+            raise typer.Exit(1)
+        if out is not None:
+            schedule = inferred.schedule
+            schedule.note_origin(f"inferred from {checkpoint} by lwd schedule infer")
+            schedule.save(out)
+            show(f"wrote {out}: schedule {schedule.hash()}, the simplest inside of the interval")
+
+
 def _names(groups: str | None) -> list[str] | None:
     """The groups of ``--groups``; None where it is left out."""
     names = None if groups is None else [name.strip() for name in groups.split(",")]

@@ -4,7 +4,7 @@ from lwd.maps.dynamics import learned_on
 from lwd.maps.information import coupling, mutual_information, noise_errors
 from lwd.maps.lines import Line, line, line_loss, nats
 from lwd.maps.measure import measure, measure_line
-from lwd.maps.table import LogSNR, Map, Table
+from lwd.maps.table import LogSNR, Map, Table, log_snr
 
 __all__ = [
     "Line",
@@ -15,6 +15,7 @@ __all__ = [
     "learned_on",
     "line",
     "line_loss",
+    "log_snr",
     "measure",
     "measure_line",
     "mutual_information",

@@ -44,7 +44,11 @@ def from_sfd(source: Path, target: Path, which: str = "ema", choice: ScheduleCho
         if schedule is not None:
             schedule.save(temporary / SCHEDULE)
         write_text(temporary / "README.md", _card(model, source, which, schedule))
-    said = f"schedule: {choice}" if choice else "no schedule: the file names none, and sampling needs --schedule"
+    said = (
+        f"schedule: {choice}"
+        if choice
+        else "no schedule: the file names none, and sampling needs one: --schedule, or lwd schedule infer"
+    )
     return f"wrote {target}: {_describe(model)}, {which} weights, {said}"
 
 

@@ -90,7 +90,7 @@ def require_schedule(checkpoint: Path) -> None:
         raise UserError(
             f"{checkpoint}: a network without {SCHEDULE}, and none is guessed; give what it was trained under by "
             f"`lwd convert ... --schedule {choices}`, or by `lwd schedule save {choices} {checkpoint / SCHEDULE} "
-            f"--groups {names} --leader GROUP`"
+            f"--groups {names} --leader GROUP`; where nobody knows, `lwd schedule infer {checkpoint} --data DATA` looks"
         )
 
 

@@ -25,7 +25,7 @@ from lwd.schedules.choice import ScheduleChoice
 CLEAR = 0.8
 """Nats per entry by which the map's two edges together must exceed the line. Networks of one schedule had 1.6 to 2.9
 on the digits after 1 000 steps, a joint one 0.25."""
-WIDEST = 0.15
+WIDEST = 0.2
 """Half an interval, at most, for a line that is told."""
 SLACK = 0.1
 """Of the largest circulation at the same sum of times: by how much any may be wrong, since a network's error falls off
@@ -105,7 +105,7 @@ def find_line(map: Map) -> Found:
     edges = torch.sigmoid(torch.linspace(-1, 1, len(mean) + 1, dtype=torch.float64) * map.grid.largest / 2)
     heights = _least(torch.stack([mean, mean - slack, mean + slack]))
     line, low, high = (_read(edges, row) for row in heights)
-    hidden = float(edges[0])  # what lies between the box and the ends of [0, 1] is not measured
+    hidden = float(edges[0]) + 1e-6  # what lies between the box and the ends of [0, 1] is not measured
     below = torch.cumsum(torch.cat([mean.new_zeros(len(mean), 1), mean], 1), 1)
     best = float(below.gather(1, heights[0][:, None]).sum())
     entries = sum(map.layout.entries(map.positions))

@@ -25,7 +25,7 @@ from lwd.stages.experiment import Experiment
 from lwd.stages.semvae.heldout import HeldOut
 from lwd.stages.semvae.loop import SemVAEObjective, SemVAETask
 from lwd.training.logging import read_log
-from lwd.training.optim import warm_cosine
+from lwd.training.optim import lr_factor
 from traces import per_step
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
@@ -115,7 +115,7 @@ def test_a_killed_run_resumes_bit_for_bit(config: Config, tmp_path: Path) -> Non
     whole = tmp_path / "whole/semvae"
     assert files(folder, "trace.jsonl") == files(whole, "trace.jsonl")
     assert per_step(read_log(folder / "trace.jsonl")) == per_step(read_log(whole / "trace.jsonl"))
-    expected = [LR * warm_cosine(step, STEPS, WARMUP) for step in range(STEPS)]
+    expected = [LR * lr_factor(step, STEPS, WARMUP, "cosine") for step in range(STEPS)]
     assert rates == expected[:7] + expected[4:]
 
 
@@ -157,23 +157,6 @@ def test_the_objective_draws_one_sample_of_each_posterior_by_its_place() -> None
                                torch.stack([mse, cosine, l1, kl]))  # fmt: skip
     torch.testing.assert_close(metrics["latent_mean_square"], mean.square().mean((0, 2, 3)))
     torch.testing.assert_close(metrics["posterior_variance"], logvar.exp().mean((0, 2, 3)))
-
-
-@pytest.mark.parametrize(("steps", "warmup"), [(40, 10), (25, 0), (7, 6)])
-def test_the_rate_is_pytorchs_schedule_at_every_step(steps: int, warmup: int) -> None:
-    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(()))], lr=1.0)
-    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=steps - warmup, eta_min=0.0)
-    scheduler: torch.optim.lr_scheduler.LRScheduler = cosine
-    if warmup:
-        # LinearLR goes from start_factor to 1 in total_iters steps: 1/w, 2/w, ..., 1, then the cosine.
-        linear = torch.optim.lr_scheduler.LinearLR(optimizer, start_factor=1 / warmup, total_iters=max(1, warmup - 1))
-        scheduler = torch.optim.lr_scheduler.SequentialLR(optimizer, [linear, cosine], milestones=[warmup])
-    for step in range(steps):
-        assert warm_cosine(step, steps, warmup) == pytest.approx(optimizer.param_groups[0]["lr"], abs=1e-12), step
-        optimizer.step()
-        scheduler.step()
-    assert warm_cosine(steps, steps, warmup) == pytest.approx(0, abs=1e-15)
-    assert warm_cosine((steps + warmup) // 2, steps, warmup) == pytest.approx(0.5) or (steps + warmup) % 2
 
 
 def test_only_features_are_needed(config: Config, data: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lwd.runtime.seeding import Stream, batch_indices, uniform
-from lwd.training.optim import warm_cosine
+from lwd.training.optim import lr_factor
 
 
 class SmallViT(nn.Module):
@@ -151,7 +151,7 @@ def train_classifier(
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
     warmup = max(1, steps // 10)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, steps, warmup))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps, warmup, "cosine"))
     model.train()
     with _one_thread():
         for step in range(steps):

@@ -1,14 +1,18 @@
-"""The optimiser of every stage (Table 5): AdamW, fused; and the one learning-rate schedule."""
+"""The optimiser of every stage (Table 5): AdamW, fused; and its learning rate by step."""
 
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from torch import nn
 from torch.optim import AdamW
 
 BETAS = (0.9, 0.999)
 """Table 5."""
+
+LRSchedule = Literal["constant", "cosine", "linear"]
+"""How the learning rate goes on after its warm-up."""
 
 
 def adamw(*groups: tuple[nn.Module, float], weight_decay: float = 0.0) -> AdamW:
@@ -17,12 +21,15 @@ def adamw(*groups: tuple[nn.Module, float], weight_decay: float = 0.0) -> AdamW:
     return AdamW(parameters, betas=BETAS, weight_decay=weight_decay, fused=True)
 
 
-def warm_cosine(step: int, steps: int, warmup: int) -> float:
-    """The factor on the learning rate in ``step`` (from 0): linear over ``warmup`` steps, then a cosine down to zero.
+def lr_factor(step: int, steps: int, warmup: int, schedule: LRSchedule, final: float = 0.0) -> float:
+    """The factor on the learning rate in ``step`` (from 0): linear over ``warmup`` steps, then as ``schedule`` says.
 
-    (step + 1) / warmup, then (1 + cos(pi (step - warmup) / (steps - warmup))) / 2: zero in step ``steps``, the first
+    (step + 1) / warmup; then with s = (step - warmup) / (steps - warmup), final + (1 - final) f(s), where f is 1 for
+    constant, (1 + cos(pi s)) / 2 for cosine, 1 - s for linear: the factor is ``final`` in step ``steps``, the first
     that is not taken.
     """
     if step < warmup:
         return (step + 1) / warmup
-    return 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / max(1, steps - warmup))
+    share = (step - warmup) / max(1, steps - warmup)
+    falls = {"constant": 1.0, "cosine": 0.5 + 0.5 * math.cos(math.pi * share), "linear": 1 - share}
+    return final + (1 - final) * falls[schedule]

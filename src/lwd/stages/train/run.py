@@ -100,21 +100,27 @@ class TrainTask(AveragedTask):
         self.optimizer = adamw((objective.model, settings.lr), weight_decay=settings.weight_decay)
         self.checkpoint_steps = settings.checkpoint_steps
         self._settings, self._heldout, self._preview, self._draws = settings, heldout, preview, draws
+        self._device = next(objective.model.parameters()).device
 
     def before_step(self, step: int) -> None:
-        """Seed what the network draws by itself."""
+        """Set the learning rate, and seed what the network draws by itself."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._settings.lr_at(step)
         if self._draws is not None:
             self._draws(step)
 
     def after_step(self, step: int) -> Mapping[str, Tensor]:
-        """Move the averages; draw samples of the one and measure it where that is due."""
+        """Move the averages; draw samples of the one and measure it where that is due; log a rate that changes."""
         self.ema.update()
         self.posthoc.update(step)
+        logged: dict[str, Tensor] = {}
+        if self._settings.lr_changes:
+            logged["lr"] = torch.full((), self.optimizer.param_groups[0]["lr"], device=self._device)
         if self._preview is not None and self._due(step, self._settings.preview_every):
             self._preview(self.ema.model, step)
         if self._heldout is not None and self._due(step, self._settings.heldout_every):
-            return self._heldout.measure(self.ema.model)
-        return {}
+            logged |= self._heldout.measure(self.ema.model)
+        return logged
 
     def _due(self, step: int, every: int) -> bool:
         """Every so many steps and at the end; 0: never."""

@@ -25,6 +25,7 @@ from lwd.schedules.schedule import TIMES
 from lwd.times import AlongSchedule, Draw, Uncorrected
 from lwd.times.joint import Joint
 from lwd.times.settings import Densities, JointTimes, LocalTimes, densities_of, joint_times
+from lwd.training.optim import LRSchedule, lr_factor
 from lwd.training.power_ema import SigmaRel, SnapshotType
 
 
@@ -47,6 +48,12 @@ class TrainSettings(Config):
     """Images in a step, of all processes together."""
     lr: PositiveFloat = 1e-4
     """Of AdamW."""
+    warmup_steps: NonNegativeInt = 0
+    """Steps over which the learning rate rises linearly to ``lr``; the first has lr / warmup_steps."""
+    lr_schedule: LRSchedule = "constant"
+    """How it goes on: constant, the paper's, or falling to ``lr_final`` over all ``steps``, which are then fixed."""
+    lr_final: NonNegativeFloat = 0.0
+    """Where cosine and linear end."""
     weight_decay: NonNegativeFloat = 0.0
     """Of AdamW."""
     ema_decay: float = Field(default=0.9999, ge=0, le=1)
@@ -126,6 +133,19 @@ class TrainSettings(Config):
             raise ValueError("init_classes: says what the classes of init_from become; set that, too")
         return self
 
+    @model_validator(mode="after")
+    def _rate_falls(self) -> Self:
+        if self.lr_schedule == "constant":
+            if self.lr_final:
+                raise ValueError(
+                    f"lr_final {self.lr_final:g} is of a rate that falls: set lr_schedule=cosine or linear"
+                )
+        elif self.lr_final > self.lr:
+            raise ValueError(f"lr_final {self.lr_final:g} must be at most lr = {self.lr:g}")
+        elif self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps {self.warmup_steps} must be under steps = {self.steps}: no step is left")
+        return self
+
     @field_validator("posthoc_ema")
     @classmethod
     def _widths_differ(cls, widths: tuple[float, ...]) -> tuple[float, ...]:
@@ -140,7 +160,18 @@ class TrainSettings(Config):
         ignored |= self.at_default(
             "posthoc_ema", "local_times", "draw", "times", "cosine_floor", "init_classes", "freeze"
         )
-        return self.model_dump(mode="json", exclude=ignored)
+        ignored |= self.at_default("warmup_steps", "lr_schedule", "lr_final")
+        until = {} if self.lr_schedule == "constant" else {"steps": self.steps}  # last: the schedule differs first
+        return self.model_dump(mode="json", exclude=ignored) | until
+
+    @property
+    def lr_changes(self) -> bool:
+        """Whether the learning rate depends on the step."""
+        return self.warmup_steps > 0 or self.lr_schedule != "constant"
+
+    def lr_at(self, step: int) -> float:
+        """The learning rate in ``step`` (from 0), a pure function of it."""
+        return self.lr * lr_factor(step, self.steps, self.warmup_steps, self.lr_schedule, self.lr_final / self.lr)
 
 
 class TrainConfig(RunConfig):

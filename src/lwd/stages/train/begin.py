@@ -7,7 +7,9 @@ from typing import Any
 from torch import nn
 
 from lwd.data.shards import LatentShards
+from lwd.errors import UserError
 from lwd.models.build import check_network
+from lwd.models.lora import add_adapters
 from lwd.models.start import freeze, grown_order, read_giver, start_from
 from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, seeded
@@ -35,4 +37,10 @@ def begin(config: TrainConfig, shards: LatentShards, processes: Processes) -> tu
         said = {"from": str(settings.init_from), "fingerprint": giver.fingerprint, **account.to_json()}
     if settings.freeze:
         processes.say(f"train {settings.name}: {freeze(model, settings.freeze)} parameters frozen")
+    if settings.lora is not None:
+        if config.compute.shard:
+            raise UserError("train.lora: adapters are not divided among processes; leave compute.shard out")
+        with seeded(Stream.INITIALISE, config.seed):
+            layers = add_adapters(model, **vars(settings.lora))
+        processes.say(f"train {settings.name}: adapters of rank {settings.lora.rank} in {layers} layers")
     return model, said

@@ -17,10 +17,11 @@ from lwd.flow import component_losses, cosine_direction_loss, interpolate, on_gr
 from lwd.groups import Layout
 from lwd.models import dropper, model_files, record_of, training_flops
 from lwd.models.build import check_network
+from lwd.models.lora import adapted_files, has_adapters, load_adapters
 from lwd.models.network import token_grid
 from lwd.models.settings import is_own
 from lwd.run import write_run_files
-from lwd.runtime.checkpoint import Content, checkpoint_path
+from lwd.runtime.checkpoint import Content, checkpoint_path, load_optimizer, load_tensors
 from lwd.runtime.hub import CONFIG
 from lwd.runtime.placement import divide, place
 from lwd.runtime.processes import Processes
@@ -37,7 +38,7 @@ from lwd.training.meter import Work, by_local_time
 from lwd.training.optim import adamw
 from lwd.training.power_ema import SNAPSHOTS, PosthocEMA
 from lwd.training.previews import Pictures
-from lwd.training.task import AveragedTask
+from lwd.training.task import OPTIMIZER, AveragedTask
 
 
 class DenoiserObjective(nn.Module):
@@ -128,8 +129,11 @@ class TrainTask(AveragedTask):
 
     def files(self) -> dict[str, Content]:
         """Weights and average, each a folder that `lwd.models.load_model` reads, and all else that goes on."""
+        networks = {"model": self.ema.source, "ema": self.ema.model} if has_adapters(self.ema.source) else {}
+        adapted = [adapted_files(model, folder) for folder, model in networks.items()]
         return {
             **super().files(),
+            **{name: content for files in adapted for name, content in files.items()},
             **self.posthoc.files(SNAPSHOTS),
             "schedule.json": self.module.schedule.to_json(),
         }
@@ -143,8 +147,13 @@ class TrainTask(AveragedTask):
         return {**averages, CONFIG: config, "schedule.json": self.module.schedule.to_json()}
 
     def load(self, folder: Path) -> None:
-        """What `files` holds."""
-        super().load(folder)
+        """What `files` holds; of an adapted network the adapters, since the rest is as `begin` made it."""
+        if not has_adapters(self.ema.source):
+            super().load(folder)
+        else:
+            load_adapters(self.ema.source, folder / "model")
+            load_adapters(self.ema.model, folder / "ema")
+            load_optimizer(self.module, self.optimizer, load_tensors(folder / OPTIMIZER))
         self.posthoc.load(folder / SNAPSHOTS)
 
 

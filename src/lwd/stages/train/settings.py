@@ -29,6 +29,17 @@ from lwd.training.optim import LRSchedule, lr_factor
 from lwd.training.power_ema import SigmaRel, SnapshotType
 
 
+class LoRASettings(Config):
+    """Adapters of low rank in a network that is otherwise frozen."""
+
+    rank: PositiveInt = 16
+    """Of each adapter."""
+    alpha: PositiveInt = 16
+    """An adapter counts alpha / rank times."""
+    targets: tuple[str, ...] = ("blocks.*",)
+    """Patterns of the names of linear layers that get one."""
+
+
 class TrainSettings(Config):
     """Stage II; the defaults are the paper's ImageNet values (Table 5)."""
 
@@ -42,6 +53,8 @@ class TrainSettings(Config):
     """{label here: label there} of ``init_from``'s classes; others begin as new. None: the same labels."""
     freeze: tuple[str, ...] = ()
     """Patterns of parameters' names that do not train, e.g. ["blocks.0.*", "y_embedder.*"]."""
+    lora: LoRASettings | None = None
+    """Train adapters in ``init_from``'s network instead of its weights (docs/finetune.md)."""
     steps: PositiveInt = 400_000
     """Of training."""
     batch: Batch = 256
@@ -134,6 +147,14 @@ class TrainSettings(Config):
         return self
 
     @model_validator(mode="after")
+    def _adapters_need_a_network(self) -> Self:
+        if self.lora is not None and self.init_from is None:
+            raise ValueError("lora: adapts a trained network; say which by init_from")
+        if self.lora is not None and (self.freeze or self.posthoc_ema):
+            raise ValueError("lora: freezes all but its adapters, and keeps one average; leave out freeze, posthoc_ema")
+        return self
+
+    @model_validator(mode="after")
     def _rate_falls(self) -> Self:
         if self.lr_schedule == "constant":
             if self.lr_final:
@@ -158,7 +179,7 @@ class TrainSettings(Config):
         ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every", "posthoc_dtype"}
         ignored |= {"preview_every", "preview_images", "init_from"}
         ignored |= self.at_default(
-            "posthoc_ema", "local_times", "draw", "times", "cosine_floor", "init_classes", "freeze"
+            "posthoc_ema", "local_times", "draw", "times", "cosine_floor", "init_classes", "freeze", "lora"
         )
         ignored |= self.at_default("warmup_steps", "lr_schedule", "lr_final")
         until = {} if self.lr_schedule == "constant" else {"steps": self.steps}  # last: the schedule differs first

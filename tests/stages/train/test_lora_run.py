@@ -8,8 +8,8 @@ import torch
 from lwd.config import load
 from lwd.errors import UserError
 from lwd.models import load_model
-from lwd.models.lora import adapted_files, add_adapters, load_adapters, merged
 from lwd.models.start import read_giver
+from lwd.models.start.lora import adapted_files, add_adapters, load_adapters, merged
 from lwd.runtime.checkpoint import Files, load_tensors, read_state
 from lwd.stages import train
 from lwd.stages.experiment import Experiment

@@ -9,8 +9,8 @@ from torch import nn
 from lwd.data.shards import LatentShards
 from lwd.errors import UserError
 from lwd.models.build import check_network
-from lwd.models.lora import add_adapters
 from lwd.models.start import freeze, grown_order, read_giver, start_from
+from lwd.models.start.lora import add_adapters
 from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, seeded
 from lwd.stages.train.settings import TrainConfig

@@ -17,9 +17,9 @@ from lwd.flow import component_losses, cosine_direction_loss, interpolate, on_gr
 from lwd.groups import Layout
 from lwd.models import dropper, model_files, record_of, training_flops
 from lwd.models.build import check_network
-from lwd.models.lora import adapted_files, has_adapters, load_adapters
 from lwd.models.network import token_grid
 from lwd.models.settings import is_own
+from lwd.models.start.lora import adapted_files, has_adapters, load_adapters
 from lwd.run import write_run_files
 from lwd.runtime.checkpoint import Content, checkpoint_path, load_optimizer, load_tensors
 from lwd.runtime.hub import CONFIG

@@ -1,11 +1,12 @@
 """The learning rate by step: PyTorch's schedulers, the log, and a run that was killed on the way."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 from torch.optim import lr_scheduler as schedulers
 
-from conftest import DIGITS
 from lwd.config import load, parse
 from lwd.errors import UserError
 from lwd.runtime.checkpoint import checkpoint_path, read_state
@@ -17,6 +18,7 @@ from lwd.training.logging import read_log
 from lwd.training.optim import lr_factor
 from traces import per_step
 
+DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
 STEPS = 8
 DECAY = ["train.lr=1e-3", "train.lr_schedule=cosine", "train.warmup_steps=3", "train.lr_final=1e-4"]
 

@@ -57,10 +57,12 @@ class Judge(Part):
     channels: Size
     classes: Size
     image_channels: Size
+    image_size: Size | None = None
+    """To which images are averaged down first; None: it sees them as they are."""
 
 
 class Manifest(Record):
-    """The content of manifest.json; ``judge`` is None of images on disk."""
+    """The content of manifest.json; ``judge`` is None of images on disk that were encoded without."""
 
     what: ClassVar[str] = "a manifest of encoded data"
     remedy: ClassVar[str] = "run `lwd encode` again"

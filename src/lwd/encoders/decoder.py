@@ -42,7 +42,12 @@ def load_classifier(folder: Path) -> SmallCNN:
     and it is never used to make latents."""
     settings = read_manifest(folder).judge
     if settings is None:
-        raise UserError(f"{folder}: was encoded from images on disk, which no small classifier judges")
-    judge = SmallCNN(settings.channels, settings.classes, image_channels=settings.image_channels)
+        raise UserError(f"{folder}: was encoded without a judge; encode labelled images with encode.judge=true")
+    judge = SmallCNN(
+        settings.channels,
+        settings.classes,
+        image_channels=settings.image_channels,
+        image_size=settings.image_size,
+    )
     load_module(judge, folder / JUDGE)
     return judge.eval()

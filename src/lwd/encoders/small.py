@@ -163,7 +163,7 @@ def train_classifier(
     warmup = max(1, steps // 10)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps, warmup, "cosine"))
     model.train()
-    with _one_thread():
+    with one_thread():
         for step in range(steps):
             rows = batch_indices(seed, step, batch, len(images)).to(images.device)
             x = distort(images[rows], distortion, seed, step) if distortion else images[rows]
@@ -189,7 +189,7 @@ def distort(images: Tensor, strength: float, seed: int, step: int) -> Tensor:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One thread on the CPU, so that sums have one order. A second gains such networks little, and on a busy machine
     makes a step several times slower."""
     threads = torch.get_num_threads()

@@ -8,43 +8,48 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lwd.encoders.small import one_thread
 from lwd.runtime.seeding import Stream, batch_indices, integer, normal, uniform
 from lwd.training.optim import warm_cosine
 
+SMALL_VAE = "small-vae"
+"""Its name in configs and manifests."""
 CROP = 64
 """Pixels of the crops that it is trained on, along either side; it is convolutional, so larger images cost no more."""
-_WIDTH, _WIDEST, _NORM_GROUPS = 32, 128, 8
+_PATCH, _WIDTH, _WIDEST, _NORM_GROUPS = 4, 48, 96, 8
 _LOGVAR = (-30.0, 20.0)
 
 
 class SmallVAE(nn.Module):
     """Images (N, c, H, W) in [-1, 1] <-> latents (N, C, H/f, W/f); a `TextureEncoder`.
 
-    ``factor`` f is a power of two, at least 2; ValueError otherwise. The first halving and the last doubling move
-    pixels into channels and back, so that no convolution works at the images' full size.
+    ``factor`` f is a power of two, at least 2; ValueError otherwise. Up to 4x4 pixels are moved into channels first and
+    back last, so that no convolution works at the images' full size: what makes it quick.
     """
 
     def __init__(self, channels: int, factor: int, image_channels: int = 3) -> None:
         super().__init__()
-        levels = factor.bit_length() - 1
-        if factor < 2 or factor != 2**levels:
+        if factor < 2 or factor & (factor - 1):
             raise ValueError(f"factor must be a power of two, at least 2, got {factor}")
         self.channels, self.factor, self.image_channels = channels, factor, image_channels
-        widths = [min(_WIDTH * 2**level, _WIDEST) for level in range(levels)]
-        down: list[nn.Module] = [nn.PixelUnshuffle(2), nn.Conv2d(4 * image_channels, widths[0], 3, padding=1)]
+        patch = min(_PATCH, factor)
+        pixels = image_channels * patch**2
+        widths = [min(_WIDTH * 2**level, _WIDEST) for level in range((factor // patch).bit_length())]
+        down: list[nn.Module] = [nn.PixelUnshuffle(patch), nn.Conv2d(pixels, widths[0], 3, padding=1)]
         up: list[nn.Module] = [nn.Conv2d(channels, widths[-1], 3, padding=1), _Residual(widths[-1])]
-        for narrow, wide in zip(widths, widths[1:], strict=False):
+        for narrow, wide in pairwise(widths):
             down += [_Residual(narrow), nn.Conv2d(narrow, wide, 3, stride=2, padding=1)]
-        for narrow, wide in reversed(list(zip(widths, widths[1:], strict=False))):
+        for narrow, wide in reversed(list(pairwise(widths))):
             up += [nn.Upsample(scale_factor=2), nn.Conv2d(wide, narrow, 3, padding=1), _Residual(narrow)]
         self.down = nn.Sequential(*down, _Residual(widths[-1]), *_last(widths[-1], 2 * channels))
-        self.up = nn.Sequential(*up, *_last(widths[0], 4 * image_channels), nn.PixelShuffle(2))
+        self.up = nn.Sequential(*up, *_last(widths[0], pixels), nn.PixelShuffle(patch))
 
     def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Images (N, c, H, W) -> mean and log variance (N, C, H/f, W/f) of the latents' Gaussian.
@@ -116,28 +121,29 @@ def train_vae(
     """Train ``model`` in place on images (N, c, H, W) uint8; leaves it in evaluation mode.
 
     The loss is the mean squared error and ``kl_weight`` times the KL for each pixel value: but for its scale, the
-    evidence bound under a Gaussian decoder of variance kl_weight / 2. AdamW, a tenth of the steps warm-up, then a cosine
-    to zero. Order, crops and noise are functions of (seed, step); sums also depend on the number of threads.
+    evidence bound under a Gaussian decoder of variance kl_weight / 2. AdamW, a tenth of the steps warm-up, then a
+    cosine to zero. Order, crops and noise are functions of (seed, step): one seed gives one result on the CPU.
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
     warmup = max(1, steps // 10)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, steps, warmup))
     device, noise_seed = next(model.parameters()).device, integer(Stream.ENCODER, seed, 1)
     model.train()
-    for step in range(steps):
-        rows = batch_indices(seed, step, batch, len(images))
-        x = random_crops(images[rows], min(CROP, *images.shape[-2:]), seed, step).to(device)
-        mean, logvar = model.posterior(x)
-        noise = normal(Stream.ENCODER, noise_seed, step, torch.arange(batch), tuple(mean.shape[1:])).to(device)
-        restored = model.decode(mean + (0.5 * logvar).exp() * noise)
-        loss = F.mse_loss(restored, x) + kl_weight * kl_divergence(mean, logvar).sum() / x.numel()
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        scheduler.step()
-        if progress:
-            progress(1)
+    with one_thread():
+        for step in range(steps):
+            rows = batch_indices(seed, step, batch, len(images))
+            x = random_crops(images[rows], min(CROP, *images.shape[-2:]), seed, step).to(device)
+            mean, logvar = model.posterior(x)
+            noise = normal(Stream.ENCODER, noise_seed, step, torch.arange(batch), tuple(mean.shape[1:])).to(device)
+            restored = model.decode(mean + (0.5 * logvar).exp() * noise)
+            loss = F.mse_loss(restored, x) + kl_weight * kl_divergence(mean, logvar).sum() / x.numel()
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            scheduler.step()
+            if progress:
+                progress(1)
     model.eval()
 
 

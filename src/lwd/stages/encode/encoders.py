@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lwd.data.encoded import TEXTURE
 from lwd.encoders.composite import CompositeEncoder, Compressor, PatchFeatures
 from lwd.encoders.downsample import Downsample, Unchanged
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.semvae import SemVAE, load_released_semvae, load_semvae
 from lwd.encoders.small import SmallViT
+from lwd.encoders.small_vae import SMALL_VAE, SmallVAE
 from lwd.encoders.texture import PixelUnshuffle, TextureEncoder
 from lwd.encoders.vae import SDVAE
 from lwd.encoders.vision import load_patch_encoder
@@ -34,6 +36,7 @@ from lwd.stages.encode.settings import (
     TextureSettings,
 )
 from lwd.stages.encode.small import SMALL, is_judged, small_vit, train_small
+from lwd.stages.encode.texture import train_texture
 
 PCA_FILE = "pca.safetensors"
 EXACT_PCA_VALUES = 2**26
@@ -55,7 +58,7 @@ def assemble(settings: EncodeSettings, layout: Layout, processes: Processes, tra
 
     Raises UserError for settings that do not fit the images or groups; costs no work that a run would have to do anew.
     """
-    texture = _texture(settings.texture, processes)
+    texture = _texture(settings.texture, layout, train, processes)
     is_judged(settings, train)
     factor = texture.factor
     semantic = _features(settings.semantic.encoder, settings.semantic.path, train, factor, processes)
@@ -85,7 +88,11 @@ def prepare(
     """
     if processes.is_main:
         train_small(settings, seed, folder, train, networks.texture.factor, processes.compute.progress)
+        if isinstance(networks.texture, SmallVAE):
+            train_texture(settings, seed, folder, train, networks.texture, processes)
     processes.barrier()
+    if isinstance(networks.texture, SmallVAE):
+        load_module(networks.texture, folder / TEXTURE)
     for name, network in ((settings.semantic.encoder, networks.semantic), (settings.repa.encoder, networks.repa)):
         if name in SMALL and isinstance(network, SmallViT):
             load_module(network, folder / SMALL[name])
@@ -130,9 +137,15 @@ def _channels(layout: Layout, name: str) -> int:
     return next(group.channels for group in layout.groups if group.name == name)
 
 
-def _texture(settings: TextureSettings, processes: Processes) -> TextureEncoder:
+def _texture(settings: TextureSettings, layout: Layout, train: ImagesOrFiles, processes: Processes) -> TextureEncoder:
     if settings.encoder == "identity":
         return PixelUnshuffle(settings.factor)
+    if settings.encoder == SMALL_VAE:
+        try:
+            vae = SmallVAE(_channels(layout, settings.group), settings.factor, image_shape(train)[0])
+        except ValueError as error:
+            raise UserError(f"encode.texture.factor: {error}") from error
+        return vae.eval().requires_grad_(False).to(processes.device)
     return SDVAE.load(settings.path, processes.device, processes.dtype)
 
 

@@ -32,6 +32,7 @@ from lwd.runtime.checkpoint import load_module, versions
 from lwd.stages.encode.feed import ImagesOrFiles, image_shape
 from lwd.stages.encode.settings import EncodeSettings
 from lwd.stages.encode.small import accuracy, in_memory, is_judged, is_turned, lessons, small_judge
+from lwd.stages.encode.texture import texture_facts
 from lwd.stages.encode.writer import ShardRecord, read_shard_record, record_path, shards_of
 
 UNREADABLE = "unreadable.csv"
@@ -120,7 +121,9 @@ def _manifest(
         "dataset": settings.dataset,
         "classes": train.source.classes if isinstance(train, CroppedImages) else None,
         "splits": {split: _split(rows, images[split], classes) for split, rows in records.items()},
-        "texture": settings.texture.model_dump(mode="json") | _weights(encoders.texture),
+        "texture": settings.texture.model_dump(mode="json")
+        | _weights(encoders.texture)
+        | texture_facts(encoders.texture, settings, images),
         "semantic": settings.semantic.model_dump(mode="json") | _semantic(encoders, settings, images),
         "repa": settings.repa.model_dump(mode="json") | _weights(encoders.repa),
         "judge": _judge(folder, settings, images),

@@ -99,6 +99,12 @@ def _encode(
     if processes.is_main:
         write_run_files(config, folder)
         finish(folder, config.layout, config.encode, recipe, images, encoders)
+        if found := read_manifest(folder).texture.reconstruction:
+            psnr = "exact" if found.psnr is None else f"PSNR {found.psnr:.1f} dB"
+            processes.say(
+                f"small-vae: {found.images} {found.split} images come back within {found.rmse:.1f} of 255 grey levels "
+                f"(root mean square; {psnr}), KL {found.kl:.0f} nats per image"
+            )
     _say_what_was_left_out(images, processes)
     processes.barrier()
 
@@ -236,7 +242,7 @@ def _say_what_was_left_out(images: dict[Split, ImagesOrFiles], processes: Proces
 def _recipe(config: EncodeConfig, images: dict[Split, ImagesOrFiles]) -> dict[str, Any]:
     """What decides every byte of the shards."""
     ignored = {"on_error", "decoders", "dataset", "heldout", "heldout_every", "unlabelled"}
-    ignored |= config.encode.at_default("encoder_images", "judge")
+    ignored |= config.encode.at_default("encoder_images", "judge", "vae_steps", "vae_kl")
     if config.encode.background == WHITE:
         ignored.add("background")  # recipes written before there was one must compare equal
     names = {split: _identity(config.encode.dataset, source) for split, source in images.items()}

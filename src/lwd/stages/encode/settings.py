@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from lwd.config import Batch, Config, PathText
 from lwd.encoders.vae import RELEASED
@@ -21,10 +21,11 @@ class TextureSettings(Config):
 
     group: str = ""
     """Which of ``groups`` it is; it must be given."""
-    encoder: Literal["identity", "sd-vae-f16d32"] = "identity"
-    """identity: ``factor`` x ``factor`` pixel-unshuffle."""
+    encoder: Literal["identity", "sd-vae-f16d32", "small-vae"] = "identity"
+    """identity: ``factor`` x ``factor`` pixel-unshuffle; small-vae: a small convolutional VAE, trained on the spot."""
     factor: PositiveInt = 2
-    """Of the pixel-unshuffle: each patch of so many by so many pixels becomes channels."""
+    """Of the pixel-unshuffle: each patch of so many by so many pixels becomes channels; of small-vae (a power of two):
+    so many pixels become one position, along either side."""
     path: PathText = RELEASED
     """Of the VAE: a released .ckpt, a diffusers folder, or a Hub id."""
 
@@ -87,6 +88,11 @@ class EncodeSettings(Config):
     """What becomes of images that cannot be read; either way unreadable.csv lists them, and what else is not taken."""
     encoder_steps: PositiveInt = 400
     """Training steps of the small ViT."""
+    vae_steps: PositiveInt = 1000
+    """Training steps of small-vae."""
+    vae_kl: PositiveFloat = 1e-3
+    """What small-vae pays for the KL of its posterior: its loss is the evidence bound under a Gaussian decoder whose
+    variance is half of this, pixels reaching from -1 to 1."""
     encoder_images: PositiveInt = 10_000
     """On how many images on disk small networks are trained and examined, spread evenly over a split."""
     judge: bool = False

@@ -86,7 +86,8 @@ def in_memory(images: ImagesOrFiles, settings: EncodeSettings, pixels: int | Non
         return images
     parts, labels = [], []
     for batch, label in readable(images, settings, settings.encoder_images, show):
-        parts.append(batch if pixels is None else area_average(batch, pixels))
+        unit = to_unit(batch)
+        parts.append(unit if pixels is None else area_average(unit, pixels))
         labels.append(label)
     if not parts:
         raise UserError("encode: none of the images can be read; nothing can be trained on them")
@@ -94,7 +95,7 @@ def in_memory(images: ImagesOrFiles, settings: EncodeSettings, pixels: int | Non
 
 
 def readable(images: CroppedImages, settings: EncodeSettings, most: int, show: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches of images (n, 3, H, H) in [-1, 1] and labels (n,): of up to ``most``, spread evenly, what can be read."""
+    """Batches of images (n, 3, H, H) uint8 and labels (n,): of up to ``most``, spread evenly, what can be read."""
     count = min(most, len(images))
     rows = torch.arange(count) * len(images) // count
     batches = [batch.tolist() for batch in torch.split(rows, settings.batch)]
@@ -102,7 +103,7 @@ def readable(images: CroppedImages, settings: EncodeSettings, most: int, show: b
         for crops in image_loader(images, batches, settings.decoders):
             good = torch.tensor([error is None for error in crops.errors])
             if bool(good.any()):
-                yield to_unit(crops.images[good]), crops.labels[good]
+                yield crops.images[good], crops.labels[good]
             advance(len(good))
 
 

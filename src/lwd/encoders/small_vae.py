@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from lwd.encoders.small import one_thread
 from lwd.runtime.seeding import Stream, batch_indices, integer, normal, uniform
-from lwd.training.optim import warm_cosine
+from lwd.training.optim import lr_factor
 
 SMALL_VAE = "small-vae"
 """Its name in configs and manifests."""
@@ -126,7 +126,7 @@ def train_vae(
     """
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
     warmup = max(1, steps // 10)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: warm_cosine(step, steps, warmup))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps, warmup, "cosine"))
     device, noise_seed = next(model.parameters()).device, integer(Stream.ENCODER, seed, 1)
     model.train()
     with one_thread():

@@ -161,11 +161,11 @@ def test_settings_that_do_not_fit_give_one_line(tmp_path, override, message):
         assert not list(tmp_path.rglob("*.*"))  # said before any work: nothing is trained, fitted or written
 
 
-def test_a_grid_mismatch_is_said_before_any_work(tmp_path):
-    groups = "groups=[{name: tex, channels: 16}, {name: sem, channels: 2}]"
+def test_a_factor_that_the_small_vit_cannot_follow_is_said_before_any_work(tmp_path):
+    groups = "groups=[{name: tex, channels: 1}, {name: sem, channels: 2}]"
     for attempt in (encode, dry_run):
-        with pytest.raises(UserError, match=r"different grids \{'tex': \(2, 2\), 'sem': \(4, 4\)\}"):
-            attempt(tmp_path, groups, "encode.texture={group: tex, factor: 4}")
+        with pytest.raises(UserError, match="do not take images of 8 pixels by 1; choose an even"):
+            attempt(tmp_path, groups, "encode.texture={group: tex, factor: 1}")
         assert not list(tmp_path.rglob("*.*"))
 
 
@@ -176,7 +176,7 @@ def test_a_dry_run_that_passes_writes_nothing(tmp_path):
 
 def test_a_failed_try_does_not_stand_in_the_way(tmp_path):
     with pytest.raises(UserError):
-        encode(tmp_path, "encode.texture={group: tex, factor: 4}")
+        encode(tmp_path, "encode.texture={group: tex, factor: 1}")
     assert len(LatentShards(encode(tmp_path) / "train", load(Experiment, DIGITS).layout, flip=False)) == 1352
 
 

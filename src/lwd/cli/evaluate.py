@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from lwd.cli.following import following
 from lwd.console import one_line_errors, show
 from lwd.errors import UserError
 
@@ -104,7 +105,11 @@ def _evaluate(arguments: list[str], config: Path | None, options: dict[str, Path
         record = run(*_sampled(loaded, settings.samples), on_measured)
     else:
         record = run(loaded, on_measured=on_measured)
-    return "" if record is None else f"wrote {record.path}"
+    if record is None:
+        return ""
+    return (
+        f"wrote {record.path}" if config is None else f"wrote {record.path}\n{following('evaluate', config, overrides)}"
+    )
 
 
 def _sampled(experiment: Experiment, checkpoint: Path) -> tuple[Experiment, Images]:

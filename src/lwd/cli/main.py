@@ -13,6 +13,8 @@ import typer
 from lwd import __version__
 from lwd.cli.data import app as data_app
 from lwd.cli.evaluate import app as evaluate_app
+from lwd.cli.following import following
+from lwd.cli.init import init
 from lwd.cli.keys import keys
 from lwd.cli.recipes import recipes
 from lwd.cli.schedule import app as schedule_app
@@ -30,7 +32,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="""Learning When to Denoise: learn the schedule by which the parts of a latent are denoised, then train, sample
-    and evaluate a diffusion transformer under it. Configs to begin with: `lwd recipes`.
+    and evaluate a diffusion transformer under it. Configs to begin with: `lwd init` for a folder of
+    pictures, `lwd recipes`.
 
     The stages, each leaving files that the next one reads: **encode** (images to latent shards), **semvae** (train a
     semantic VAE on their features), **sweep** (find lambda and the schedule; **probe** is one lambda), **train**,
@@ -44,7 +47,7 @@ app = typer.Typer(
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(data_app, name="data")
 app.add_typer(schedule_app, name="schedule")
-for command in (keys, recipes, export, ema, convert):
+for command in (init, keys, recipes, export, ema, convert):
     app.command(command.__name__)(command)
 
 ConfigOption = Annotated[
@@ -65,8 +68,9 @@ def _perform(
     overrides: Sequence[str],
     dry_run: bool,
     check: Callable[[Experiment], None] | None = None,
+    stage: str = "",
 ) -> None:
-    """Load the config, then ``check`` and print it, or run ``action`` and print what that returns."""
+    """Load the config, then ``check`` and print it, or run ``action`` and print its result and what comes next."""
     from lwd.config import dump, load
     from lwd.stages.experiment import Experiment
 
@@ -75,6 +79,8 @@ def _perform(
         if dry_run and check is not None:
             check(experiment)
         show(dump(experiment).rstrip() if dry_run else action(experiment))
+        if not dry_run:
+            show(following(stage, config, overrides, experiment.output))
 
 
 def _stage(
@@ -83,7 +89,7 @@ def _stage(
     """Register one stage; ``check`` is what a dry run does beside printing."""
 
     def command(config: ConfigOption, overrides: Overrides = None, dry_run: DryRun = False) -> None:
-        _perform(action, config, overrides or (), dry_run, check)
+        _perform(action, config, overrides or (), dry_run, check, name)
 
     app.command(name, help=help_text)(command)
 
@@ -180,7 +186,7 @@ def _sweep_command(
     """Stage I at several lambdas; the schedule of the weakest stable one becomes OUTPUT/schedule.json."""
     short = [] if weights is None else [f"sweep.kinetic_weights={weights if weights == 'auto' else f'[{weights}]'}"]
     short += [] if method is None else [f"sweep.method={method}"]
-    _perform(_sweep, config, [*(overrides or ()), *short], dry_run)
+    _perform(_sweep, config, [*(overrides or ()), *short], dry_run, stage="sweep")
 
 
 _stage("train", "Stage II: train a denoiser under a schedule, in OUTPUT/train/NAME.", _train, _check_train)
@@ -202,7 +208,7 @@ def _sample_command(
     """Sample from a checkpoint, into OUTPUT/samples."""
     short = {"sample.num": num, "sample.trace": trajectory}
     given = [f"{key}={value}" for key, value in short.items() if value is not None]
-    _perform(_sample, config, [*(overrides or ()), *given], dry_run)
+    _perform(_sample, config, [*(overrides or ()), *given], dry_run, stage="sample")
 
 
 @app.command("score")

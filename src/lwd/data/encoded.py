@@ -13,6 +13,8 @@ MANIFEST = "manifest.json"
 
 
 JUDGE = "judge.safetensors"
+TEXTURE = "texture.safetensors"
+"""The weights of a texture encoder that was trained on the spot."""
 
 
 FORMAT = "lwd.data/1"
@@ -42,13 +44,27 @@ class Part(Record):
     accuracy_heldout: float | None = None
 
 
+class Reconstructed(Record):
+    """How well a split's images come back: root mean square error in grey levels of 255, the peak signal-to-noise ratio
+    in dB (None: exactly), and the KL in nats per image."""
+
+    split: str
+    images: Size
+    rmse: float
+    psnr: float | None
+    kl: float
+
+
 class Texture(Part):
-    """The encoder of the group that is decoded back to pixels."""
+    """The encoder of the group that is decoded back to pixels; channels are those of an encoder made on the spot."""
 
     group: str
     encoder: str
     factor: Size = 2
     path: str = ""
+    channels: Size | None = None
+    image_channels: Size | None = None
+    reconstruction: Reconstructed | None = None
 
 
 class Judge(Part):
@@ -57,10 +73,12 @@ class Judge(Part):
     channels: Size
     classes: Size
     image_channels: Size
+    image_size: Size | None = None
+    """To which images are averaged down first; None: it sees them as they are."""
 
 
 class Manifest(Record):
-    """The content of manifest.json; ``judge`` is None of images on disk."""
+    """The content of manifest.json; ``judge`` is None of images on disk that were encoded without."""
 
     what: ClassVar[str] = "a manifest of encoded data"
     remedy: ClassVar[str] = "run `lwd encode` again"

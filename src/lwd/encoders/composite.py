@@ -12,14 +12,14 @@ from lwd.encoders.texture import TextureEncoder
 
 
 class PatchFeatures(Protocol):
-    """A frozen network with features per patch: `SmallViT`, or `lwd.encoders.vision.PatchEncoder`."""
+    """A frozen network with features per patch: `SmallViT`, or `lwd.encoders.vision.PatchEncoder`; or `Downsample`."""
 
     def patch_features(self, images: Tensor) -> Tensor:
         """Images (N, c, H, W) in [-1, 1] -> features (N, D, h, w)."""
 
 
 class Compressor(Protocol):
-    """Features to semantic latents: `PatchPCA` or `SemVAE`."""
+    """Features to semantic latents: `PatchPCA` or `SemVAE`; `Unchanged` of a `Downsample`."""
 
     def encode(self, features: Tensor) -> Tensor:
         """Features (N, D, h, w) -> latents (N, k, h, w)."""
@@ -34,7 +34,7 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class CompositeEncoder:
-    """Texture and semantics of the same images; ``texture_group`` alone can be decoded.
+    """Texture and semantics of the same images; ``texture_group`` alone is decoded.
 
     ``repa`` may be the very network of ``semantic``, which then runs once.
     """

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lwd.encoders.downsample import area_average
 from lwd.runtime.seeding import Stream, batch_indices, uniform
 from lwd.training.optim import lr_factor
 
@@ -24,6 +25,8 @@ class SmallViT(nn.Module):
     held-out accuracy from 97 to 99 %. The logits come from the class token, which leaves patch tokens free to differ
     from each other, as DINOv2's do. Of the variance of their two leading principal components, 3 to 16 % (by seed) is
     between positions of one image; the mean over patches in the class token's stead would leave 1 to 2 %.
+
+    Larger images are averaged down to ``image_size`` first: a patch is then as many times larger.
     """
 
     patch = 2
@@ -41,7 +44,7 @@ class SmallViT(nn.Module):
         super().__init__()
         if image_size % self.patch:
             raise ValueError(f"patches of {self.patch} do not tile images of {image_size}")
-        self.grid = image_size // self.patch
+        self.image_size, self.grid = image_size, image_size // self.patch
         stem = width // 2
         self.embed = nn.Sequential(
             nn.Conv2d(image_channels, stem, 3, padding=1),
@@ -66,13 +69,16 @@ class SmallViT(nn.Module):
         return self._tokens(images)[:, 0]
 
     def patch_features(self, images: Tensor) -> Tensor:
-        """Images (N, c, H, W) -> the final normalised patch tokens (N, D, H/2, W/2); each has seen the whole image."""
+        """Images (N, c, H, W) -> the final normalised patch tokens (N, D, h, h), h = ``grid``; each has seen the whole.
+
+        Raises ValueError for images that are no whole number of times as large as ``image_size``.
+        """
         patches = self._tokens(images)[:, 1:].transpose(1, 2)
         return patches.reshape(len(images), -1, self.grid, self.grid)
 
     def _tokens(self, images: Tensor) -> Tensor:
         """The class token, then the patches in row-major order: (N, 1 + h w, D)."""
-        patches = self.embed(images).flatten(2).transpose(1, 2)
+        patches = self.embed(area_average(images, self.image_size)).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.class_token.expand(len(images), -1, -1), patches], dim=1) + self.position
         out: Tensor = self.norm(self.blocks(tokens))
         return out
@@ -99,11 +105,15 @@ class SmallCNN(nn.Module):
     """Four 3x3 convolutions, two poolings, and ``channels`` features before the logits: the evaluation network.
 
     Of another kind than `SmallViT`, so that what makes the latents does not also mark them. Its features are few,
-    since a covariance (the Fréchet distance) has to be estimated from some hundred held-out images.
+    since a covariance (the Fréchet distance) has to be estimated from some hundred held-out images. With
+    ``image_size``, larger images are averaged down to it first.
     """
 
-    def __init__(self, channels: int = 32, classes: int = 10, *, image_channels: int = 1) -> None:
+    def __init__(
+        self, channels: int = 32, classes: int = 10, *, image_channels: int = 1, image_size: int | None = None
+    ) -> None:
         super().__init__()
+        self.image_size = image_size
         self.net = nn.Sequential(
             *_convolution(image_channels, 32),
             *_convolution(32, 32),
@@ -123,7 +133,7 @@ class SmallCNN(nn.Module):
 
     def pooled(self, images: Tensor) -> Tensor:
         """Images (N, c, H, W) -> the features before the last layer (N, channels)."""
-        features: Tensor = self.net(images)
+        features: Tensor = self.net(images if self.image_size is None else area_average(images, self.image_size))
         return features
 
 
@@ -153,7 +163,7 @@ def train_classifier(
     warmup = max(1, steps // 10)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps, warmup, "cosine"))
     model.train()
-    with _one_thread():
+    with one_thread():
         for step in range(steps):
             rows = batch_indices(seed, step, batch, len(images)).to(images.device)
             x = distort(images[rows], distortion, seed, step) if distortion else images[rows]
@@ -179,7 +189,7 @@ def distort(images: Tensor, strength: float, seed: int, step: int) -> Tensor:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """One thread on the CPU, so that sums have one order. A second gains such networks little, and on a busy machine
     makes a step several times slower."""
     threads = torch.get_num_threads()

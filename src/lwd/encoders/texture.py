@@ -11,6 +11,9 @@ from torch.nn import functional as F
 class TextureEncoder(Protocol):
     """Images to latents and back. `PixelUnshuffle` is exact; an image VAE is close."""
 
+    factor: int
+    """Pixels of an image for each position of a latent, along either side."""
+
     def encode(self, images: Tensor) -> Tensor:
         """Images (N, c, H, W) in [-1, 1] -> latents (N, C, h, w) on the encoder's own scale."""
 

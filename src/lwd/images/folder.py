@@ -28,12 +28,20 @@ class FolderSource(ImageSource):
     rule for all else.
     """
 
-    def __init__(self, path: Path) -> None:
-        """List the folder. Raises UserError for images without label, labels without image and classes without any."""
+    def __init__(self, path: Path, labelled: bool = True) -> None:
+        """List the folder; not ``labelled``, every image in it and below is of class 0.
+
+        Raises UserError for images without label, labels without image, classes without any, and for no image at all.
+        """
         self.path = path
         found = walk(path, is_image)
-        has_table = (path / LABELS_CSV).is_file()
-        files, labels, classes = _from_csv(path, found) if has_table else _from_subfolders(path, found)
+        has_table = labelled and (path / LABELS_CSV).is_file()
+        if labelled:
+            files, labels, classes = _from_csv(path, found) if has_table else _from_subfolders(path, found)
+        else:
+            files, labels, classes = found.files, [0] * len(found.files), None
+            if not files:
+                raise UserError(f"{path}: {_what_is_there(files, found.left_out)}; it needs some")
         left_out = [one for one in found.left_out if not (one.name == LABELS_CSV and has_table)]
         super().__init__(files, labels, classes, left_out)
 
@@ -56,7 +64,10 @@ def _from_subfolders(path: Path, found: Walk) -> tuple[list[str], list[int], lis
             of_class[name.partition("/")[0]].append(name)
     if not of_class:
         here = _what_is_there(stray, found.left_out)
-        raise UserError(f"{path}: {here}; images go in class subfolders or need {LABELS_CSV}")
+        raise UserError(
+            f"{path}: {here}; images go in class subfolders or need {LABELS_CSV}"
+            + "; encode.unlabelled=true does without" * bool(stray)
+        )
     if stray:
         raise UserError(f"{path / stray[0]}: lies beside the class subfolders, so it has no label; move it")
     if doubled := [one.name for one in found.left_out if one.reason == SEEN and one.name.count("/") == 1]:

@@ -12,6 +12,7 @@ from lwd.data.encoded import MANIFEST, Manifest, read_manifest
 from lwd.data.shards import shard_key
 from lwd.data.stats import load_stats, stats_path
 from lwd.encoders.decoder import load_decoder
+from lwd.encoders.small_vae import SMALL_VAE, SmallVAE
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
 from lwd.groups import Layout
@@ -20,6 +21,7 @@ from lwd.models.pretrained import load_checkpoint_model, weights_folder
 from lwd.models.record import read_record
 from lwd.pipeline.scheduler import LwdScheduler
 from lwd.pipeline.transformer import LwdTransformer
+from lwd.pipeline.vae import LwdVAE
 from lwd.runtime.checkpoint import STATE, read_state
 from lwd.schedules import Schedule
 
@@ -41,7 +43,7 @@ def read_components(checkpoint: Path, data: Path, vae: str | Path | SDVAE | None
     mean, std = _statistics(data / "train", model.layout)
     return {
         "transformer": LwdTransformer.from_network(model),
-        "vae": _vae(data, vae, manifest).model,
+        "vae": _vae(data, vae, manifest),
         "scheduler": LwdScheduler.from_schedule(schedule, mean, std),
         "weak_transformer": None if weak_model is None else LwdTransformer.from_network(weak_model),
         "decoded_group": None if manifest is None else manifest.texture.group,
@@ -74,15 +76,19 @@ def _statistics(folder: Path, layout: Layout) -> tuple[Tensor, Tensor]:
     return mean, std
 
 
-def _vae(data: Path, vae: str | Path | SDVAE | None, manifest: Manifest | None) -> SDVAE:
-    """The one given, else the one in the manifest."""
+def _vae(data: Path, vae: str | Path | SDVAE | None, manifest: Manifest | None) -> Any:
+    """The one given, else the one in the manifest, as a component of a pipeline."""
     if isinstance(vae, SDVAE):
-        return vae
+        return vae.model
     if vae is not None:
-        return SDVAE.load(vae)
+        return SDVAE.load(vae).model
     if manifest is None:
         raise UserError(f"{data}: no {MANIFEST}, so no VAE is known; give vae, its weights or its folder")
     encoder = load_decoder(data).encoder
+    if isinstance(encoder, SmallVAE):
+        return LwdVAE.from_network(encoder)
     if not isinstance(encoder, SDVAE):
-        raise UserError(f"{data}: is decoded by {type(encoder).__name__}; a pipeline needs data of the SD-VAE")
-    return encoder
+        raise UserError(
+            f"{data}: is decoded by {type(encoder).__name__}; a pipeline needs data of the SD-VAE or of {SMALL_VAE}"
+        )
+    return encoder.model

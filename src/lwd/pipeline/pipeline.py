@@ -21,6 +21,7 @@ from lwd.pipeline.inputs import Integers, read_labels, read_seeds
 from lwd.pipeline.scheduler import LwdScheduler
 from lwd.pipeline.steps import Callback, sample_stepwise
 from lwd.pipeline.transformer import LwdTransformer
+from lwd.pipeline.vae import LwdVAE
 from lwd.sample.field import make_flow
 from lwd.sample.generate import generate
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance
@@ -63,7 +64,7 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
     def __init__(
         self,
         transformer: LwdTransformer,
-        vae: AutoencoderKL,
+        vae: AutoencoderKL | LwdVAE,
         scheduler: LwdScheduler,
         weak_transformer: LwdTransformer | None = None,
         decoded_group: str | None = None,
@@ -194,7 +195,8 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
         """Standardised latents (N, C, h, w) of all groups -> images (N, 3, H, W), about [-1, 1], not clipped."""
         _onload(self.vae)
         parts = self.transformer.layout.split(self.scheduler.destandardise(latents))
-        return SDVAE(self.vae).decode(parts[self.config.decoded_group])
+        vae = self.vae if isinstance(self.vae, LwdVAE) else SDVAE(self.vae)
+        return vae.decode(parts[self.config.decoded_group])
 
     def _images(self, latents: Tensor, output_type: OutputType) -> Any:
         images = self.decode(latents)

@@ -10,35 +10,35 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lwd.data.encoded import JUDGE
+from lwd.data.encoded import TEXTURE
 from lwd.encoders.composite import CompositeEncoder, Compressor, PatchFeatures
+from lwd.encoders.downsample import Downsample, Unchanged
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.semvae import SemVAE, load_released_semvae, load_semvae
-from lwd.encoders.small import SmallCNN, SmallViT, train_classifier
+from lwd.encoders.small import SmallViT
+from lwd.encoders.small_vae import SMALL_VAE, SmallVAE
 from lwd.encoders.texture import PixelUnshuffle, TextureEncoder
 from lwd.encoders.vae import SDVAE
 from lwd.encoders.vision import load_patch_encoder
 from lwd.errors import UserError
-from lwd.files import atomic_path
 from lwd.groups import Layout
 from lwd.images.sheets import to_unit
-from lwd.runtime.checkpoint import load_module, save_tensors
+from lwd.runtime.checkpoint import load_module
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
-from lwd.runtime.seeding import Stream, integer, seeded
-from lwd.stages.encode.feed import ImagesOrFiles, TensorImages, image_loader, image_shape
+from lwd.stages.encode.feed import ImagesOrFiles, image_loader, image_shape
 from lwd.stages.encode.settings import (
+    DOWNSAMPLE,
     NONE,
-    RANDOM_VIT,
     SAME,
-    SMALL_VIT,
     EncodeSettings,
     SemanticSettings,
     TextureSettings,
 )
+from lwd.stages.encode.small import SMALL, is_judged, small_vit, train_small
+from lwd.stages.encode.texture import train_texture
 
-VIT_FILE, RANDOM_FILE, PCA_FILE = "semantic.safetensors", "random.safetensors", "pca.safetensors"
-SMALL = {SMALL_VIT: VIT_FILE, RANDOM_VIT: RANDOM_FILE}
+PCA_FILE = "pca.safetensors"
 EXACT_PCA_VALUES = 2**26
 """Up to so many feature values (0.5 GB in float64) PCA is fitted at once and exactly, beyond in a stream."""
 
@@ -58,14 +58,17 @@ def assemble(settings: EncodeSettings, layout: Layout, processes: Processes, tra
 
     Raises UserError for settings that do not fit the images or groups; costs no work that a run would have to do anew.
     """
-    texture = _texture(settings.texture, processes)
-    semantic = _features(settings.semantic.encoder, settings.semantic.path, train, processes)
-    repa: PatchFeatures | None = semantic
+    texture = _texture(settings.texture, layout, train, processes)
+    is_judged(settings, train)
+    factor = texture.factor
+    semantic = _features(settings.semantic.encoder, settings.semantic.path, train, factor, processes)
+    repa: PatchFeatures | None = None if isinstance(semantic, Downsample) else semantic
+    if settings.repa.encoder == DOWNSAMPLE:
+        raise UserError(f"encode.repa.encoder: {DOWNSAMPLE} has no features to align to; name a network, or {NONE}")
     if settings.repa.encoder != SAME:
         none = settings.repa.encoder == NONE
-        repa = None if none else _features(settings.repa.encoder, settings.repa.path, train, processes)
-    semvae = _semvae(settings.semantic, processes) if settings.semantic.compress == "semvae" else None
-    networks = Networks(texture, semantic, repa, semvae)
+        repa = None if none else _features(settings.repa.encoder, settings.repa.path, train, factor, processes)
+    networks = Networks(texture, semantic, repa, _compressor(settings.semantic, processes))
     _check_shapes(settings, layout, networks, torch.zeros(1, *image_shape(train), device=processes.device))
     return networks
 
@@ -83,9 +86,13 @@ def prepare(
 
     What ``folder`` holds already is not made again. Raises UserError where PCA cannot be fitted.
     """
-    if isinstance(train, TensorImages) and processes.is_main:
-        _train_small(settings, seed, folder, train, processes.compute.progress)
+    if processes.is_main:
+        train_small(settings, seed, folder, train, networks.texture.factor, processes.compute.progress)
+        if isinstance(networks.texture, SmallVAE):
+            train_texture(settings, seed, folder, train, networks.texture, processes)
     processes.barrier()
+    if isinstance(networks.texture, SmallVAE):
+        load_module(networks.texture, folder / TEXTURE)
     for name, network in ((settings.semantic.encoder, networks.semantic), (settings.repa.encoder, networks.repa)):
         if name in SMALL and isinstance(network, SmallViT):
             load_module(network, folder / SMALL[name])
@@ -130,49 +137,24 @@ def _channels(layout: Layout, name: str) -> int:
     return next(group.channels for group in layout.groups if group.name == name)
 
 
-def _texture(settings: TextureSettings, processes: Processes) -> TextureEncoder:
+def _texture(settings: TextureSettings, layout: Layout, train: ImagesOrFiles, processes: Processes) -> TextureEncoder:
     if settings.encoder == "identity":
         return PixelUnshuffle(settings.factor)
+    if settings.encoder == SMALL_VAE:
+        try:
+            vae = SmallVAE(_channels(layout, settings.group), settings.factor, image_shape(train)[0])
+        except ValueError as error:
+            raise UserError(f"encode.texture.factor: {error}") from error
+        return vae.eval().requires_grad_(False).to(processes.device)
     return SDVAE.load(settings.path, processes.device, processes.dtype)
 
 
-def _features(name: str, path: Path | None, train: ImagesOrFiles, processes: Processes) -> PatchFeatures:
-    if name not in SMALL:
-        return load_patch_encoder(name, path, processes.device, processes.dtype)
-    if not isinstance(train, TensorImages):
-        raise UserError(
-            f"encode: {name!r} is made for built-in and prepared data sets; images on disk need a pretrained one"
-        )
-    return small_vit(train).eval().to(processes.device)
-
-
-def small_vit(train: TensorImages) -> SmallViT:
-    """The network that fits a built-in or prepared data set, freshly initialised from torch's global generator."""
-    _, channels, size, _ = train.images.shape
-    return SmallViT(classes=int(train.labels.max()) + 1, image_channels=channels, image_size=size)
-
-
-def _train_small(settings: EncodeSettings, seed: int, folder: Path, train: TensorImages, show: bool) -> None:
-    """The semantic encoder and the classifier of a built-in or prepared data set, each written once it is done."""
-    with seeded(Stream.INITIALISE, seed):
-        vit = small_vit(train)
-        judge = SmallCNN(classes=int(train.labels.max()) + 1, image_channels=train.images.shape[1])
-    if RANDOM_VIT in (settings.semantic.encoder, settings.repa.encoder) and not (folder / RANDOM_FILE).is_file():
-        with atomic_path(folder / RANDOM_FILE) as temporary:
-            save_tensors(temporary, vit.state_dict())
-    todo: tuple[tuple[str, torch.nn.Module, str, int, float, int], ...] = (
-        ("semantic encoder", vit, VIT_FILE, settings.encoder_steps, 0.0, 0),
-        ("judge", judge, JUDGE, settings.judge_steps, settings.judge_distortion, 1),
-    )
-    for title, model, file, steps, distortion, number in todo:
-        if (folder / file).is_file():
-            continue
-        with progress_bar(title, steps, show=show) as advance:
-            own = integer(Stream.ENCODER, seed, number)
-            images, labels = train.images, train.labels
-            train_classifier(model, images, labels, steps=steps, distortion=distortion, seed=own, progress=advance)
-        with atomic_path(folder / file) as temporary:
-            save_tensors(temporary, model.state_dict())
+def _features(name: str, path: Path | None, train: ImagesOrFiles, factor: int, processes: Processes) -> PatchFeatures:
+    if name == DOWNSAMPLE:
+        return Downsample(factor)
+    if name in SMALL:
+        return small_vit(train, factor).eval().to(processes.device)
+    return load_patch_encoder(name, path, processes.device, processes.dtype)
 
 
 def _fit_pca(
@@ -206,7 +188,14 @@ def _feature_chunks(
             advance(len(good))
 
 
-def _semvae(settings: SemanticSettings, processes: Processes) -> SemVAE:
+def _compressor(settings: SemanticSettings, processes: Processes) -> Compressor | None:
+    """None: PCA, which is still to be fitted."""
+    if settings.encoder == DOWNSAMPLE:
+        if settings.compress == "semvae":
+            raise UserError(f"encode.semantic.compress: {DOWNSAMPLE} is stored as it is; leave out compress: semvae")
+        return Unchanged()
+    if settings.compress == "pca":
+        return None
     if settings.semvae is None:
         raise UserError("encode.semantic.semvae: the folder that lwd semvae wrote, or a released .pt, is needed")
     load = load_semvae if settings.semvae.is_dir() else load_released_semvae

@@ -19,7 +19,7 @@ from lwd.datasets.prepared import Split
 from lwd.encoders.composite import CompositeEncoder
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.pretrained import fingerprint
-from lwd.encoders.small import SmallCNN, SmallViT
+from lwd.encoders.small import SmallViT
 from lwd.encoders.vae import SDVAE
 from lwd.encoders.vision import PatchEncoder
 from lwd.errors import UserError
@@ -29,8 +29,10 @@ from lwd.images.crop import CroppedImages
 from lwd.images.sheets import save_grid, to_unit
 from lwd.images.walk import LeftOut
 from lwd.runtime.checkpoint import load_module, versions
-from lwd.stages.encode.feed import ImagesOrFiles, TensorImages
+from lwd.stages.encode.feed import ImagesOrFiles, image_shape
 from lwd.stages.encode.settings import EncodeSettings
+from lwd.stages.encode.small import accuracy, in_memory, is_judged, is_turned, lessons, small_judge
+from lwd.stages.encode.texture import texture_facts
 from lwd.stages.encode.writer import ShardRecord, read_shard_record, record_path, shards_of
 
 UNREADABLE = "unreadable.csv"
@@ -119,10 +121,12 @@ def _manifest(
         "dataset": settings.dataset,
         "classes": train.source.classes if isinstance(train, CroppedImages) else None,
         "splits": {split: _split(rows, images[split], classes) for split, rows in records.items()},
-        "texture": settings.texture.model_dump(mode="json") | _weights(encoders.texture),
-        "semantic": settings.semantic.model_dump(mode="json") | _semantic(encoders, images),
+        "texture": settings.texture.model_dump(mode="json")
+        | _weights(encoders.texture)
+        | texture_facts(encoders.texture, settings, images),
+        "semantic": settings.semantic.model_dump(mode="json") | _semantic(encoders, settings, images),
         "repa": settings.repa.model_dump(mode="json") | _weights(encoders.repa),
-        "judge": _judge(folder, images) if isinstance(train, TensorImages) else None,
+        "judge": _judge(folder, settings, images),
         "versions": versions(),
     }
 
@@ -145,31 +149,35 @@ def _weights(encoder: object) -> dict[str, str]:
     return {"weights_sha256": fingerprint(encoder)} if isinstance(encoder, torch.nn.Module) else {}
 
 
-def _semantic(encoders: CompositeEncoder, images: Mapping[Split, ImagesOrFiles]) -> dict[str, Any]:
+def _semantic(
+    encoders: CompositeEncoder, settings: EncodeSettings, images: Mapping[Split, ImagesOrFiles]
+) -> dict[str, Any]:
     facts: dict[str, Any] = dict(_weights(encoders.semantic))
     if isinstance(encoders.compressor, PatchPCA):
         facts["explained_variance_ratio"] = encoders.compressor.explained_variance_ratio.tolist()
-    if isinstance(encoders.semantic, SmallViT):
-        facts["accuracy_heldout"] = _accuracy(encoders.semantic, images["heldout"])
+    if isinstance(encoders.semantic, SmallViT) and "heldout" in images:
+        seen = lessons(encoders.semantic, images["heldout"], settings, False)
+        facts["accuracy_heldout"] = accuracy(encoders.semantic, seen)
+        if is_turned(images["train"]):
+            facts["learned"] = "quarter turns"
     return facts
 
 
-def _judge(folder: Path, images: Mapping[Split, ImagesOrFiles]) -> dict[str, Any]:
+def _judge(folder: Path, settings: EncodeSettings, images: Mapping[Split, ImagesOrFiles]) -> dict[str, Any] | None:
     train = images["train"]
-    assert isinstance(train, TensorImages)
-    judge = SmallCNN(classes=int(train.labels.max()) + 1, image_channels=train.images.shape[1])
+    if not is_judged(settings, train):
+        return None
+    judge = small_judge(train)
     load_module(judge, folder / JUDGE)
-    return {
+    pixels = {} if judge.image_size is None else {"image_size": judge.image_size}
+    facts: dict[str, Any] = {
         "channels": judge.head.in_features,
         "classes": judge.head.out_features,
-        "image_channels": train.images.shape[1],
-        "accuracy_heldout": _accuracy(judge.eval(), images["heldout"]),
+        "image_channels": image_shape(train)[0],
+        **pixels,
     }
-
-
-@torch.inference_mode()
-def _accuracy(model: SmallViT | SmallCNN, images: ImagesOrFiles, batch: int = 500) -> float:
-    assert isinstance(images, TensorImages)
-    device = next(model.parameters()).device
-    guesses = [model(chunk.to(device)).argmax(1).cpu() for chunk in torch.split(images.images, batch)]
-    return float((torch.cat(guesses) == images.labels).double().mean())
+    if "heldout" in images:
+        facts["accuracy_heldout"] = accuracy(
+            judge.eval(), in_memory(images["heldout"], settings, judge.image_size, False)
+        )
+    return facts

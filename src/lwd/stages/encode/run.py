@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lwd.data.encoded import MANIFEST, read_manifest
 from lwd.data.format import is_shard
-from lwd.datasets.builtin import DATASETS, load
+from lwd.datasets.builtin import DATASETS, every_nth, load
 from lwd.datasets.prepared import SPLITS, SUFFIX, Split, read_prepared
 from lwd.encoders.composite import CompositeEncoder, Encoded
 from lwd.errors import UserError
@@ -22,6 +22,7 @@ from lwd.images.decode import WHITE
 from lwd.images.open import open_source
 from lwd.images.sheets import to_unit
 from lwd.images.source import ImageSource
+from lwd.images.subset import Subset
 from lwd.images.walk import files_in, folders_in, summary
 from lwd.records import read_mapping
 from lwd.run import RunConfig, write_run_files
@@ -98,6 +99,12 @@ def _encode(
     if processes.is_main:
         write_run_files(config, folder)
         finish(folder, config.layout, config.encode, recipe, images, encoders)
+        if found := read_manifest(folder).texture.reconstruction:
+            psnr = "exact" if found.psnr is None else f"PSNR {found.psnr:.1f} dB"
+            processes.say(
+                f"small-vae: {found.images} {found.split} images come back within {found.rmse:.1f} of 255 grey levels "
+                f"(root mean square; {psnr}), KL {found.kl:.0f} nats per image"
+            )
     _say_what_was_left_out(images, processes)
     processes.barrier()
 
@@ -114,20 +121,34 @@ def open_images(settings: EncodeSettings) -> dict[Split, ImagesOrFiles]:
     """The images of each split. Raises UserError for a data set that is unknown or not there."""
     prepared = Path(settings.dataset).suffix == SUFFIX
     if prepared or settings.dataset in DATASETS:
-        if settings.heldout is not None:
-            raise UserError(f"encode.heldout: {settings.dataset} has held-out images of its own")
+        for key in ("heldout", "heldout_every", "unlabelled"):
+            if getattr(settings, key):
+                raise UserError(f"encode.{key}: {settings.dataset} has labels and held-out images of its own")
         if prepared:
             return {split: TensorImages(*pair) for split, pair in read_prepared(Path(settings.dataset)).items()}
         return {split: TensorImages(*load(settings.dataset, split)) for split in SPLITS}
     if "/" not in settings.dataset and not Path(settings.dataset).exists():
         load(settings.dataset, "train")  # says which names there are
-    train = open_source(settings.dataset)
-    sources: dict[Split, ImageSource] = (
-        {"train": train}
-        if settings.heldout is None
-        else {"train": train, "heldout": open_source(settings.heldout, train)}
-    )
+    if settings.heldout is not None and settings.heldout_every is not None:
+        raise UserError("encode.heldout_every: encode.heldout names held-out images; leave one of the two out")
+    sources = _sources(settings)
     return {split: CroppedImages(source, settings.size, settings.background) for split, source in sources.items()}
+
+
+def _sources(settings: EncodeSettings) -> dict[Split, ImageSource]:
+    """The images on disk of each split."""
+    train = open_source(settings.dataset, labelled=not settings.unlabelled)
+    if settings.heldout is not None:
+        return {"train": train, "heldout": open_source(settings.heldout, train, labelled=not settings.unlabelled)}
+    if settings.heldout_every is None:
+        return {"train": train}
+    out = every_nth(torch.from_numpy(train.labels), settings.heldout_every).numpy()
+    if not out.any():
+        raise UserError(
+            f"encode.heldout_every: no class of {settings.dataset} has {settings.heldout_every} images, so none is "
+            "held out; choose a smaller number"
+        )
+    return {"train": Subset(train, (~out).nonzero()[0], True), "heldout": Subset(train, out.nonzero()[0], False)}
 
 
 def encode_split(
@@ -220,7 +241,8 @@ def _say_what_was_left_out(images: dict[Split, ImagesOrFiles], processes: Proces
 
 def _recipe(config: EncodeConfig, images: dict[Split, ImagesOrFiles]) -> dict[str, Any]:
     """What decides every byte of the shards."""
-    ignored = {"on_error", "decoders", "dataset", "heldout"}
+    ignored = {"on_error", "decoders", "dataset", "heldout", "heldout_every", "unlabelled"}
+    ignored |= config.encode.at_default("encoder_images", "judge", "vae_steps", "vae_kl")
     if config.encode.background == WHITE:
         ignored.add("background")  # recipes written before there was one must compare equal
     names = {split: _identity(config.encode.dataset, source) for split, source in images.items()}

@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
 from lwd.config import Batch, Config, PathText
 from lwd.encoders.vae import RELEASED
 from lwd.images.decode import WHITE
 
-SMALL_VIT, RANDOM_VIT = "small-vit", "random-vit"
+SMALL_VIT, RANDOM_VIT, DOWNSAMPLE = "small-vit", "random-vit", "downsample"
 Level = Annotated[int, Field(ge=0, le=255)]
 SAME, NONE = "semantic", "none"
 
@@ -21,10 +21,11 @@ class TextureSettings(Config):
 
     group: str = ""
     """Which of ``groups`` it is; it must be given."""
-    encoder: Literal["identity", "sd-vae-f16d32"] = "identity"
-    """identity: ``factor`` x ``factor`` pixel-unshuffle."""
+    encoder: Literal["identity", "sd-vae-f16d32", "small-vae"] = "identity"
+    """identity: ``factor`` x ``factor`` pixel-unshuffle; small-vae: a small convolutional VAE, trained on the spot."""
     factor: PositiveInt = 2
-    """Of the pixel-unshuffle: each patch of so many by so many pixels becomes channels."""
+    """Of the pixel-unshuffle: each patch of so many by so many pixels becomes channels; of small-vae (a power of two):
+    so many pixels become one position, along either side."""
     path: PathText = RELEASED
     """Of the VAE: a released .ckpt, a diffusers folder, or a Hub id."""
 
@@ -35,12 +36,13 @@ class SemanticSettings(Config):
     group: str = ""
     """Which of ``groups`` it is; it must be given."""
     encoder: str = SMALL_VIT
-    """small-vit (trained on the labels of a built-in or prepared data set, on the spot), random-vit (the same network
-    as it was initialised), or dinov2-s/b/l/g, clip-b16, clip-l14."""
+    """small-vit (trained on the spot, on the images' labels, or where they have one class on quarter turns), random-vit
+    (the same network as it was initialised), downsample (no network: the picture at the size of the latents' grid, one
+    channel for each of its colours), or dinov2-s/b/l/g, clip-b16, clip-l14."""
     path: Path | None = None
     """A local folder with the pretrained weights; None: the Hub."""
     compress: Literal["pca", "semvae"] = "pca"
-    """How features become channels."""
+    """How features become channels; downsample needs neither."""
     semvae: Path | None = None
     """The folder that `lwd semvae` wrote, or a released .pt."""
     pca_images: PositiveInt = 10_000
@@ -51,7 +53,8 @@ class RepaSettings(Config):
     """The features that REPA aligns to: those of the semantic encoder, of another one, or none."""
 
     encoder: str = SAME
-    """Whose features a REPA head learns: semantic, the same as the group's; none; or another's name."""
+    """Whose features a REPA head learns: semantic, the same as the group's (of downsample: none); none; or another's
+    name."""
     path: Path | None = None
     """Its weights, a local folder; null: by name from the Hub."""
 
@@ -64,6 +67,10 @@ class EncodeSettings(Config):
     images on disk: class subfolders, a folder with labels.csv, or .tar files."""
     heldout: PathText | None = None
     """Held-out images on disk; built-in and prepared data sets have their own."""
+    heldout_every: int | None = Field(default=None, ge=2)
+    """Of images on disk, in place of ``heldout``: of each class the n-th, the 2n-th, ... image is held out."""
+    unlabelled: bool = False
+    """All images of a folder and below are of one class, whatever subfolders there are."""
     size: int = Field(default=256, ge=8, le=4096)
     """Images on disk are cropped to so many pixels, as ADM does."""
     background: tuple[Level, Level, Level] = WHITE
@@ -80,8 +87,17 @@ class EncodeSettings(Config):
     on_error: Literal["stop", "skip"] = "stop"
     """What becomes of images that cannot be read; either way unreadable.csv lists them, and what else is not taken."""
     encoder_steps: PositiveInt = 400
-    """Training steps of a small encoder that is trained on the spot."""
+    """Training steps of the small ViT."""
+    vae_steps: PositiveInt = 1000
+    """Training steps of small-vae."""
+    vae_kl: PositiveFloat = 1e-3
+    """What small-vae pays for the KL of its posterior: its loss is the evidence bound under a Gaussian decoder whose
+    variance is half of this, pixels reaching from -1 to 1."""
+    encoder_images: PositiveInt = 10_000
+    """On how many images on disk small networks are trained and examined, spread evenly over a split."""
+    judge: bool = False
+    """Train the classifier by which small sets are evaluated on images on disk, too; the others always get it."""
     judge_steps: PositiveInt = 400
-    """Training steps of the classifier by which small sets are evaluated."""
+    """Training steps of that classifier."""
     judge_distortion: NonNegativeFloat = 0.1
     """Random affine maps for the classifier alone: its features, and so the Fréchet distance, then see less noise."""

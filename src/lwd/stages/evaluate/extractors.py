@@ -77,7 +77,10 @@ class JudgeExtractor:
     def __init__(self, folder: Path, device: torch.device) -> None:
         settings = read_manifest(folder).judge
         if settings is None:
-            raise UserError(f"{folder}: no built-in data set, so no judge; name the real images with --reference")
+            raise UserError(
+                f"{folder}: was encoded without a judge (encode.judge=true makes one where there are classes); ask for "
+                "evaluate.metrics=[fid, kid], which need Inception's weights, or name the real images with --reference"
+            )
         self._judge, self._device = load_classifier(folder).to(device), device
         self._channels = settings.image_channels
         self.identity: Mapping[str, Any] = {"name": self.name, "weights_sha256": checksum(folder / JUDGE)}

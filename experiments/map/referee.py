@@ -43,8 +43,8 @@ def main() -> None:
     rows = {
         row["name"].replace(":", "_"): row for row in json.loads((folder / "score" / "score.json").read_text())["rows"]
     }
-    seeds = sorted(set.intersection(*(set(of) for of in distances.values())))
     paths = [path for path in distances if path in rows]
+    seeds = sorted(set.intersection(*(set(distances[path]) for path in paths)))
     table = np.array([[distances[path][seed] for seed in seeds] for path in paths])
     scores = {
         "held-out loss L": [rows[path]["loss"]["value"] for path in paths],

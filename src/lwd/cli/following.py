@@ -19,7 +19,8 @@ FOLLOWING = {
 
 
 def following(stage: str, config: Path, overrides: Sequence[str] = (), output: Path | None = None) -> str:
-    """ "next: lwd ...", with the overrides that the stage was given; nothing after a stage that is the last.
+    """ "next: lwd ...", with the overrides that the stage was given but for compute.resume, which would have the next
+    one throw work away; nothing after a stage that is the last.
 
     ``output`` is OUTPUT, where the stage's result is to be named.
     """
@@ -35,4 +36,5 @@ def following(stage: str, config: Path, overrides: Sequence[str] = (), output: P
         command, more = "encode", [*more, f"encode.semantic.semvae={model}"]
     if command is None:
         return ""
-    return f"next: {shlex.join(['lwd', command, '-c', str(config), *overrides, *more])}"
+    kept = [override for override in overrides if not override.startswith("compute.resume=")]
+    return f"next: {shlex.join(['lwd', command, '-c', str(config), *kept, *more])}"

@@ -421,7 +421,7 @@ def test_no_schedule_is_guessed(tmp_path):
     assert "no schedule.json" in (folder / "README.md").read_text()
     with pytest.raises(UserError, match=r"a network without schedule\.json, and none is guessed") as error:
         load_checkpoint_model(folder)
-    (command,) = re.findall(r"by `lwd (schedule save \S+ .*)`$", str(error.value))
+    (command,) = re.findall(r"by `lwd (schedule save [^`]+)`", str(error.value))
     words = command.replace("FILE|offset:0.3|synchronous", "power:2").replace("GROUP", "sem").split()
     assert CliRunner().invoke(app, words).exit_code == 0  # the line's own way out
     assert load_checkpoint_model(folder)[1]["tex"].formula() == "τ^2"

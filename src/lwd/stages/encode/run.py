@@ -123,7 +123,7 @@ def open_images(settings: EncodeSettings) -> dict[Split, ImagesOrFiles]:
     if prepared or settings.dataset in DATASETS:
         for key in ("heldout", "heldout_every", "unlabelled"):
             if getattr(settings, key):
-                raise UserError(f"encode.{key}: {settings.dataset} has labels and held-out images of its own")
+                raise UserError(f"encode.{key}: {settings.dataset} has held-out images of its own, and labels")
         if prepared:
             return {split: TensorImages(*pair) for split, pair in read_prepared(Path(settings.dataset)).items()}
         return {split: TensorImages(*load(settings.dataset, split)) for split in SPLITS}

@@ -7,9 +7,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from lwd.cli.main import app
+from lwd.data import write_shard, write_stats
+from lwd.models import load_model
 from lwd.stages import train
 from lwd.stages.experiment import Experiment
 
@@ -51,3 +54,22 @@ def test_what_does_not_fit_is_one_line(checkpoint: Path, data: Path, tmp_path: P
     ):
         result = infer(*words)
         assert result.exit_code == 2 and result.stderr.count("\n") == 1 and said in result.stderr, result.output
+
+
+def test_convert_looks_for_the_schedule_where_it_has_data(tmp_path: Path) -> None:
+    """SFD's file of random weights: the folder is written, nothing is told; of no data, too."""
+    file = Path(__file__).parents[1] / "models" / "sfd_tiny.pt"
+    assert CliRunner().invoke(app, ["convert", str(file), str(tmp_path / "plain")]).exit_code == 0
+    model = load_model(tmp_path / "plain")
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    torch.manual_seed(0)
+    latents = {g.name: torch.randn(3, g.channels, *model.shape[1:]) for g in model.layout.groups}
+    write_shard(shards / "latents_rank00_shard0000.safetensors", model.layout, latents, torch.tensor([0, 1, 2]))
+    write_stats(shards, model.layout)
+    result = CliRunner().invoke(app, ["convert", str(file), str(tmp_path / "looked"), "--data", str(shards)])
+    assert result.exit_code == 0 and "cannot tell" in result.stdout, result.output
+    assert not (tmp_path / "looked" / "schedule.json").exists()
+    result = CliRunner().invoke(app, ["convert", str(file), str(tmp_path / "other"), "--data", str(tmp_path / "none")])
+    assert result.exit_code == 2 and "none" in result.stderr and result.stderr.count("\n") == 1
+    assert (tmp_path / "other" / "model.safetensors").is_file(), "what was converted is kept"

@@ -51,6 +51,9 @@ def convert(
         str | None,
         typer.Option(help="What SFD's checkpoint was trained under: offset:0.3, power:2, synchronous, or a file"),
     ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Without --schedule: look for it in the network, on encoded data of its kind")
+    ] = None,
 ) -> None:
     """Released SFD checkpoints to a folder that `from_pretrained` and `lwd sample` read, and back.
 
@@ -60,6 +63,7 @@ def convert(
     """
     from lwd.models.convert import from_sfd, to_sfd
     from lwd.schedules.choice import ScheduleChoice
+    from lwd.stages.infer import infer, on_screen
 
     with one_line_errors():
         if source.is_dir():
@@ -69,3 +73,8 @@ def convert(
         else:
             choice = None if schedule is None else ScheduleChoice.named(schedule, "--schedule")
             show(from_sfd(source, target, which, choice))
+            if choice is None and data is not None:
+                inferred = infer(target, data)
+                show(on_screen(inferred))
+                take = f"to take it: lwd schedule infer {target} --data {data} --out {target / 'schedule.json'}"
+                show(take if inferred.found.clear else "cannot tell: the network is not clearly better along any line")

@@ -249,24 +249,21 @@ def _keys_beside(kind: type[Config], loc: tuple[int | str, ...]) -> list[str]:
     """The keys that the section holding ``loc`` knows."""
     section: Any = kind
     for part in loc[:-1]:
-        field = fields_of(section).get(str(part))
-        if field is None:
-            continue
-        annotation = getattr(field, "annotation", None) or getattr(field, "type", None)
-        if models := [a for a in (annotation, *all_args(annotation)) if fields_of(a)]:
-            section = models[0]
+        if sections := sections_in(fields_of(section).get(str(part))):
+            section = sections[0]
     return list(fields_of(section))
 
 
-def all_args(annotation: Any) -> list[Any]:
-    """The types that a type is made of, at any depth."""
-    return [inner for arg in get_args(annotation) for inner in (arg, *all_args(arg))]
+def sections_in(annotation: Any) -> list[Any]:
+    """The settings classes and dataclasses that a type is made of, at any depth."""
+    own = [annotation] if fields_of(annotation) else []
+    return own + [section for inner in get_args(annotation) for section in sections_in(inner)]
 
 
 def fields_of(section: Any) -> Mapping[str, Any]:
-    """The fields of a settings class or dataclass by name; of anything else none."""
+    """The types of the fields of a settings class or dataclass, by name; of anything else none."""
     if isinstance(section, type) and issubclass(section, BaseModel):
-        return {name: field for name, field in section.model_fields.items() if not field.exclude}
+        return {name: field.annotation for name, field in section.model_fields.items() if not field.exclude}
     if isinstance(section, type) and dataclasses.is_dataclass(section):
-        return {field.name: field for field in dataclasses.fields(section)}
+        return {field.name: field.type for field in dataclasses.fields(section)}
     return {}

@@ -34,7 +34,7 @@ class Group:
     weight: float = 1.0
     """w_g of Eq. 33, by which its loss counts."""
     key: str | None = None
-    """Its tensor's name in the shards; null: SFD's for tex and sem, else the group's name."""
+    """Its tensor's name in the shards; null: SFD's for its two groups, else one of the group's name."""
     shape: tuple[int, ...] | None = None
     """Of its own grid, where that differs from the other groups'; null: the latent's."""
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal, kl_divergence
 
-from lwd.encoders.semvae import Posterior, SemVAE, load_released_semvae, load_semvae
+from lwd.encoders.posterior import Posterior
+from lwd.encoders.semvae import SemVAE, load_released_semvae, load_semvae
 from lwd.errors import UserError
 from lwd.stages.semvae import semvae_loss
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from lwd.encoders import small_vae
 from lwd.encoders.downsample import Downsample, area_average
+from lwd.encoders.posterior import Posterior
 from lwd.encoders.small import SmallCNN, SmallViT
 from lwd.encoders.small_vae import SmallVAE, random_crops, reconstruction, train_vae
 
@@ -42,7 +42,7 @@ def test_what_does_not_fit_is_refused():
 def test_the_kl_is_that_of_torchs_distributions():
     mean, logvar = torch.randn(3, 4, 2, 2), torch.randn(3, 4, 2, 2)
     expected = kl_divergence(Normal(mean, (0.5 * logvar).exp()), Normal(0.0, 1.0)).sum((1, 2, 3))
-    torch.testing.assert_close(small_vae.kl_divergence(mean, logvar), expected)
+    torch.testing.assert_close(Posterior(mean, logvar).kl(), expected)
 
 
 def test_it_learns_and_one_seed_gives_one_result():

@@ -7,15 +7,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 FOLLOWING = {
-    "init": "encode",
-    "encode": "sweep",
-    "sweep": "train",
-    "train": "sample",
-    "sample": "evaluate",
-    "evaluate": "report",
-    "map": "score",
+    "init": ("encode",),
+    "encode": ("sweep",),
+    "semvae": (
+        "encode",
+        "data.path={output}/data-semvae",
+        "encode.semantic.compress=semvae",
+        "encode.semantic.semvae={output}/semvae/model",
+    ),
+    "probe": ("train", "train.schedule.path={output}/probe/schedule.json"),
+    "sweep": ("train",),
+    "train": ("sample",),
+    "sample": ("evaluate",),
+    "evaluate": ("report",),
+    "map": ("score",),
 }
-"""By stage, the command that goes on under the same config."""
+"""By stage, the command that goes on under the same config, and what it needs to find the stage's result."""
 
 
 def following(stage: str, config: Path, overrides: Sequence[str] = (), output: Path | None = None) -> str:
@@ -24,17 +31,11 @@ def following(stage: str, config: Path, overrides: Sequence[str] = (), output: P
 
     ``output`` is OUTPUT, where the stage's result is to be named.
     """
-    more: list[str] = []
     if stage == "report":
         return f"next: open {(output or Path()) / 'report.html'} in a browser"
-    command = FOLLOWING.get(stage)
-    if stage == "probe" and output is not None:
-        command, more = "train", [f"train.schedule.path={output / 'probe' / 'schedule.json'}"]
-    if stage == "semvae" and output is not None:
-        model = output / "semvae" / "model"
-        more = [f"data.path={output / 'data-semvae'}", "encode.semantic.compress=semvae"]
-        command, more = "encode", [*more, f"encode.semantic.semvae={model}"]
-    if command is None:
+    if stage not in FOLLOWING:
         return ""
+    command, *more = FOLLOWING[stage]
     kept = [override for override in overrides if not override.startswith("compute.resume=")]
-    return f"next: {shlex.join(['lwd', command, '-c', str(config), *kept, *more])}"
+    named = [override.format(output=output) for override in more]
+    return f"next: {shlex.join(['lwd', command, '-c', str(config), *kept, *named])}"

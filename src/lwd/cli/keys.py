@@ -102,14 +102,12 @@ def json_schema() -> dict[str, Any]:
 
 def _models_in(kind: type) -> Iterator[type]:
     """A settings class and those below it."""
-    from lwd.config import all_args, fields_of
+    from lwd.config import fields_of, sections_in
 
     yield kind
-    for field in fields_of(kind).values():
-        annotation = getattr(field, "annotation", None) or getattr(field, "type", None)
-        for below in (annotation, *all_args(annotation)):
-            if fields_of(below):
-                yield from _models_in(below)
+    for annotation in fields_of(kind).values():
+        for below in sections_in(annotation):
+            yield from _models_in(below)
 
 
 def _docstrings(model: type) -> dict[str, str]:

@@ -129,7 +129,7 @@ def schedule_infer(
     With an interval; a network that is equally good everywhere, as one of joint times, gets no answer and exit code 1.
     """
     from lwd.files import check_new_place, check_place
-    from lwd.stages.infer import infer, on_screen
+    from lwd.stages.infer import UNCLEAR, infer, on_screen
 
     with one_line_errors():
         if out is not None:
@@ -142,7 +142,7 @@ def schedule_infer(
             inferred.draw(png)
             show(f"wrote {png}")
         if not inferred.found.clear:
-            show("cannot tell: the network is not clearly better along any line; nothing is written")
+            show(f"{UNCLEAR}; nothing is written")
             raise typer.Exit(1)
         if out is not None:
             schedule = inferred.schedule

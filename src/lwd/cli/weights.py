@@ -63,7 +63,6 @@ def convert(
     """
     from lwd.models.convert import from_sfd, to_sfd
     from lwd.schedules.choice import ScheduleChoice
-    from lwd.stages.infer import infer, on_screen
 
     with one_line_errors():
         if source.is_dir():
@@ -74,7 +73,9 @@ def convert(
             choice = None if schedule is None else ScheduleChoice.named(schedule, "--schedule")
             show(from_sfd(source, target, which, choice))
             if choice is None and data is not None:
+                from lwd.stages.infer import UNCLEAR, infer, on_screen
+
                 inferred = infer(target, data)
                 show(on_screen(inferred))
                 take = f"to take it: lwd schedule infer {target} --data {data} --out {target / 'schedule.json'}"
-                show(take if inferred.found.clear else "cannot tell: the network is not clearly better along any line")
+                show(take if inferred.found.clear else UNCLEAR)

@@ -3,42 +3,21 @@
 # No `from __future__ import annotations` here: the Hub mixin reads __init__'s annotations to decode config.json.
 
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import torch
 import yaml
 from huggingface_hub import PyTorchModelHubMixin
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
+from lwd.encoders.posterior import LOGVAR_RANGE, Posterior
 from lwd.errors import UserError
 from lwd.records import Record, Size, read_record
 from lwd.runtime.checkpoint import fill_module, load_module
 from lwd.runtime.hub import CONFIG, WEIGHTS
 from lwd.runtime.untrusted import load_foreign
 
-LOGVAR_RANGE = (-30.0, 20.0)
 HEADS = 8
-
-
-class Posterior(NamedTuple):
-    """q(latent | features) = N(mean, exp(logvar)), each (N, k, h, w), independent in all entries."""
-
-    mean: Tensor
-    logvar: Tensor
-
-    def sample(self, noise: Tensor) -> Tensor:
-        """mean + std * noise, with standard normal noise (N, k, h, w)."""
-        return self.mean + torch.exp(0.5 * self.logvar) * noise
-
-    def kl(self) -> Tensor:
-        """KL(q || N(0, I)) of each image (N,), in nats: 1/2 sum over channels and positions of m^2 + s^2 - 1 - log s^2.
-
-        A sum, as in the release: the mean over an image's k h w entries would make a weight of 1e-7 mean k h w times
-        less.
-        """
-        terms = self.mean.square() + self.logvar.exp() - 1 - self.logvar
-        return 0.5 * terms.flatten(1).sum(1)
 
 
 class SemVAE(nn.Module, PyTorchModelHubMixin, library_name="lwd", tags=["lwd", "variational-autoencoder"]):

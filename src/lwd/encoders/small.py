@@ -6,16 +6,15 @@ images (N, c, H, W) in [-1, 1] -> logits; `train_classifier` trains either, dete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lwd.encoders.downsample import area_average
+from lwd.encoders.training import train_briefly
 from lwd.runtime.seeding import Stream, batch_indices, uniform
-from lwd.training.optim import lr_factor
 
 
 class SmallViT(nn.Module):
@@ -156,25 +155,15 @@ def train_classifier(
 ) -> None:
     """Train ``model`` in place with cross entropy on images (N, c, H, W), labels (N,); leaves it in evaluation mode.
 
-    AdamW, a tenth of the steps warm-up, then a cosine to zero. Order and distortion (see `distort`) are functions of
-    (seed, step): one seed gives one result on the CPU. ``progress`` is called with 1 after each step.
+    See `train_briefly`. Order and distortion (see `distort`) are functions of (seed, step).
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=weight_decay)
-    warmup = max(1, steps // 10)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps, warmup, "cosine"))
-    model.train()
-    with one_thread():
-        for step in range(steps):
-            rows = batch_indices(seed, step, batch, len(images)).to(images.device)
-            x = distort(images[rows], distortion, seed, step) if distortion else images[rows]
-            loss = F.cross_entropy(model(x), labels[rows])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            scheduler.step()
-            if progress:
-                progress(1)
-    model.eval()
+
+    def loss(step: int) -> Tensor:
+        rows = batch_indices(seed, step, batch, len(images)).to(images.device)
+        x = distort(images[rows], distortion, seed, step) if distortion else images[rows]
+        return F.cross_entropy(model(x), labels[rows])
+
+    train_briefly(model, loss, steps=steps, lr=lr, weight_decay=weight_decay, progress=progress)
 
 
 def distort(images: Tensor, strength: float, seed: int, step: int) -> Tensor:
@@ -186,15 +175,3 @@ def distort(images: Tensor, strength: float, seed: int, step: int) -> Tensor:
     change = (2 * uniform(Stream.ENCODER, seed, step, place, (2, 3)) - 1) * strength
     grid = F.affine_grid(torch.eye(2, 3, device=images.device) + change, list(images.shape), align_corners=False)
     return F.grid_sample(images + 1, grid, align_corners=False) - 1
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One thread on the CPU, so that sums have one order. A second gains such networks little, and on a busy machine
-    makes a step several times slower."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

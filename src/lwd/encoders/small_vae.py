@@ -15,16 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lwd.encoders.small import one_thread
+from lwd.encoders.posterior import LOGVAR_RANGE, Posterior
+from lwd.encoders.training import train_briefly
 from lwd.runtime.seeding import Stream, batch_indices, integer, normal, uniform
-from lwd.training.optim import lr_factor
 
 SMALL_VAE = "small-vae"
 """Its name in configs and manifests."""
 CROP = 64
 """Pixels of the crops that it is trained on, along either side; it is convolutional, so larger images cost no more."""
 _PATCH, _WIDTH, _WIDEST, _NORM_GROUPS = 4, 48, 96, 8
-_LOGVAR = (-30.0, 20.0)
 
 
 class SmallVAE(nn.Module):
@@ -51,8 +50,8 @@ class SmallVAE(nn.Module):
         self.down = nn.Sequential(*down, _Residual(widths[-1]), *_last(widths[-1], 2 * channels))
         self.up = nn.Sequential(*up, *_last(widths[0], pixels), nn.PixelShuffle(patch))
 
-    def posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (N, c, H, W) -> mean and log variance (N, C, H/f, W/f) of the latents' Gaussian.
+    def posterior(self, images: Tensor) -> Posterior:
+        """Images (N, c, H, W) -> the latents' Gaussian (N, C, H/f, W/f).
 
         Raises ValueError for another c, and where f divides H or W not.
         """
@@ -60,12 +59,12 @@ class SmallVAE(nn.Module):
             f = self.factor
             raise ValueError(f"encodes (N, {self.image_channels}, {f} h, {f} w), got {tuple(images.shape)}")
         mean, logvar = self.down(images).chunk(2, dim=1)
-        return mean, logvar.clamp(*_LOGVAR)
+        return Posterior(mean, logvar.clamp(*LOGVAR_RANGE))
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Images (N, c, H, W) -> the posterior's mean (N, C, H/f, W/f)."""
-        return self.posterior(images)[0]
+        return self.posterior(images).mean
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents (N, C, h, w) -> images (N, c, f h, f w), about [-1, 1], not clipped; ValueError for another C."""
@@ -102,11 +101,6 @@ class Reconstruction(NamedTuple):
         return 20 * math.log10(255 / self.rmse) if self.rmse else math.inf
 
 
-def kl_divergence(mean: Tensor, logvar: Tensor) -> Tensor:
-    """KL(N(mean, exp logvar) || N(0, 1)) in nats of each image: (N, C, h, w) -> (N,)."""
-    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).flatten(1).sum(1)
-
-
 def train_vae(
     model: SmallVAE,
     images: Tensor,
@@ -121,30 +115,20 @@ def train_vae(
     """Train ``model`` in place on images (N, c, H, W) uint8; leaves it in evaluation mode.
 
     The loss is the mean squared error and ``kl_weight`` times the KL for each pixel value: but for its scale, the
-    evidence bound under a Gaussian decoder of variance kl_weight / 2. AdamW, a tenth of the steps warm-up, then a
-    cosine to zero. Order, crops and noise are functions of (seed, step): one seed gives one result on the CPU.
+    evidence bound under a Gaussian decoder of variance kl_weight / 2. See `train_briefly`; order, crops and noise are
+    functions of (seed, step).
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=1e-4)
-    warmup = max(1, steps // 10)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps, warmup, "cosine"))
     device, noise_seed = next(model.parameters()).device, integer(Stream.ENCODER, seed, 1)
-    model.train()
-    with one_thread():
-        for step in range(steps):
-            rows = batch_indices(seed, step, batch, len(images))
-            x = random_crops(images[rows], min(CROP, *images.shape[-2:]), seed, step).to(device)
-            mean, logvar = model.posterior(x)
-            noise = normal(Stream.ENCODER, noise_seed, step, torch.arange(batch), tuple(mean.shape[1:])).to(device)
-            restored = model.decode(mean + (0.5 * logvar).exp() * noise)
-            loss = F.mse_loss(restored, x) + kl_weight * kl_divergence(mean, logvar).sum() / x.numel()
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            scheduler.step()
-            if progress:
-                progress(1)
-    model.eval()
+
+    def loss(step: int) -> Tensor:
+        rows = batch_indices(seed, step, batch, len(images))
+        x = random_crops(images[rows], min(CROP, *images.shape[-2:]), seed, step).to(device)
+        posterior = model.posterior(x)
+        noise = normal(Stream.ENCODER, noise_seed, step, torch.arange(batch), tuple(posterior.mean.shape[1:]))
+        restored = model.decode(posterior.sample(noise.to(device)))
+        return F.mse_loss(restored, x) + kl_weight * posterior.kl().sum() / x.numel()
+
+    train_briefly(model, loss, steps=steps, lr=lr, weight_decay=1e-4, clip_norm=1.0, progress=progress)
 
 
 def random_crops(images: Tensor, size: int, seed: int, step: int) -> Tensor:
@@ -161,8 +145,8 @@ def reconstruction(model: SmallVAE, images: Tensor, batch: int = 32) -> Reconstr
     device, squares, kl = next(model.parameters()).device, 0.0, 0.0
     for chunk in torch.split(images, batch):
         x = chunk.to(device).float() / 127.5 - 1
-        mean, logvar = model.posterior(x)
-        error = (model.decode(mean).clamp(-1, 1) - x) * 127.5
+        posterior = model.posterior(x)
+        error = (model.decode(posterior.mean).clamp(-1, 1) - x) * 127.5
         squares += float(error.double().square().sum())
-        kl += float(kl_divergence(mean, logvar).double().sum())
+        kl += float(posterior.kl().double().sum())
     return Reconstruction(math.sqrt(squares / images.numel()), kl / len(images))

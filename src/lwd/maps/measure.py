@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor
@@ -46,6 +46,15 @@ def measure(
     loss, speed = at_points(velocity, x1, x0, grid_points(layout, leader, grid), layout, batch)
     shape = (len(layout.names) - 1, grid.points, grid.points, len(x1), len(layout.names))
     return loss.view(shape).permute(0, 3, 1, 2, 4), speed.view(shape).permute(0, 3, 1, 2, 4)
+
+
+def measure_over(
+    velocity: Velocity, x1: Tensor, noises: Iterable[Tensor], layout: Layout, leader: str, grid: LogSNR, batch: int
+) -> tuple[Tensor, Tensor]:
+    """`measure`, the mean over draws of noise (n, C, ...)."""
+    draws = [measure(velocity, x1, x0, layout, leader, grid, batch) for x0 in noises]
+    loss, speed = (sum(values[1:], start=values[0]) / len(values) for values in zip(*draws, strict=True))
+    return loss, speed
 
 
 def grid_points(layout: Layout, leader: str, grid: LogSNR) -> Tensor:

@@ -47,7 +47,7 @@ ADDED = "+"
 
 
 def split_order(order: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The groups of a time order whose embeddings are concatenated, and those whose are added: ("tex", "+sem")."""
+    """The groups of a time order whose embeddings are concatenated, and those whose are added: ("a", "+b")."""
     added = tuple(name.removeprefix(ADDED) for name in order if name.startswith(ADDED))
     return tuple(name for name in order if not name.startswith(ADDED)), added
 

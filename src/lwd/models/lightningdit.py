@@ -29,7 +29,7 @@ class LightningDiT(
     and num_classes itself is the null class (`null_label`). ``feature_dim``: channels of the REPA features, None for no
     projector; ``repa_block``: after how many blocks the hidden state is projected. ``time_order``: in which order the
     embeddings of the local times are concatenated (None: layout order), with a + before those that are added instead:
-    ("tex", "+sem") is a one-group network to which a group was joined (`lwd.models.start`).
+    ("a", "+b") is a network of one group, to which b was joined (`lwd.models.start`).
 
     With ``checkpoint_blocks`` set, only the blocks' inputs are kept for the backward pass, and the rest is recomputed.
 

@@ -10,8 +10,9 @@ import torch
 
 from lwd.data.shards import LatentShards
 from lwd.errors import UserError
-from lwd.maps import LogSNR, Map, log_snr, measure
+from lwd.maps import LogSNR, Map, log_snr
 from lwd.maps.infer import Candidate, Found, ahead_of, candidates, circulation, find_line
+from lwd.maps.measure import measure_over
 from lwd.models.pretrained import load_model, weights_folder
 from lwd.models.record import read_record
 from lwd.plots.maps import Heat, save_maps
@@ -20,11 +21,11 @@ from lwd.runtime.compute import ComputeConfig
 from lwd.runtime.placement import place
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
-from lwd.runtime.seeding import Stream, normal
 from lwd.schedules import Schedule
-from lwd.stages.map.run import velocity_of
+from lwd.stages.map.run import noise, velocity_of
 
 GRID = LogSNR(17, 8.0)
+UNCLEAR = "cannot tell: the network is not clearly better along any line"
 _BATCH, _BLOCK, _BINS = 512, 16, 16
 
 
@@ -94,18 +95,15 @@ def infer(checkpoint: Path, data: Path, images: int = 192, noises: int = 1, netw
             if int(labels.max()) >= record.num_classes:
                 raise UserError(f"{path}: label {int(labels.max())}, the network knows 0 to {record.num_classes - 1}")
             velocity = velocity_of(model, labels, processes)
-            total = torch.zeros(())
-            for draw in range(noises):
-                x0 = normal(Stream.MAP, 0, draw, some.to(x1.device), tuple(x1.shape[1:]))
-                total = total + measure(velocity, x1, x0, layout, leader, GRID, _BATCH)[0].cpu()
-            parts.append(total / noises)
+            drawn = (noise(0, draw, some, x1) for draw in range(noises))
+            parts.append([values.cpu() for values in measure_over(velocity, x1, drawn, layout, leader, GRID, _BATCH)])
             advance(len(some))
-    loss = torch.cat(parts, dim=1)
+    loss, speed = (torch.cat(values, dim=1) for values in zip(*parts, strict=True))
     if not bool(loss.isfinite().all()):
         raise UserError(
             f"{checkpoint}: its loss is not finite on {path}; the data are another network's, or it diverged"
         )
-    map = Map(layout, leader, GRID, math.prod(shards.shape), loss, loss)
+    map = Map(layout, leader, GRID, math.prod(shards.shape), loss, speed)
     found = find_line(map)
     return Inferred(found, map, candidates(found, layout.names))
 

@@ -6,7 +6,7 @@ import math
 from typing import Literal
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 BETAS = (0.9, 0.999)
 """Table 5."""
@@ -19,6 +19,12 @@ def adamw(*groups: tuple[nn.Module, float], weight_decay: float = 0.0) -> AdamW:
     """AdamW over the trainable parameters of each (module, learning rate)."""
     parameters = [{"params": [p for p in m.parameters() if p.requires_grad], "lr": lr} for m, lr in groups]
     return AdamW(parameters, betas=BETAS, weight_decay=weight_decay, fused=True)
+
+
+def set_rate(optimizer: Optimizer, rate: float) -> None:
+    """Give all parameters the learning rate of the step that comes."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def lr_factor(step: int, steps: int, warmup: int, schedule: LRSchedule, final: float = 0.0) -> float:

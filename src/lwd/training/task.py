@@ -62,6 +62,14 @@ class AveragedTask(Task):
 
     ema: EMA[Any]
 
+    def network_files(self, model: nn.Module, folder: str) -> dict[str, Content]:
+        """The model folder of one of the two."""
+        return model_files(model, folder)
+
+    def load_network(self, model: nn.Module, folder: Path) -> None:
+        """Restore one of the two from what `network_files` gave."""
+        load_weights(model, folder)
+
     def at_block(self) -> Mapping[str, Tensor]:
         """The distance of the average from the weights, relative to them."""
         return {"ema_drift": self.ema.drift()}
@@ -69,13 +77,13 @@ class AveragedTask(Task):
     def files(self) -> dict[str, Content]:
         """The contents of a checkpoint: the network, its average and the optimiser."""
         return {
-            **model_files(self.ema.source, "model"),
-            **model_files(self.ema.model, "ema"),
+            **self.network_files(self.ema.source, "model"),
+            **self.network_files(self.ema.model, "ema"),
             OPTIMIZER: optimizer_tensors(self.module, self.optimizer),
         }
 
     def load(self, folder: Path) -> None:
         """Restore what `files` gave."""
-        load_weights(self.ema.source, folder / "model")
-        load_weights(self.ema.model, folder / "ema")
+        self.load_network(self.ema.source, folder / "model")
+        self.load_network(self.ema.model, folder / "ema")
         load_optimizer(self.module, self.optimizer, load_tensors(folder / OPTIMIZER))

@@ -127,13 +127,13 @@ def train_small(
         )
         judge = small_judge(train) if is_judged(settings, train) else None
     if vit is not None and RANDOM_VIT in asked and not (folder / RANDOM_FILE).is_file():
-        _save(vit, folder / RANDOM_FILE)
+        save_weights(vit, folder / RANDOM_FILE)
     if vit is not None and (whole or SMALL_VIT in asked) and not (folder / VIT_FILE).is_file():
         seen = lessons(vit, train, settings, show)
         with progress_bar("semantic encoder", settings.encoder_steps, show=show) as advance:
             own, steps = integer(Stream.ENCODER, seed, 0), settings.encoder_steps
             train_classifier(vit, seen.images, seen.labels, steps=steps, seed=own, progress=advance)
-        _save(vit, folder / VIT_FILE)
+        save_weights(vit, folder / VIT_FILE)
     if judge is not None and not (folder / JUDGE).is_file():
         seen, steps = in_memory(train, settings, judge.image_size, show), settings.judge_steps
         with progress_bar("judge", steps, show=show) as advance:
@@ -141,7 +141,7 @@ def train_small(
             train_classifier(
                 judge, seen.images, seen.labels, steps=steps, distortion=distortion, seed=own, progress=advance
             )
-        _save(judge, folder / JUDGE)
+        save_weights(judge, folder / JUDGE)
 
 
 def lessons(vit: SmallViT, images: ImagesOrFiles, settings: EncodeSettings, show: bool) -> TensorImages:
@@ -158,6 +158,7 @@ def accuracy(model: SmallViT | SmallCNN, images: TensorImages, batch: int = 500)
     return float((torch.cat(guesses) == images.labels).double().mean())
 
 
-def _save(model: torch.nn.Module, path: Path) -> None:
+def save_weights(model: torch.nn.Module, path: Path) -> None:
+    """Write what `load_module` reads, whole or not at all."""
     with atomic_path(path) as temporary:
         save_tensors(temporary, model.state_dict())

@@ -15,15 +15,13 @@ from lwd.datasets.prepared import Split
 from lwd.encoders.small_vae import SmallVAE, reconstruction, train_vae
 from lwd.encoders.texture import TextureEncoder
 from lwd.errors import UserError
-from lwd.files import atomic_path
 from lwd.images.sheets import to_uint8
-from lwd.runtime.checkpoint import save_tensors
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.seeding import Stream, integer, seeded
 from lwd.stages.encode.feed import ImagesOrFiles, TensorImages, image_shape
 from lwd.stages.encode.settings import EncodeSettings
-from lwd.stages.encode.small import readable
+from lwd.stages.encode.small import readable, save_weights
 
 MOST_BYTES = 2**29
 """Of images on disk, so many bytes are held in memory as pixels to train on: 2 730 images of 256 pixels."""
@@ -47,8 +45,7 @@ def train_texture(
     with progress_bar("texture encoder", steps, show=show) as advance:
         own = integer(Stream.ENCODER, seed, 2)
         train_vae(vae, images, steps=steps, kl_weight=settings.vae_kl, seed=own, progress=advance)
-    with atomic_path(folder / TEXTURE) as temporary:
-        save_tensors(temporary, vae.state_dict())
+    save_weights(vae, folder / TEXTURE)
 
 
 def texture_facts(

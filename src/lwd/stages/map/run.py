@@ -17,9 +17,9 @@ from lwd.config import Batch, Config
 from lwd.data.shards import LatentShards
 from lwd.errors import UserError
 from lwd.files import atomic_path, remove, write_json
-from lwd.maps import LogSNR, Map, coupling, measure, mutual_information
+from lwd.maps import LogSNR, Map, coupling, mutual_information
 from lwd.maps.files import FACTS, SPLITS, TENSORS, Split, write_maps
-from lwd.maps.measure import Velocity
+from lwd.maps.measure import Velocity, measure_over
 from lwd.models.pretrained import fingerprint, load_checkpoint_model, newest_checkpoint
 from lwd.records import read_mapping
 from lwd.run import RunConfig, write_run_files
@@ -132,9 +132,10 @@ def velocity_of(model: nn.Module, labels: Tensor, processes: Processes) -> Veloc
     return velocity
 
 
-def noise(config: MapConfig, draw: int, rows: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
-    """The noise of images ``rows`` (n,) in draw number ``draw``: the same at every point and under every schedule."""
-    return normal(Stream.MAP, config.seed, draw, rows.to(device), shape)
+def noise(seed: int, draw: int, rows: Tensor, x1: Tensor) -> Tensor:
+    """The noise of images ``rows`` (n,), of the shape of x1 (n, C, ...), in draw number ``draw``: the same at every
+    point and under every schedule."""
+    return normal(Stream.MAP, seed, draw, rows.to(x1.device), tuple(x1.shape[1:]))
 
 
 def _measure(
@@ -149,12 +150,9 @@ def _measure(
         for rows in missing:
             batch = shards.read(rows)
             x1, velocity = batch.x1.to(device), velocity_of(model, batch.labels.to(device), processes)
-            sums: list[Tensor] = []
-            for draw in range(settings.noises):
-                x0 = noise(config, draw, rows, tuple(x1.shape[1:]), device)
-                found = measure(velocity, x1, x0, config.layout, config.leader, settings.grid, settings.batch)
-                sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else list(found)
-            loss, speed = (total.transpose(0, 1).cpu() / settings.noises for total in sums)
+            noises = (noise(config.seed, draw, rows, x1) for draw in range(settings.noises))
+            found = measure_over(velocity, x1, noises, config.layout, config.leader, settings.grid, settings.batch)
+            loss, speed = (values.transpose(0, 1).cpu() for values in found)
             if not bool(loss.isfinite().all() and speed.isfinite().all()):
                 raise UserError(
                     f"map: the network's loss is not finite on {split} images {int(rows[0])} to {int(rows[-1])}; "

@@ -182,7 +182,7 @@ def _along(config: Experiment, processes: Processes, map: Map, lines: dict[str, 
         for rows in torch.split(torch.arange(map.images), settings.block):
             batch = shards.read(rows)
             x1, velocity = batch.x1.to(device), velocity_of(model, batch.labels.to(device), processes)
-            x0 = noise(config, 0, rows, tuple(x1.shape[1:]), device)
+            x0 = noise(config.seed, 0, rows, x1)
             for name, path in lines.items():
                 found[name].append(measure_line(velocity, x1, x0, path.times, config.layout, settings.batch))
                 advance(len(rows))

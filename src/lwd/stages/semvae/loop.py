@@ -23,7 +23,7 @@ from lwd.stages.semvae.losses import semvae_loss
 from lwd.training.ema import EMA
 from lwd.training.loop import fit
 from lwd.training.meter import Work
-from lwd.training.optim import adamw, lr_factor
+from lwd.training.optim import adamw, lr_factor, set_rate
 from lwd.training.task import AveragedTask
 
 
@@ -111,8 +111,7 @@ class SemVAETask(AveragedTask):
     def before_step(self, step: int) -> None:
         """Set the learning rate, a pure function of the step."""
         s = self._settings
-        for group in self.optimizer.param_groups:
-            group["lr"] = s.lr * lr_factor(step, s.steps, s.warmup, "cosine")
+        set_rate(self.optimizer, s.lr * lr_factor(step, s.steps, s.warmup, "cosine"))
 
     def after_step(self, step: int) -> Mapping[str, Tensor]:
         """Move the average; measure it where that is due."""

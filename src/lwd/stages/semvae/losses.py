@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
-from lwd.encoders.semvae import Posterior
+from lwd.encoders.posterior import Posterior
 
 
 class SemVAETerms(NamedTuple):

@@ -21,8 +21,8 @@ from lwd.models.network import token_grid
 from lwd.models.settings import is_own
 from lwd.models.start.lora import adapted_files, has_adapters, load_adapters
 from lwd.run import write_run_files
-from lwd.runtime.checkpoint import Content, checkpoint_path, load_optimizer, load_tensors
-from lwd.runtime.hub import CONFIG
+from lwd.runtime.checkpoint import Content, checkpoint_path
+from lwd.runtime.hub import CONFIG, load_weights
 from lwd.runtime.placement import divide, place
 from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import seed_network
@@ -35,10 +35,10 @@ from lwd.training.ema import EMA
 from lwd.training.logging import Metric
 from lwd.training.loop import fit
 from lwd.training.meter import Work, by_local_time
-from lwd.training.optim import adamw
+from lwd.training.optim import adamw, set_rate
 from lwd.training.power_ema import SNAPSHOTS, PosthocEMA
 from lwd.training.previews import Pictures
-from lwd.training.task import OPTIMIZER, AveragedTask
+from lwd.training.task import AveragedTask
 
 
 class DenoiserObjective(nn.Module):
@@ -105,8 +105,7 @@ class TrainTask(AveragedTask):
 
     def before_step(self, step: int) -> None:
         """Set the learning rate, and seed what the network draws by itself."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._settings.lr_at(step)
+        set_rate(self.optimizer, self._settings.lr_at(step))
         if self._draws is not None:
             self._draws(step)
 
@@ -127,13 +126,18 @@ class TrainTask(AveragedTask):
         """Every so many steps and at the end; 0: never."""
         return every > 0 and (step % every == 0 or step == self._settings.steps)
 
+    def network_files(self, model: nn.Module, folder: str) -> dict[str, Content]:
+        """Of an adapted network, merged, with the adapters apart."""
+        return (adapted_files if has_adapters(model) else model_files)(model, folder)
+
+    def load_network(self, model: nn.Module, folder: Path) -> None:
+        """Of an adapted network the adapters, since the rest is as `begin` made it."""
+        (load_adapters if has_adapters(model) else load_weights)(model, folder)
+
     def files(self) -> dict[str, Content]:
         """Weights and average, each a folder that `lwd.models.load_model` reads, and all else that goes on."""
-        networks = {"model": self.ema.source, "ema": self.ema.model} if has_adapters(self.ema.source) else {}
-        adapted = [adapted_files(model, folder) for folder, model in networks.items()]
         return {
             **super().files(),
-            **{name: content for files in adapted for name, content in files.items()},
             **self.posthoc.files(SNAPSHOTS),
             "schedule.json": self.module.schedule.to_json(),
         }
@@ -147,13 +151,8 @@ class TrainTask(AveragedTask):
         return {**averages, CONFIG: config, "schedule.json": self.module.schedule.to_json()}
 
     def load(self, folder: Path) -> None:
-        """What `files` holds; of an adapted network the adapters, since the rest is as `begin` made it."""
-        if not has_adapters(self.ema.source):
-            super().load(folder)
-        else:
-            load_adapters(self.ema.source, folder / "model")
-            load_adapters(self.ema.model, folder / "ema")
-            load_optimizer(self.module, self.optimizer, load_tensors(folder / OPTIMIZER))
+        """What `files` holds."""
+        super().load(folder)
         self.posthoc.load(folder / SNAPSHOTS)
 
 

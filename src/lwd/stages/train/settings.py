@@ -178,10 +178,8 @@ class TrainSettings(Config):
         """What decides the result, for `RunConfig.recipe`."""
         ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every", "posthoc_dtype"}
         ignored |= {"preview_every", "preview_images", "init_from"}
-        ignored |= self.at_default(
-            "posthoc_ema", "local_times", "draw", "times", "cosine_floor", "init_classes", "freeze", "lora"
-        )
-        ignored |= self.at_default("warmup_steps", "lr_schedule", "lr_final")
+        ignored |= self.at_default("posthoc_ema", "local_times", "draw", "times", "cosine_floor")
+        ignored |= self.at_default("init_classes", "freeze", "lora", "warmup_steps", "lr_schedule", "lr_final")
         until = {} if self.lr_schedule == "constant" else {"steps": self.steps}  # last: the schedule differs first
         return self.model_dump(mode="json", exclude=ignored) | until
 

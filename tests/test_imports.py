@@ -170,7 +170,6 @@ OWNERS = {
         "datasets/fashion.py",  # IDX files
         "stages/encode/manifest.py",  # writes unreadable.csv
         "stages/report/page.py",  # the template, of the package
-        "stages/train/export.py",  # writes a model card, into a folder of its own
         "pipeline/pipeline.py",  # likewise a line of code
         "runtime/checkpoint.py",  # likewise what a checkpoint holds of text
         "training/trackers.py",  # a picture that the run just drew

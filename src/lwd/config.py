@@ -80,15 +80,16 @@ BASE = "base"
 """The key by which a file names another one, relative to itself, that it changes section by section."""
 
 
-def load(kind: type[C], file: Path | None, overrides: Iterable[str] = ()) -> C:
-    """A ``kind`` from a YAML file (None: all defaults) and ``key.sub=value`` overrides, values in YAML syntax.
+def load(kind: type[C], file: Path | None, overrides: Iterable[str] = (), start: Mapping[str, Any] | None = None) -> C:
+    """A ``kind`` from a YAML file (None: ``start``, plain data, or all defaults) and ``key.sub=value`` overrides,
+    values in YAML syntax.
 
     A file with a key ``base: OTHER.yaml`` is a list of changes to that file, whose path is relative to the first; see
     `merge`. Raises UserError for a missing, malformed or circular file, an unknown key (naming the nearest one) or a
     wrong value, and names the file, of several, that the value is in.
     """
     try:
-        data, sources = _read_layers(file) if file is not None else ({}, {})
+        data, sources = _read_layers(file) if file is not None else (dict(start or {}), {})
     except RecursionError:
         raise UserError(f"{file}: its sections or bases are nested without end") from None
     for override in overrides:

@@ -8,7 +8,7 @@ from typing import Any, Self
 from pydantic import field_serializer, field_validator, model_validator
 
 from lwd.config import Config, Seed, dump
-from lwd.data.encoded import MANIFEST, read_manifest
+from lwd.data.encoded import fingerprint_of
 from lwd.data.shards import FEATURES, LABELS, LatentShards, shard_key
 from lwd.errors import UserError
 from lwd.files import write_json, write_text
@@ -94,8 +94,7 @@ class RunConfig(Config):
 
     def data_fingerprint(self) -> str | None:
         """What the encode manifest says the data is, None where there is no manifest."""
-        manifest = self.data_path / MANIFEST
-        return read_manifest(self.data_path).fingerprint if manifest.is_file() else None
+        return fingerprint_of(self.data_path)
 
     def check_labels(self, shards: LatentShards) -> None:
         """Raise UserError unless every label is one of the model's classes; and where the number of classes was left at

@@ -77,7 +77,9 @@ def test_other_keys_and_other_axes(tmp_path: Path) -> None:
     save_file(tensors | {"audio_flip": tensors["audio"].clone()}, tmp_path / "a.safetensors")
     assert complete(tmp_path) == [tmp_path / "audio_stats.pt"]
     shards = LatentShards(tmp_path, Layout([Group("sound", 5, key="audio")]), flip=False, features=False)
-    torch.testing.assert_close(shards.mean, tensors["audio"].mean((0, 2), keepdim=True), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        shards.statistics.mean, tensors["audio"].mean((0, 2), keepdim=True), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_what_has_no_latents_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,10 +14,14 @@ from compvis import AutoencoderKL
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lwd.data.stats import save_stats
+from lwd.encoders.decoder import carry, load_decoder
 from lwd.encoders.texture import TextureEncoder
 from lwd.encoders.vae import SDVAE
 from lwd.encoders.vae_keys import key_map
 from lwd.errors import UserError
+from lwd.files import write_json
+from lwd.groups import Group, Layout
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +106,21 @@ def test_size_of_the_released_file(vae: SDVAE) -> None:
     """Published: 349 MB. LPIPS's VGG-16 (14.71M) with its linear heads and the PatchGAN (2.77M) make up the rest."""
     ours = sum(tensor.numel() for tensor in vae.released_state_dict().values())
     assert (ours + 14.71e6 + 2.77e6) * 4 / 1e6 == pytest.approx(349, abs=1)
+
+
+@pytest.mark.usefixtures("no_network")
+def test_a_released_model_carries_a_local_vae(released: Path, vae: SDVAE, tmp_path: Path) -> None:
+    """It decodes alike without the file that the data named, of which nothing is told."""
+    texture = {"group": "tex", "encoder": "sd-vae-f16d32", "path": str(released)}
+    parts = {"recipe": {}, "splits": {}, "texture": texture, "judge": None}
+    manifest = {"format": "lwd.data/1", "fingerprint": "x", **parts}
+    write_json(tmp_path / "data" / "manifest.json", manifest)
+    layout = Layout([Group("tex", 32)])
+    save_stats(tmp_path / "data" / "train" / "latents_stats.pt", torch.zeros(1, 32, 1, 1), torch.ones(1, 32, 1, 1))
+    carry(tmp_path / "data", layout, tmp_path / "carried")
+    assert str(released) not in (tmp_path / "carried" / "manifest.json").read_text()
+    latents = torch.randn(1, 32, 2, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(load_decoder(tmp_path / "carried").decode(latents, layout), vae.decode(latents))
 
 
 @pytest.mark.usefixtures("no_network")

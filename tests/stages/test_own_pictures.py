@@ -22,6 +22,7 @@ from lwd.pipeline import LwdPipeline
 from lwd.stages.encode.run import check, run
 from lwd.stages.encode.starter import look, write_starter
 from lwd.stages.experiment import Experiment
+from lwd.stages.train.export import export
 
 SIZES = ((40, 40), (50, 44), (64, 96), (41, 70), (90, 60), (48, 48))
 MODES = ("L", "RGB", "RGBA", "P", "1", "I;16", "CMYK")
@@ -93,9 +94,10 @@ def test_from_a_folder_to_samples_as_the_last_lines_say(pictures, tmp_path, monk
 
 
 def check_pipeline(run, folder):
-    """The run's newest checkpoint as a pipeline, decoded by the VAE of the run, also after a save and a load."""
+    """The run's newest checkpoint, released with its data's VAE, as a pipeline; also after a save and a load."""
     (checkpoint,) = (run / "train" / "learned").glob("step-*")
-    pipe = LwdPipeline.from_checkpoint(checkpoint, run / "data")
+    export(checkpoint, folder.with_name("released"))
+    pipe = LwdPipeline.from_checkpoint(folder.with_name("released"))
     pipe.set_progress_bar_config(disable=True)
     call = {"class_labels": [0, 3], "seeds": [1, 2], "num_inference_steps": 2, "solver": "euler", "return_dict": False}
     (latents,) = pipe(**call, output_type="latent")

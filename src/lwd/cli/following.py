@@ -33,7 +33,7 @@ def following(stage: str, config: Path, overrides: Sequence[str] = (), output: P
     """
     if stage == "report":
         return f"next: open {(output or Path()) / 'report.html'} in a browser"
-    if stage not in FOLLOWING:
+    if stage not in FOLLOWING or config.is_dir():  # of a released model there is no data to measure its samples by
         return ""
     command, *more = FOLLOWING[stage]
     kept = [override for override in overrides if not override.startswith("compute.resume=")]

@@ -75,7 +75,12 @@ def _perform(
     from lwd.stages.experiment import Experiment
 
     with one_line_errors():
-        experiment = load(Experiment, config, overrides)
+        if stage == "sample" and config.is_dir():
+            from lwd.stages.sample.released import released
+
+            experiment = load(Experiment, None, overrides, start=released(config))
+        else:
+            experiment = load(Experiment, config, overrides)
         if dry_run and check is not None:
             check(experiment)
         show(dump(experiment).rstrip() if dry_run else action(experiment))
@@ -205,7 +210,7 @@ def _sample_command(
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Sample from a checkpoint, into OUTPUT/samples."""
+    """Sample from a checkpoint, into OUTPUT/samples. `-c FOLDER` of `lwd export`: that model, into runs/NAME."""
     short = {"sample.num": num, "sample.trace": trajectory}
     given = [f"{key}={value}" for key, value in short.items() if value is not None]
     _perform(_sample, config, [*(overrides or ()), *given], dry_run, stage="sample")

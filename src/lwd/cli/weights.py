@@ -14,14 +14,17 @@ from lwd.errors import UserError
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of lwd train, e.g. OUTPUT/train/NAME/step-00400000")],
     target: Annotated[Path, typer.Argument(help="The folder to write")],
+    data: Annotated[
+        Path | None, typer.Option(help="What it was trained on, for the decoder; default: where the run found it")
+    ] = None,
     push_to: Annotated[str | None, typer.Option(help="Also upload it to this Hub repository, e.g. me/my-model")] = None,
 ) -> None:
-    """What sampling needs of a checkpoint: the averaged weights, the schedule, and a model card."""
+    """What sampling needs of a checkpoint: the averaged weights, the schedule, what decodes, and a model card."""
     from lwd.stages.train.export import export as write
     from lwd.stages.train.export import push
 
     with one_line_errors():
-        show(write(checkpoint, target))
+        show(write(checkpoint, target, data))
         if push_to is not None:
             show(push(target, push_to))
 

@@ -96,3 +96,8 @@ class Manifest(Record):
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of encoded data; raises UserError where there is none."""
     return read_record(folder / MANIFEST, Manifest)
+
+
+def fingerprint_of(folder: Path) -> str | None:
+    """What its manifest says that encoded data is; None where there is no manifest."""
+    return read_manifest(folder).fingerprint if (folder / MANIFEST).is_file() else None

@@ -29,7 +29,7 @@ from lwd.data.format import (
     shard_problems,
 )
 from lwd.data.gather import Buffers, Index, MappedRows
-from lwd.data.stats import channel_stats, first_not_finite, load_stats, save_stats, stats_path
+from lwd.data.stats import Statistics, channel_stats, first_not_finite, save_stats, stats_path
 from lwd.errors import UserError
 from lwd.files import atomic_path, check_place
 from lwd.groups import Group, Layout
@@ -102,8 +102,9 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         self._wants_features = features
         self.files = shard_files(self.path)
         self._open()
-        self.mean, self.std = self._statistics()
-        self._gain, self._bias = (1 / self.std).flatten(), (-self.mean / self.std).flatten()
+        self.statistics = Statistics.load(self.path, layout, len(self.shape))
+        mean, std = self.statistics.mean, self.statistics.std
+        self._gain, self._bias = (1 / std).flatten(), (-mean / std).flatten()
 
     def _open(self) -> None:
         shards, keys = {}, [shard_key(g) for g in self.layout.groups]
@@ -122,16 +123,6 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         self._buffers = Buffers()
         self._flips: tuple[tuple[int, int], Tensor] | None = None
 
-    def _statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, (1, C, 1, ...), or (1, D) of a flat layout: its channels' at each position."""
-        stats = []
-        for group, latents in zip(self.layout.groups, self._latents, strict=True):
-            path, axes = stats_path(self.path, shard_key(group)), len(latents.shape) - 1
-            pair = load_stats(path, group.channels, axes)
-            stats.append([x.expand(1, *latents.shape).flatten(1) for x in pair] if self.layout.flat else pair)
-        mean, std = (torch.cat(parts, dim=1) for parts in zip(*stats, strict=True))
-        return mean, std
-
     @property
     def feature_dim(self) -> int | None:
         """Channels of the REPA features, None where the shards have none (or they were not asked for)."""
@@ -148,7 +139,7 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
 
     def destandardise(self, x: Tensor) -> Tensor:
         """Standardised latents (B, C, ...) -> the encoders' own scale."""
-        return torch.addcmul(self.mean.to(x.device), x, self.std.to(x.device))
+        return self.statistics.destandardise(x)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose flips ``ds[i]`` draws."""
@@ -211,7 +202,7 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
                 raise UserError(f"{where}, channel {bad[1]} of {shard_key(group)!r} is not finite")
 
     def __getstate__(self) -> dict[str, Any]:
-        names = "path layout flip seed epoch _wants_features files mean std _gain _bias"
+        names = "path layout flip seed epoch _wants_features files statistics _gain _bias"
         return {name: self.__dict__[name] for name in names.split()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -6,12 +6,15 @@ They have as many axes as the latents, all of length 1 but the channels': (1, C,
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from lwd.data.format import shard_key
 from lwd.errors import UserError
+from lwd.groups import Layout
 from lwd.runtime.untrusted import save_foreign
 
 _SPLITS = ("train", "heldout")
@@ -87,3 +90,28 @@ def load_stats(path: Path, channels: int, axes: int = 2) -> tuple[Tensor, Tensor
             f"{path}: channel {int((std.flatten() <= 0).int().argmax())} is constant (standard deviation 0)"
         )
     return mean, std
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """By which composite latents are standardised: mean and std (1, C, 1, ...) of each channel; of a flat layout
+    (1, D), its channels' at each position."""
+
+    mean: Tensor
+    std: Tensor
+
+    @classmethod
+    def load(cls, folder: Path, layout: Layout, axes: int = 2) -> Statistics:
+        """From the files of a split's ``folder``, for latents (N, C, ...) with so many trailing ``axes`` (of a flat
+        layout each group has its own). Raises UserError as `load_stats` does."""
+        stats = []
+        for group in layout.groups:
+            shape = (1,) * axes if group.shape is None else group.shape
+            pair = load_stats(stats_path(folder, shard_key(group)), group.channels, len(shape))
+            stats.append([x.expand(1, group.channels, *shape).flatten(1) for x in pair] if layout.flat else pair)
+        mean, std = (torch.cat(parts, dim=1) for parts in zip(*stats, strict=True))
+        return cls(mean, std)
+
+    def destandardise(self, x: Tensor) -> Tensor:
+        """Standardised latents (B, C, ...) -> the encoders' own scale."""
+        return torch.addcmul(self.mean.to(x.device), x, self.std.to(x.device))

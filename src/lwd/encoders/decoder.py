@@ -1,4 +1,5 @@
-"""What `lwd encode` leaves for later stages: the manifest, the decoder to pixels, and the classifier for samples."""
+"""What `lwd encode` leaves for later stages: the decoder to pixels and the classifier for samples; and what a released
+model carries of it."""
 
 from __future__ import annotations
 
@@ -8,14 +9,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lwd.data.encoded import JUDGE, MANIFEST, TEXTURE, Texture, read_manifest
+from lwd.data.encoded import FORMAT, JUDGE, MANIFEST, TEXTURE, Texture, fingerprint_of, read_manifest
+from lwd.data.format import shard_key
+from lwd.data.stats import stats_path
 from lwd.encoders.small import SmallCNN
 from lwd.encoders.small_vae import SMALL_VAE, SmallVAE
-from lwd.encoders.texture import PixelUnshuffle, TextureEncoder
+from lwd.encoders.texture import IDENTITY, PixelUnshuffle, TextureEncoder
 from lwd.encoders.vae import SDVAE
 from lwd.errors import UserError
+from lwd.files import copy_file, write_json
 from lwd.groups import Layout
-from lwd.runtime.checkpoint import load_module
+from lwd.runtime.checkpoint import STATE, load_module, read_state
+
+CARRIED = "data"
+"""In a released model's folder: what decodes its samples, without any latents."""
+VAE = "vae"
+"""Beside the manifest of such data: the VAE, in diffusers' layout."""
 
 
 @dataclass(frozen=True)
@@ -33,11 +42,36 @@ class Decoder:
 def load_decoder(folder: Path, device: torch.device | str = "cpu") -> Decoder:
     """The decoder of encoded data, on ``device`` where it is a network."""
     texture = read_manifest(folder).texture
-    if texture.encoder == "identity":
+    if texture.encoder == IDENTITY:
         return Decoder(texture.group, PixelUnshuffle(texture.factor))
     if texture.encoder == SMALL_VAE:
         return Decoder(texture.group, _load_small_vae(folder, texture).to(device))
-    return Decoder(texture.group, SDVAE.load(texture.path, device))
+    return Decoder(texture.group, SDVAE.load(folder / VAE if (folder / VAE).is_dir() else texture.path, device))
+
+
+def carry(data: Path, layout: Layout, target: Path) -> str:
+    """Write what samples are decoded with, and nothing that tells of the pictures or of this machine, to ``target``.
+
+    That are the statistics by which latents are standardised and, where the data has a manifest, the decoder: the small
+    VAE, or a VAE of a local path; one of the Hub stays named. Returns in words which. Raises UserError for what is
+    missing.
+    """
+    for group in layout.groups:
+        copy_file(*(stats_path(folder / "train", shard_key(group)) for folder in (data, target)))
+    if not (data / MANIFEST).is_file():
+        return "statistics, no decoder"
+    manifest = read_manifest(data)
+    kept = manifest.texture.model_dump(include={"group", "encoder", "factor", "channels", "image_channels"})
+    said, path = kept["encoder"], manifest.texture.path
+    if said == SMALL_VAE:
+        copy_file(data / TEXTURE, target / TEXTURE)
+    elif said != IDENTITY and Path(path).expanduser().exists():
+        SDVAE.load(path).model.save_pretrained(target / VAE)
+    elif said != IDENTITY:
+        kept["path"] = said = path
+    small = {"format": FORMAT, "recipe": {}, "fingerprint": manifest.fingerprint, "splits": {}, "texture": kept}
+    write_json(target / MANIFEST, {**small, "judge": None})
+    return f"statistics and decoder ({said})"
 
 
 def _load_small_vae(folder: Path, texture: Texture) -> SmallVAE:
@@ -65,3 +99,16 @@ def load_classifier(folder: Path) -> SmallCNN:
     )
     load_module(judge, folder / JUDGE)
     return judge.eval()
+
+
+def check_data(checkpoint: Path, data: Path) -> None:
+    """Raise UserError where a checkpoint says that it is of other data than the folder ``data``: that of `lwd train` in
+    its state, a released one in what it carries; a converted one does not say."""
+    if (checkpoint / STATE).is_file():
+        trained_on = read_state(checkpoint).recipe.get("data")
+    elif (checkpoint / CARRIED / MANIFEST).is_file():
+        trained_on = fingerprint_of(checkpoint / CARRIED)
+    else:
+        return
+    if trained_on != (present := fingerprint_of(data)):
+        raise UserError(f"{checkpoint}: trained on data {trained_on}, {data} is {present}")

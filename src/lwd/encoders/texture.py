@@ -7,6 +7,9 @@ from typing import Protocol
 from torch import Tensor
 from torch.nn import functional as F
 
+IDENTITY = "identity"
+"""The name of `PixelUnshuffle` in configs and manifests."""
+
 
 class TextureEncoder(Protocol):
     """Images to latents and back. `PixelUnshuffle` is exact; an image VAE is close."""

@@ -91,18 +91,19 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
     def from_checkpoint(
         cls,
         checkpoint: str | Path,
-        data: str | Path,
+        data: str | Path | None = None,
         vae: str | Path | SDVAE | None = None,
         weak: str | Path | None = None,
     ) -> Self:
-        """From a checkpoint of `lwd train` or a folder of `lwd export`, and the folder of its encoded data.
+        """From a checkpoint of `lwd train` or a folder of `lwd export`, and the folder of its encoded data, which an
+        exported folder carries what is needed of.
 
         Of the data only the statistics and the manifest are read. ``vae`` (as `SDVAE.load` takes it; None: the one in
         the manifest) decodes; ``weak`` is the checkpoint of a weak model. Raises UserError for whatever is missing or
         does not fit.
         """
         weak_folder = None if weak is None else Path(weak)
-        return cls(**read_components(Path(checkpoint), Path(data), vae, weak_folder))
+        return cls(**read_components(Path(checkpoint), None if data is None else Path(data), vae, weak_folder))
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """As every pipeline does, with a pipeline.py of one line that lets `DiffusionPipeline` find this class."""

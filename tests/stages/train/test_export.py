@@ -1,15 +1,24 @@
 """An exported checkpoint: loadable, with its schedule, and a card that says what it is."""
 
+import re
+import shlex
+
+import numpy as np
 import pytest
 import torch
 import yaml
 from typer.testing import CliRunner
 
 from lwd.cli.main import app
+from lwd.encoders.decoder import check_data
+from lwd.errors import UserError
+from lwd.files import read_json, write_json
 from lwd.models import LightningDiT, load_model
 from lwd.models.pretrained import load_checkpoint_model
 from lwd.schedules import Schedule
-from lwd.stages import train
+from lwd.stages import sample, train
+from lwd.stages.sample.released import released
+from lwd.stages.train.export import export
 
 
 @pytest.fixture
@@ -22,7 +31,9 @@ def test_export(checkpoint, tmp_path):
     target = tmp_path / "export"
     result = CliRunner().invoke(app, ["export", str(checkpoint), str(target)])
     assert result.exit_code == 0 and "the average after 8 steps" in result.output
-    assert {p.name for p in target.iterdir()} == {"config.json", "model.safetensors", "schedule.json", "README.md"}
+    assert {p.name for p in target.iterdir()} == {
+        *("config.json", "model.safetensors", "schedule.json", "README.md", "config.yaml", "data")
+    }
     average = load_model(checkpoint / "ema").state_dict()
     model, schedule = load_checkpoint_model(target)
     for read in (model, LightningDiT.from_pretrained(target)):
@@ -38,6 +49,52 @@ def test_export(checkpoint, tmp_path):
         "a fixed schedule",
     ):
         assert fact in card
+
+
+def test_what_the_card_says_runs_as_written(checkpoint, experiment, data, tmp_path, monkeypatch):
+    """In an empty folder, without the encoded data: latents, the same images as beside the data, and a pipeline."""
+    result = CliRunner().invoke(app, ["export", str(checkpoint), str(tmp_path / "FOLDER"), "--data", str(data)])
+    assert result.output.strip().endswith("statistics and decoder (identity)")
+    assert sorted(p.name for p in (tmp_path / "FOLDER" / "data").rglob("*.*")) == [
+        *("latents_stats.pt", "latents_sv_stats.pt", "manifest.json")
+    ]
+    assert str(data) not in "".join(p.read_text() for p in (tmp_path / "FOLDER").rglob("*.[jmy]*[!s]") if p.is_file())
+    card = (tmp_path / "FOLDER" / "README.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    first, second = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    generated, drawn = {}, {}
+    exec(first, generated)
+    assert generated["samples"].latents.shape == (2, 6, 4, 4)
+    exec(second, drawn)
+    assert len(drawn["images"]) == 8 and drawn["images"][0].size == (8, 8)
+
+    (command,) = re.findall(r"```bash\nlwd (.*)\n```", card)
+    result = CliRunner().invoke(app, shlex.split(command))
+    assert result.exit_code == 0, result.output
+    with np.load("runs/FOLDER/samples/FOLDER/images.npz") as alone:
+        assert alone["arr_0"].shape == (16, 8, 8, 3)
+        beside = experiment.sample.model_copy(update={"checkpoint": checkpoint, "num": 6, "block": 6, "name": "b"})
+        folder = sample.run(experiment.model_copy(update={"sample": beside, "output": tmp_path}))
+        with np.load(folder / "images.npz") as images:
+            # A batch of 6 and one of 16 round differently, and a grey level of 255 is where that can show.
+            assert np.abs(alone["arr_0"][:6].astype(int) - images["arr_0"]).max() <= 1
+
+
+def test_a_released_folder_decides_no_code_and_fits_its_own_data_only(checkpoint, experiment, data, tmp_path):
+    target = tmp_path / "export"
+    export(checkpoint, target, data)
+    with pytest.raises(UserError, match=r"trained on data .*, .* is another"):
+        write_json(tmp_path / "other" / "manifest.json", read_json(data / "manifest.json") | {"fingerprint": "another"})
+        export(checkpoint, tmp_path / "second", tmp_path / "other")
+    with pytest.raises(UserError, match=r"trained on data .*, .* is another"):
+        check_data(target, tmp_path / "other")
+    with pytest.raises(UserError, match=r"nowhere: no such folder; --data is"):
+        export(checkpoint, tmp_path / "second", tmp_path / "nowhere")
+    (target / "config.yaml").write_text((target / "config.yaml").read_text() + "imports: [antigravity]\n")
+    with pytest.raises(UserError, match=r"config.yaml: not as `lwd export` writes it"):
+        released(target)
+    with pytest.raises(UserError, match="not a folder of `lwd export` that carries a decoder"):
+        released(checkpoint)
 
 
 def test_what_cannot_be_exported(checkpoint, tmp_path):

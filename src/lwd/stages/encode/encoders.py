@@ -17,7 +17,7 @@ from lwd.encoders.pca import PatchPCA
 from lwd.encoders.semvae import SemVAE, load_released_semvae, load_semvae
 from lwd.encoders.small import SmallViT
 from lwd.encoders.small_vae import SMALL_VAE, SmallVAE
-from lwd.encoders.texture import PixelUnshuffle, TextureEncoder
+from lwd.encoders.texture import IDENTITY, PixelUnshuffle, TextureEncoder
 from lwd.encoders.vae import SDVAE
 from lwd.encoders.vision import load_patch_encoder
 from lwd.errors import UserError
@@ -138,7 +138,7 @@ def _channels(layout: Layout, name: str) -> int:
 
 
 def _texture(settings: TextureSettings, layout: Layout, train: ImagesOrFiles, processes: Processes) -> TextureEncoder:
-    if settings.encoder == "identity":
+    if settings.encoder == IDENTITY:
         return PixelUnshuffle(settings.factor)
     if settings.encoder == SMALL_VAE:
         try:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
+from lwd.encoders.decoder import check_data
 from lwd.errors import UserError
 from lwd.models import record_of
-from lwd.runtime.checkpoint import STATE, read_state
 from lwd.stages.sample.settings import SampleConfig
 
 
@@ -17,8 +17,4 @@ def check_fit(checkpoint: Path, model: nn.Module, config: SampleConfig) -> None:
     layout, own = config.layout, record_of(model).layout
     if list(map(str, own.groups)) != list(map(str, layout.groups)):  # names, channels, shapes; weights may differ
         raise UserError(f"{checkpoint}: model of layout {own}, the config's layout is {layout}")
-    if not (checkpoint / STATE).is_file():
-        return
-    trained_on, present = read_state(checkpoint).recipe.get("data"), config.data_fingerprint()
-    if trained_on != present:
-        raise UserError(f"{checkpoint}: trained on data {trained_on}, {config.data_path} is {present}")
+    check_data(checkpoint, config.data_path)

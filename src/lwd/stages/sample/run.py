@@ -82,7 +82,7 @@ def _sample_blocks(
     folder: Path,
 ) -> None:
     """This process's share of the blocks that are not there yet, each decoded while the next one is sampled."""
-    shards, seeds = config.shards("train", features=False), sampler.seeds()
+    seeds = sampler.seeds()
     mine = [n for n in range(len(blocks)) if n % processes.world == processes.rank]
     missing = [n for n in mine if not part_path(folder, n).is_file()]
     total, left = (sum(len(blocks[n]) for n in some) for some in (mine, missing))
@@ -95,13 +95,13 @@ def _sample_blocks(
             block = blocks[number]
             samples = sampler.sample(labels[block], seeds[block], advance)
             facts = {"labels": labels[block].clone(), "seeds": seeds[block].clone(), "nfe": samples.nfe.cpu()}
-            writer.put(number, int(block[0]), shards.destandardise(samples.latents), facts)
+            writer.put(number, int(block[0]), sampler.statistics.destandardise(samples.latents), facts)
 
 
 def _trace(config: SampleConfig, sampler: Sampler, decoder: Decoder | None, labels: Tensor, folder: Path) -> None:
     some = slice(0, config.sample.trace)
     path = sampler.trajectory(labels[some], sampler.seeds()[some])
-    write_trajectory(folder, path, labels[some], decoder, config.shards("train", features=False))
+    write_trajectory(folder, path, labels[some], decoder, sampler.layout, sampler.statistics)
 
 
 def _prepare(folder: Path, recipe: dict[str, Any], config: SampleConfig) -> None:

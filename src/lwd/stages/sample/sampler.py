@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lwd.data.stats import Statistics
 from lwd.errors import UserError
 from lwd.groups import Layout
 from lwd.models import record_of
@@ -27,10 +28,11 @@ from lwd.stages.sample.settings import GuidanceSettings, SampleConfig, SampleSet
 
 @dataclass(frozen=True)
 class Sampler:
-    """``model`` under ``schedule``, with the solver of ``settings`` and ``guidance``."""
+    """``model`` under ``schedule``, with the solver of ``settings`` and ``guidance``; ``statistics`` of its latents."""
 
     model: nn.Module
     layout: Layout
+    statistics: Statistics
     schedule: Schedule
     settings: SampleSettings
     guidance: Guidance | None
@@ -79,7 +81,8 @@ def open_sampler(config: SampleConfig, checkpoint: Path, processes: Processes) -
     guidance = load_guidance(settings.guidance, schedule, processes, config.model.name)
     if guidance is not None:
         guidance.wrap(model, config.layout)  # refuses what does not fit before anything is computed or written
-    return Sampler(place(model, processes), config.layout, schedule, settings, guidance, processes.autocast)
+    statistics = Statistics.load(config.data_path / "train", config.layout, len(record_of(model).shape))
+    return Sampler(place(model, processes), config.layout, statistics, schedule, settings, guidance, processes.autocast)
 
 
 def choose(config: SampleConfig, trained_under: Schedule, checkpoint: Path) -> Schedule:

@@ -36,7 +36,6 @@ class SampleStream:
         if decoder is None:
             raise UserError(f"{config.data_path}: no decoder is known; set sample.decoder.path to the VAE's weights")
         self._decoder, self._layout = decoder, config.layout
-        self._shards = config.shards("train", features=False)
         recipe = recipe_of(config, checkpoint, sampler.schedule)
         self._sampler = sampler
         self._seeds, self._labels = sampler.seeds(), class_labels(settings, sampler.model)
@@ -52,7 +51,7 @@ class SampleStream:
     def read(self, rows: Tensor) -> Tensor:
         """Sample, decode: rows (n,) -> uint8 (n, 3, H, W), on the CPU."""
         samples = self._sampler.sample(self._labels[rows], self._seeds[rows], lambda done: None)
-        return decode_rgb(self._decoder, self._shards.destandardise(samples.latents), self._layout)
+        return decode_rgb(self._decoder, self._sampler.statistics.destandardise(samples.latents), self._layout)
 
     def fingerprint(self) -> str:
         """Of every setting and of the weights."""

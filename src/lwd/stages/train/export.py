@@ -6,17 +6,24 @@ import math
 import shutil
 from pathlib import Path
 
+import yaml
 from huggingface_hub import HfApi, ModelCardData
 from safetensors import safe_open
 
+from lwd.config import read_yaml
+from lwd.data.encoded import MANIFEST, fingerprint_of
+from lwd.encoders.decoder import CARRIED, carry, check_data
 from lwd.errors import UserError
-from lwd.files import atomic_path, check_new_place
+from lwd.files import atomic_path, check_new_place, write_text
 from lwd.models.pretrained import load_lightningdit, require_schedule
 from lwd.models.record import read_record
 from lwd.models.sizes import name_of
 from lwd.runtime.checkpoint import State, read_state, verify
 from lwd.runtime.hub import CONFIG, WEIGHTS, unreachable
 from lwd.schedules import Schedule
+
+CONFIG_YAML = "config.yaml"
+"""Of a run, its settings; in an exported folder as much as sampling needs."""
 
 CARD = """---
 {metadata}
@@ -41,31 +48,58 @@ CARD = """---
 {example}
 ```
 
-`lwd sample sample.checkpoint=FOLDER{name_it}` does the same and decodes.
+{decoded}
 """
 
-LIGHTNINGDIT = """from lwd.models import LightningDiT
+DECODED = """Images, from the command line:
+
+```bash
+lwd sample -c FOLDER{name_it} --num 16
+```
+"""
+
+IN_DIFFUSERS = """
+And as a diffusers pipeline:
+
+```python
+from lwd.pipeline import LwdPipeline
+
+pipe = LwdPipeline.from_checkpoint("FOLDER")
+images = pipe(class_labels=[0, 1], num_images_per_class=4).images
+```
+"""
+
+LATENTS = """These are latents. The folder holds no decoder: where the encoded data lies, `lwd sample --config CONFIG
+sample.checkpoint=FOLDER{name_it}` decodes, too."""
+
+LIGHTNINGDIT = """import torch
+from lwd.models import LightningDiT
 from lwd.sample import generate
 from lwd.schedules import Schedule
 
 model, schedule = LightningDiT.from_pretrained("FOLDER").eval(), Schedule.load("FOLDER/schedule.json")
+labels, seeds = torch.tensor([0, 1]), torch.tensor([0, 1])
 samples = generate(model, schedule, model.layout, labels, seeds, model.shape)"""
 
 OWN = """from pathlib import Path
 
+import torch
 from lwd.models import record_of
 from lwd.models.pretrained import load_checkpoint_model
 from lwd.sample import generate
 
 model, schedule = load_checkpoint_model(Path("FOLDER"), network="{network}")  # code that you have, and trust
-record = record_of(model)
+record, labels, seeds = record_of(model), torch.tensor([0, 1]), torch.tensor([0, 1])
 samples = generate(model, schedule, record.layout, labels, seeds, record.sample_shape)"""
 
 
-def export(checkpoint: Path, target: Path) -> str:
-    """Write config.json, model.safetensors (the average), schedule.json and README.md; returns a line about them.
+def export(checkpoint: Path, target: Path, data: Path | None = None) -> str:
+    """Write config.json, model.safetensors (the average), schedule.json, README.md and, for `lwd sample -c FOLDER`,
+    config.yaml and what decodes; returns a line about them.
 
-    Raises UserError for what is not a training checkpoint, and where ``target`` exists.
+    ``data``: what it was trained on, of which `carry` takes a part; None: where the run's config.yaml says that it is.
+    Raises UserError for what is not a training checkpoint, for other data than it was trained on, and where ``target``
+    exists.
     """
     check_new_place(target)
     require_schedule(checkpoint)
@@ -75,14 +109,36 @@ def export(checkpoint: Path, target: Path) -> str:
     verify(checkpoint, state)
     if not (checkpoint / "ema" / WEIGHTS).is_file():
         raise UserError(f"{checkpoint}: not a checkpoint of lwd train, which holds ema/{WEIGHTS}")
-    schedule = Schedule.load(checkpoint / "schedule.json")
+    schedule, record = Schedule.load(checkpoint / "schedule.json"), read_record(checkpoint / "ema")
+    data = _data(checkpoint, state, data)
     with atomic_path(target) as temporary:
         temporary.mkdir()
         for name in (CONFIG, WEIGHTS):
             shutil.copyfile(checkpoint / "ema" / name, temporary / name)
         schedule.save(temporary / "schedule.json")
-        (temporary / "README.md").write_text(_card(checkpoint, state, schedule), encoding="utf-8")
-    return f"wrote {target}: the average after {state.step} steps, its schedule and a model card"
+        carried = None if data is None else carry(data, record.layout, temporary / CARRIED)
+        config = {key: state.recipe[key] for key in ("groups", "leader")} | {
+            "model": {"num_classes": record.num_classes}
+        }
+        write_text(temporary / CONFIG_YAML, yaml.dump(config, sort_keys=False, default_flow_style=None))
+        decodes = (temporary / CARRIED / MANIFEST).is_file()
+        write_text(temporary / "README.md", _card(checkpoint, state, schedule, decodes))
+    parts = f"the average after {state.step} steps, its schedule and a model card"
+    return f"wrote {target}: {parts}; {carried or 'no decoder: its data was not found, name it by --data'}"
+
+
+def _data(checkpoint: Path, state: State, given: Path | None) -> Path | None:
+    """The folder of the data that a checkpoint was trained on; None where it is not where the run found it."""
+    if given is not None:
+        if not given.is_dir():
+            raise UserError(f"{given}: no such folder; --data is the folder that `lwd encode` wrote")
+        check_data(checkpoint, given)
+        return given
+    file = checkpoint.parent / CONFIG_YAML
+    settings = read_yaml(file) if file.is_file() else {}
+    own = (settings.get("data") or {}).get("path")
+    data = Path(own or Path(settings.get("output") or checkpoint) / "data")
+    return data if data.is_dir() and fingerprint_of(data) == state.recipe.get("data") else None
 
 
 def push(folder: Path, repo: str) -> str:
@@ -98,12 +154,13 @@ def push(folder: Path, repo: str) -> str:
         raise UserError(f"{repo}: not pushed ({line}); {written}") from error
 
 
-def _card(checkpoint: Path, state: State, schedule: Schedule) -> str:
+def _card(checkpoint: Path, state: State, schedule: Schedule, decodes: bool) -> str:
     folder = checkpoint / "ema"
     record, own = read_record(folder), read_record(folder).network
     metadata = ModelCardData(library_name="lwd", tags=["lwd", "latent-diffusion", "flow-matching"])
     weight = schedule.provenance.get("lambda")
     learned = "a fixed schedule" if weight is None else f"a schedule learned at lambda {weight:g}"
+    decoded = (DECODED if own else DECODED + IN_DIFFUSERS) if decodes else LATENTS
     return CARD.format(
         metadata=metadata.to_yaml(),
         kind="A network" if own else "A diffusion transformer",
@@ -115,7 +172,7 @@ def _card(checkpoint: Path, state: State, schedule: Schedule) -> str:
         classes=record.num_classes if own else f"{record.num_classes}, and {record.num_classes} for none",
         parameters=_count(folder / WEIGHTS) / 1e6,
         example=OWN.format(network=own) if own else LIGHTNINGDIT,
-        name_it=f" model.name={own}" if own else "",
+        decoded=decoded.format(name_it=f" model.name={own}" if own else "").rstrip(),
         hash=schedule.hash(),
         origin=f": {schedule.origin}" if schedule.origin else "",
         data=state.recipe.get("data") or "no fingerprint",

@@ -13,6 +13,11 @@ import typer
 from lwd.errors import Interrupted, Preempted, UserError
 
 USER_ERROR = 2
+EXTRA_OF = {
+    **dict.fromkeys(("matplotlib", "scipy", "sklearn"), "stages"),
+    **dict.fromkeys(("diffusers", "transformers"), "encoders"),
+}
+"""By package that `pip install lwd` alone does not bring, the extra that does."""
 PREEMPTED = 75
 """EX_TEMPFAIL of sysexits.h: run the same command again."""
 INTERRUPTED = 130
@@ -49,6 +54,12 @@ def one_line_errors() -> Iterator[None]:
     except Preempted as error:
         complain(str(error))
         raise typer.Exit(INTERRUPTED if isinstance(error, Interrupted) else PREEMPTED) from None
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRA_OF:
+            raise
+        complain(f"this needs {package}, which is not installed: pip install 'lwd[{EXTRA_OF[package]}]'")
+        raise typer.Exit(USER_ERROR) from None
     except OSError as error:
         complain(f"{error.filename or 'file system'}: {error.strerror or error}")
         raise typer.Exit(USER_ERROR) from None

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from gaussian_flows import DATA, LAYOUT, SCHEDULES
-from scipy.integrate import solve_ivp
+from scipy.integrate import RK45, solve_ivp
 
 from children import HANG_S
 from lwd.errors import UserError
 from lwd.flow import global_velocity
 from lwd.ode.integrate import integrate
+from lwd.ode.methods import method
 from lwd.schedules import Schedule
 
 over_schedules = pytest.mark.parametrize("name", SCHEDULES)
@@ -35,6 +36,15 @@ def velocity(schedule, calls=None):
 
 def noise(count=6):
     return torch.randn(count, DATA.entries, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def test_the_coefficients_are_scipys():
+    """Its fractions, to the last bit; one column of the dense output is rounded for theta = 1 to be the step."""
+    dopri5 = method("dopri5")
+    for ours, theirs in ((dopri5.nodes[:6], RK45.C), (dopri5.stages[:6, :5], RK45.A), (dopri5.stages[6, :6], RK45.B)):
+        assert torch.equal(ours, torch.from_numpy(theirs).double())
+    assert torch.equal(dopri5.error, torch.from_numpy(RK45.E))
+    torch.testing.assert_close(dopri5.dense, torch.from_numpy(RK45.P), rtol=0, atol=1e-14)
 
 
 @pytest.fixture(scope="module")

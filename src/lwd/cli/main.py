@@ -260,13 +260,14 @@ def demo(
 ) -> None:
     """The whole method on 1 797 real digits, in minutes on a laptop: ends with OUTPUT/report.html."""
     from lwd.recipes import recipe
-    from lwd.stages.demo import run
 
     file = config or recipe("digits")
     if dry_run:
         _perform(lambda experiment: "", file, overrides or (), dry_run)
         return
     with one_line_errors():
+        from lwd.stages.demo import run
+
         _one_process_only("demo")
         show(f"open {run(file, overrides or ())} in a browser")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -91,6 +93,11 @@ class RunConfig(Config):
     def shards(self, split: str, features: bool) -> LatentShards:
         """The latents of one split ("train", "heldout"), flips as configured."""
         return LatentShards(self.data_path / split, self.layout, self.data.flip, features, self.seed)
+
+    def heldout_shards(self) -> Callable[[], LatentShards] | None:
+        """A function that opens the held-out latents, without features; None where there are none."""
+        there = (self.data_path / "heldout").is_dir()
+        return partial(self.shards, "heldout", features=False) if there else None
 
     def data_fingerprint(self) -> str | None:
         """What the encode manifest says the data is, None where there is no manifest."""

@@ -16,6 +16,7 @@ from lwd.cli.evaluate import app as evaluate_app
 from lwd.cli.following import following
 from lwd.cli.init import init
 from lwd.cli.keys import keys
+from lwd.cli.plan import check, plan
 from lwd.cli.recipes import recipes
 from lwd.cli.schedule import app as schedule_app
 from lwd.cli.weights import convert, ema, export
@@ -47,7 +48,7 @@ app = typer.Typer(
 app.add_typer(evaluate_app, name="evaluate")
 app.add_typer(data_app, name="data")
 app.add_typer(schedule_app, name="schedule")
-for command in (init, keys, recipes, export, ema, convert):
+for command in (init, keys, recipes, plan, check, export, ema, convert):
     app.command(command.__name__)(command)
 
 ConfigOption = Annotated[
@@ -123,6 +124,12 @@ def _probe(experiment: Experiment) -> str:
     return f"{learned_table(run(experiment))}\nlearned: {experiment.output / 'probe' / 'schedule.json'}"
 
 
+def _check_probe(experiment: Experiment) -> None:
+    from lwd.stages.probe.run import check
+
+    check(experiment)
+
+
 def _sweep(experiment: Experiment) -> str:
     from lwd.probe.table import TABLE, read_table
     from lwd.stages.probe import on_screen, sweep
@@ -173,7 +180,7 @@ def _report(experiment: Experiment) -> str:
 
 _stage("encode", "Images to latent shards, statistics and encoders, in OUTPUT/data.", _encode, _check_encode)
 _stage("semvae", "Train the semantic VAE on the features in the shards, in OUTPUT/semvae.", _semvae)
-_stage("probe", "Stage I at one lambda: learn a schedule, in OUTPUT/probe.", _probe)
+_stage("probe", "Stage I at one lambda: learn a schedule, in OUTPUT/probe.", _probe, _check_probe)
 
 
 @app.command("sweep")

@@ -58,6 +58,12 @@ class SDVAE:
         with seeded(Stream.INITIALISE, seed):
             return cls(_build())
 
+    @classmethod
+    def blank(cls) -> SDVAE:
+        """The architecture without weights, on the meta device: to count its operations."""
+        with torch.device("meta"):
+            return cls(_build())
+
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Images (N, 3, H, W) in [-1, 1] -> latents (N, 32, H/16, W/16): the posterior's mean.

@@ -157,6 +157,12 @@ def random_patch_encoder(name: str, seed: int = 0) -> PatchEncoder:
         return PatchEncoder(library("transformers", _CLASSES[vision_model(name).kind][1])(config), name)
 
 
+def blank_patch_encoder(name: str) -> PatchEncoder:
+    """The architecture without weights, on the meta device: to count its operations."""
+    with torch.device("meta"):
+        return PatchEncoder(library("transformers", _CLASSES[vision_model(name).kind][1])(architecture(name)), name)
+
+
 def architecture(name: str) -> Any:
     """The transformers config of a model of `VISION_MODELS`, as published."""
     spec = vision_model(name)

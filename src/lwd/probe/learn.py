@@ -75,7 +75,7 @@ def learn(
         raise UserError("probe: the schedule has no learned group; the layout needs at least two")
     if folder is not None and processes.is_main:
         check_place(folder / "schedule.json")
-    probe = _probe(chosen, layout, leader).to(processes.device)
+    probe = new_probe(chosen, layout, leader).to(processes.device)
     divide(processes, place(model, processes))
     pictures = None if folder is None else Pictures(folder)
     if pictures is not None and chosen.preview_every:
@@ -120,7 +120,7 @@ def learn(
     return learned
 
 
-def _probe(settings: LearnSettings, layout: Layout, leader: str) -> Probe:
+def new_probe(settings: LearnSettings, layout: Layout, leader: str) -> Probe:
     """A probe as it starts."""
     return Probe(
         layout,

@@ -47,6 +47,8 @@ class ComputeConfig(Config):
     resume: bool | Literal["previous"] = True
     """Go on from the newest checkpoint; false: start afresh; previous: leave out, and remove, those at the end that are
     damaged."""
+    preflight: bool = True
+    """Before the first step of a new run, look at one batch and say what is wrong with it (docs/plan.md)."""
     progress: bool = True
     """Show bars and say what is done."""
     trackers: tuple[TrackerName, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,19 +16,23 @@ from lwd.errors import UserError
 from lwd.files import write_json
 from lwd.flow import component_losses, cosine_direction_loss, interpolate, on_grid, repa_loss, weighted_loss
 from lwd.groups import Layout
+from lwd.health import TITLE, Finding, due, first_look, table, zero_loss
 from lwd.models import dropper, model_files, record_of, training_flops
 from lwd.models.build import check_network
 from lwd.models.network import token_grid
 from lwd.models.settings import is_own
 from lwd.models.start.lora import adapted_files, has_adapters, load_adapters
+from lwd.planning import shortage_on_gpu
 from lwd.run import write_run_files
 from lwd.runtime.checkpoint import Content, checkpoint_path
 from lwd.runtime.hub import CONFIG, load_weights
 from lwd.runtime.placement import divide, place
 from lwd.runtime.processes import Processes
+from lwd.runtime.progress import say
 from lwd.runtime.seeding import seed_network
 from lwd.schedules import Schedule
 from lwd.stages.train.begin import START, begin
+from lwd.stages.train.estimate import trained
 from lwd.stages.train.heldout import HeldOut
 from lwd.stages.train.preview import SamplePreview
 from lwd.stages.train.settings import TrainConfig, TrainSettings, choose_schedule, time_draws
@@ -168,6 +173,12 @@ def run(config: TrainConfig) -> Path:
     shards = _open_shards(config)
     model, start = begin(config, shards, processes)
     flops = training_flops(model, project=shards.feature_dim is not None)
+    if processes.is_main:
+        for line in _shortage(config, shards, processes.world):
+            processes.say(line)
+    batches = StepBatches(shards, settings.batch, config.seed, processes.rank, processes.world)
+    if processes.is_main and due(config.compute, folder):
+        processes.say(table(_look(config, batches, model, schedule, processes), f"train {settings.name}: {TITLE}"))
     place(model, processes)
     heldout = None
     if settings.heldout_every:
@@ -196,7 +207,7 @@ def run(config: TrainConfig) -> Path:
     fit(
         processes,
         task,
-        StepBatches(shards, settings.batch, config.seed, processes.rank, processes.world),
+        batches,
         steps=settings.steps,
         folder=folder,
         recipe=recipe,
@@ -205,6 +216,33 @@ def run(config: TrainConfig) -> Path:
         work=Work(settings.batch, flops or 0),
     )
     return checkpoint_path(folder, settings.steps)
+
+
+def look(config: TrainConfig) -> tuple[list[Finding], str]:
+    """What a new run would begin with, and a word where the schedule that it asks for is not there yet.
+
+    Then the synchronous one stands in for it. Raises UserError for what `run` would refuse before its first step.
+    """
+    processes, shards, said = Processes(config.compute), _open_shards(config), ""
+    try:
+        schedule = choose_schedule(config)
+    except UserError as error:
+        schedule, said = Schedule.synchronous(config.layout.names), f"under the synchronous schedule, since {error}"
+    model, _ = begin(config, shards, processes)
+    batches = StepBatches(shards, config.train.batch, config.seed)
+    return _look(config, batches, model, schedule.to(processes.device), processes), said
+
+
+def _look(
+    config: TrainConfig, batches: StepBatches, model: nn.Module, schedule: Schedule, processes: Processes
+) -> list[Finding]:
+    """What a new run begins with."""
+    settings = config.train
+    objective = DenoiserObjective(model, config.layout, schedule, settings, config.seed)
+    expected = zero_loss(config.layout, settings.reduction)
+    fresh = settings.init_from is None and record_of(model).network is None
+    classes, heldout = config.model.num_classes, config.heldout_shards()
+    return first_look(batches, classes, heldout, model, objective, expected, fresh, processes.autocast)
 
 
 def check(config: TrainConfig) -> None:
@@ -217,11 +255,18 @@ def check(config: TrainConfig) -> None:
         with torch.device("meta"):
             model = config.model.build(config.layout, shards.shape, shards.feature_dim)
         check_network(model, shards.feature_dim, config.train.label_dropout, shards.feature_grid)
+        for line in _shortage(config, shards, int(os.environ.get("WORLD_SIZE", "1"))):
+            say(line)
     except UserError:
         raise
     except Exception:  # not every network can be built without data; `run` will say what is wrong with it
         if not is_own(config.model.name):
             raise
+
+
+def _shortage(config: TrainConfig, shards: LatentShards, processes: int) -> list[str]:
+    """Lines to say where the GPU's memory will not do."""
+    return shortage_on_gpu("train", trained(config, shards.shape, shards.feature_dim), config.compute, processes)
 
 
 def _open_shards(config: TrainConfig) -> LatentShards:

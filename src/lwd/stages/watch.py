@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from rich.text import Text
 
 from lwd.config import read_yaml
 from lwd.errors import UserError
+from lwd.health.reference import Reference, reference_for
 from lwd.schedules import PolynomialCurve
 from lwd.schedules.collapse import distance
 from lwd.schedules.registry import curve_class
@@ -61,6 +63,11 @@ class History:
     def means(self) -> list[float]:
         """Of the stretches in order, NaN where there was nothing."""
         return [total / count if count else math.nan for _, (total, count) in sorted(self._sums.items())]
+
+    def beside(self, reference: Reference) -> list[float]:
+        """Another run's means over the same stretches, NaN beyond its end."""
+        of_each = (reference.mean(n * self._stretch, (n + 1) * self._stretch) for n in sorted(self._sums))
+        return [math.nan if mean is None else mean for mean in of_each]
 
 
 @dataclass
@@ -106,6 +113,12 @@ class Run:
             return distance(curve_class(family, "family")(**settings).with_parameters(torch.tensor(parameters)))
         except (UserError, TypeError, ValueError):
             return None
+
+    @cached_property
+    def reference(self) -> Reference | None:
+        """A run that went well, of the same network, data and objective; None where none is known."""
+        config = read_yaml(self._config) if self._config.is_file() else {}
+        return reference_for(config) if "flow" in self.latest and "kinetic" not in self.latest else None
 
     @property
     def _config(self) -> Path:
@@ -157,7 +170,7 @@ def render(run: Run) -> RenderableType:
     if not run.latest:
         return Panel("no step is logged yet", title=Text(str(run.folder)), title_align="left")
     steps, batch = run.plan
-    parts: list[RenderableType] = [_progress(run, steps, batch), f"loss  {sparkline(run.losses.means)}", _losses(run)]
+    parts: list[RenderableType] = [_progress(run, steps, batch), *_loss_so_far(run), _losses(run)]
     parts += [_by_time(run.latest), _curves(run)]
     parts.append(_facts({label: run.latest.get(key) for key, label in (_RATES | _OTHERS).items()}))
     age = time.time() - (run.folder / TRACE).stat().st_mtime
@@ -175,6 +188,20 @@ def _progress(run: Run, steps: int | None, batch: int | None) -> Table:
     count = f"step {run.done:,}" + (f" of {steps:,}" if steps else "")
     table.add_row(count, ProgressBar(total=steps, completed=run.done, width=30) if steps else "", words)
     return table
+
+
+def _loss_so_far(run: Run) -> list[RenderableType]:
+    """The loss by step as a line of blocks; below it, on the same scale, that of a run that went well."""
+    own = run.losses.means
+    if run.reference is None:
+        return [f"loss  {sparkline(own)}"]
+    other = run.losses.beside(run.reference)
+    finite = [mean for mean in (*own, *other) if math.isfinite(mean)]
+    scale = (min(finite), max(finite)) if finite else None
+    there = run.reference.mean(max(0, run.done - _RECENT), run.done)
+    now = "" if there is None else f", about {_number(there)} at this step"
+    said = Text(f"like  {sparkline(other, scale=scale)}  {run.reference.name}{now}", style="dim")
+    return [f"loss  {sparkline(own, scale=scale)}", said]
 
 
 def _losses(run: Run) -> Table:
@@ -223,15 +250,18 @@ def _facts(values: Mapping[str, Any]) -> Table:
     return table
 
 
-def sparkline(values: Sequence[float], width: int = _HISTORY) -> str:
-    """Means over equal stretches of ``values``, from the lowest to the highest, as blocks; blank where not finite."""
+def sparkline(values: Sequence[float], width: int = _HISTORY, scale: tuple[float, float] | None = None) -> str:
+    """Means over equal stretches of ``values``, from the lowest to the highest, as blocks; blank where not finite.
+
+    ``scale``: the lowest and the highest value instead, of which none may be beyond.
+    """
     size = max(1, math.ceil(len(values) / width))
     chunks = [[v for v in values[i : i + size] if math.isfinite(v)] for i in range(0, len(values), size)]
     means = [math.fsum(chunk) / len(chunk) if chunk else math.nan for chunk in chunks]
     finite = [mean for mean in means if math.isfinite(mean)]
-    low, high = min(finite, default=0.0), max(finite, default=0.0)
-    scale = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
-    return "".join(_BLOCKS[round((mean - low) * scale)] if math.isfinite(mean) else " " for mean in means)
+    low, high = scale or (min(finite, default=0.0), max(finite, default=0.0))
+    steps = (len(_BLOCKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(_BLOCKS[round((mean - low) * steps)] if math.isfinite(mean) else " " for mean in means)
 
 
 def _bar(value: float | None, largest: float) -> str:

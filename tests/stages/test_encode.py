@@ -22,7 +22,7 @@ from lwd.encoders.decoder import load_classifier, load_decoder
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.semvae import load_semvae
 from lwd.encoders.small import SmallViT
-from lwd.encoders.vision import load_patch_encoder, random_patch_encoder
+from lwd.encoders.vision import load_patch_encoder, load_transformers_encoder, random_patch_encoder
 from lwd.errors import UserError
 from lwd.stages.encode.run import check, run
 from lwd.stages.experiment import Experiment
@@ -150,7 +150,11 @@ def test_what_is_there_is_left_alone(whole, tmp_path):
         ("encode.heldout=/tmp", "digits has held-out images of its own"),
         ("encode.dataset=/nowhere/at/all", "/nowhere/at/all"),
         ("encode.semantic={group: sem, compress: semvae}", "encode.semantic.semvae"),
-        ("encode.semantic={group: sem, encoder: dino}", "unknown vision model 'dino'"),
+        ("encode.semantic={group: sem, encoder: dino}", "encode.semantic.encoder: unknown encoder 'dino'"),
+        ("encode.semantic={group: sem, encoder: transformers}", "encode.semantic.path: name the model's folder"),
+        ("encode.semantic={group: sem, encoder: transformers, path: /no/where}", "/no/where: no such folder"),
+        ("encode.semantic={group: sem, layer: 2}", "encode.semantic.layer: small-vit has no use for it"),
+        ("encode.repa={resolution: 224}", "encode.repa.resolution: semantic has no use for it"),
     ],
 )
 def test_settings_that_do_not_fit_give_one_line(tmp_path, override, message):
@@ -322,3 +326,32 @@ def test_semantics_by_a_trained_semvae(whole, tmp_path):
     torch.testing.assert_close(first["latents_sv"], expected, rtol=1e-2, atol=1e-2)
     assert first["latents_sv"].std() > 0.1
     assert torch.equal(first["latents"], load_file(whole / "train" / "latents_rank00_shard0000.safetensors")["latents"])
+
+
+def test_any_vision_transformer_by_its_folder(tmp_path):
+    """Grey digits of 8 pixels through a tiny DINOv2: 4 x 4 patches of 14 pixels, after its first block of two."""
+    import transformers
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    model = transformers.Dinov2Model(transformers.Dinov2Config(**sizes)).eval()
+    model.save_pretrained(tmp_path / "dino")
+    semantic = f"{{group: sem, encoder: transformers, path: {tmp_path / 'dino'}, layer: 1}}"
+    again = f"{{encoder: transformers, path: {tmp_path / 'dino'}, resolution: 28}}"
+    data = encode(tmp_path, f"encode.semantic={semantic}", f"encode.repa={again}")
+    manifest = json.loads((data / "manifest.json").read_text())
+    facts = {key: manifest["semantic"][key] for key in ("model_type", "pixels", "tokens", "grid", "to_grid", "layers")}
+    assert list(facts.values()) == ["dinov2", 56, 4, 4, "as they are", 1]
+    assert manifest["repa"]["to_grid"] == "bilinear" and manifest["repa"]["layers"] == 2
+    assert manifest["repa"]["weights_sha256"] != manifest["semantic"]["weights_sha256"]  # those that are used
+    shard = load_file(sorted((data / "train").glob("*.safetensors"))[0])
+    images = digits("train")[0][:50]
+    features = load_transformers_encoder(tmp_path / "dino", 2, layer=1).patch_features(images)
+    expected = PatchPCA.load(data / "pca.safetensors").encode(features)
+    torch.testing.assert_close(shard["latents_sv"], expected, rtol=1e-4, atol=1e-4)
+    assert shard["feats_dino"].shape == (50, 16, 4, 4)
+    assert encode(tmp_path, f"encode.semantic={semantic}", f"encode.repa={again}") == data
+    with pytest.raises(UserError, match="encoded with other settings"):
+        encode(tmp_path, f"encode.semantic={semantic}", "encode.repa={encoder: none}")
+    with pytest.raises(UserError, match="dino: layer 3: the model has 2"):
+        encode(tmp_path / "other", f"encode.semantic={semantic.replace('layer: 1', 'layer: 3')}")

@@ -25,6 +25,13 @@ def library(module: str, name: str) -> Any:
         raise UserError(f"{module} cannot be imported ({error}): pip install 'lwd[encoders]'") from error
 
 
+def hub_id(source: str | Path) -> str | None:
+    """``source`` where it can be a repository of the Hub, owner/name; None where it is a path."""
+    parts = str(source).split("/")
+    path = Path(source).expanduser()
+    return None if path.is_absolute() or parts[0] in ("", ".", "..") or len(parts) != 2 or not parts[1] else str(source)
+
+
 def fetch(repo: str, candidates: Sequence[str], remedy: str) -> Path:
     """The first of the files ``candidates`` that the Hub's local cache has of ``repo``, or else that it can download.
 

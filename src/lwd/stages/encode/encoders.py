@@ -19,7 +19,7 @@ from lwd.encoders.small import SmallViT
 from lwd.encoders.small_vae import SMALL_VAE, SmallVAE
 from lwd.encoders.texture import IDENTITY, PixelUnshuffle, TextureEncoder
 from lwd.encoders.vae import SDVAE
-from lwd.encoders.vision import load_patch_encoder
+from lwd.encoders.vision import VISION_MODELS, load_patch_encoder, load_transformers_encoder
 from lwd.errors import UserError
 from lwd.groups import Layout
 from lwd.images.sheets import to_unit
@@ -31,7 +31,9 @@ from lwd.stages.encode.settings import (
     DOWNSAMPLE,
     NONE,
     SAME,
+    TRANSFORMERS,
     EncodeSettings,
+    RepaSettings,
     SemanticSettings,
     TextureSettings,
 )
@@ -61,13 +63,15 @@ def assemble(settings: EncodeSettings, layout: Layout, processes: Processes, tra
     texture = _texture(settings.texture, layout, train, processes)
     is_judged(settings, train)
     factor = texture.factor
-    semantic = _features(settings.semantic.encoder, settings.semantic.path, train, factor, processes)
+    semantic = _features("encode.semantic", settings.semantic, train, factor, processes)
     repa: PatchFeatures | None = None if isinstance(semantic, Downsample) else semantic
     if settings.repa.encoder == DOWNSAMPLE:
         raise UserError(f"encode.repa.encoder: {DOWNSAMPLE} has no features to align to; name a network, or {NONE}")
-    if settings.repa.encoder != SAME:
-        none = settings.repa.encoder == NONE
-        repa = None if none else _features(settings.repa.encoder, settings.repa.path, train, factor, processes)
+    if settings.repa.encoder not in (SAME, NONE):
+        repa = _features("encode.repa", settings.repa, train, factor, processes)
+    else:
+        _check_unused("encode.repa", settings.repa, "layer", "resolution")
+        repa = repa if settings.repa.encoder == SAME else None
     networks = Networks(texture, semantic, repa, _compressor(settings.semantic, processes))
     _check_shapes(settings, layout, networks, torch.zeros(1, *image_shape(train), device=processes.device))
     return networks
@@ -149,12 +153,34 @@ def _texture(settings: TextureSettings, layout: Layout, train: ImagesOrFiles, pr
     return SDVAE.load(settings.path, processes.device, processes.dtype)
 
 
-def _features(name: str, path: Path | None, train: ImagesOrFiles, factor: int, processes: Processes) -> PatchFeatures:
+def _features(
+    key: str, settings: SemanticSettings | RepaSettings, train: ImagesOrFiles, factor: int, processes: Processes
+) -> PatchFeatures:
+    """The network that ``key`` of the config asks for."""
+    name, path = settings.encoder, settings.path
+    if name == TRANSFORMERS:
+        if path is None:
+            raise UserError(f"{key}.path: name the model's folder, or its Hub id such as facebook/dinov2-small")
+        return load_transformers_encoder(
+            path, factor, processes.device, processes.dtype, settings.layer, settings.resolution
+        )
+    _check_unused(key, settings, "resolution")
+    if name in VISION_MODELS:
+        folder = None if path is None else Path(path)
+        return load_patch_encoder(name, folder, processes.device, processes.dtype, settings.layer)
+    _check_unused(key, settings, "layer")
     if name == DOWNSAMPLE:
         return Downsample(factor)
     if name in SMALL:
         return small_vit(train, factor).eval().to(processes.device)
-    return load_patch_encoder(name, path, processes.device, processes.dtype)
+    known = ", ".join((DOWNSAMPLE, *SMALL, *VISION_MODELS, TRANSFORMERS))
+    raise UserError(f"{key}.encoder: unknown encoder {name!r}; known: {known}")
+
+
+def _check_unused(key: str, settings: SemanticSettings | RepaSettings, *names: str) -> None:
+    """Raise UserError where a setting is given that the encoder has no use for."""
+    if given := [name for name in names if getattr(settings, name) is not None]:
+        raise UserError(f"{key}.{given[0]}: {settings.encoder} has no use for it; leave it out")
 
 
 def _fit_pca(

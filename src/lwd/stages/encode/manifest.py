@@ -21,7 +21,7 @@ from lwd.encoders.pca import PatchPCA
 from lwd.encoders.pretrained import fingerprint
 from lwd.encoders.small import SmallViT
 from lwd.encoders.vae import SDVAE
-from lwd.encoders.vision import PatchEncoder
+from lwd.encoders.vision import PatchEncoder, TransformersEncoder
 from lwd.errors import UserError
 from lwd.files import atomic_path, copy_file, printable, write_json
 from lwd.groups import Layout
@@ -125,7 +125,7 @@ def _manifest(
         | _weights(encoders.texture)
         | texture_facts(encoders.texture, settings, images),
         "semantic": settings.semantic.model_dump(mode="json") | _semantic(encoders, settings, images),
-        "repa": settings.repa.model_dump(mode="json") | _weights(encoders.repa),
+        "repa": settings.repa.model_dump(mode="json") | _pretrained(encoders.repa, images),
         "judge": _judge(folder, settings, images),
         "versions": versions(),
     }
@@ -144,15 +144,21 @@ def _split(rows: Sequence[ShardRecord], images: ImagesOrFiles, classes: int) -> 
 
 def _weights(encoder: object) -> dict[str, str]:
     """SHA-256 of an encoder's weights, where it has any."""
-    if isinstance(encoder, SDVAE | PatchEncoder):
+    if isinstance(encoder, SDVAE | PatchEncoder | TransformersEncoder):
         return {"weights_sha256": encoder.fingerprint()}
     return {"weights_sha256": fingerprint(encoder)} if isinstance(encoder, torch.nn.Module) else {}
+
+
+def _pretrained(encoder: object, images: Mapping[Split, ImagesOrFiles]) -> dict[str, Any]:
+    """Its weights, and how images became its features."""
+    own = encoder.facts(image_shape(images["train"])[1]) if isinstance(encoder, TransformersEncoder) else {}
+    return {**own, **_weights(encoder)}
 
 
 def _semantic(
     encoders: CompositeEncoder, settings: EncodeSettings, images: Mapping[Split, ImagesOrFiles]
 ) -> dict[str, Any]:
-    facts: dict[str, Any] = dict(_weights(encoders.semantic))
+    facts = _pretrained(encoders.semantic, images)
     if isinstance(encoders.compressor, PatchPCA):
         facts["explained_variance_ratio"] = encoders.compressor.explained_variance_ratio.tolist()
     if isinstance(encoders.semantic, SmallViT) and "heldout" in images:

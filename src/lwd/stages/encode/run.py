@@ -246,7 +246,10 @@ def _recipe(config: EncodeConfig, images: dict[Split, ImagesOrFiles]) -> dict[st
     if config.encode.background == WHITE:
         ignored.add("background")  # recipes written before there was one must compare equal
     names = {split: _identity(config.encode.dataset, source) for split, source in images.items()}
-    settings = config.encode.model_dump(mode="json", exclude=ignored)
+    exclude: dict[str, Any] = dict.fromkeys(ignored, True)
+    for part in ("semantic", "repa"):
+        exclude[part] = getattr(config.encode, part).at_default("layer", "resolution")
+    settings = config.encode.model_dump(mode="json", exclude=exclude)
     precision = config.compute.precision
     without_twins = {} if config.data.flip else {TWINS: False}
     groups = config.layout.to_list()

@@ -11,7 +11,7 @@ from lwd.config import Batch, Config, PathText
 from lwd.encoders.vae import RELEASED
 from lwd.images.decode import WHITE
 
-SMALL_VIT, RANDOM_VIT, DOWNSAMPLE = "small-vit", "random-vit", "downsample"
+SMALL_VIT, RANDOM_VIT, DOWNSAMPLE, TRANSFORMERS = "small-vit", "random-vit", "downsample", "transformers"
 Level = Annotated[int, Field(ge=0, le=255)]
 SAME, NONE = "semantic", "none"
 
@@ -30,7 +30,22 @@ class TextureSettings(Config):
     """Of the VAE: a released .ckpt, a diffusers folder, or a Hub id."""
 
 
-class SemanticSettings(Config):
+class FeatureSettings(Config):
+    """A network with features per patch."""
+
+    path: PathText | None = None
+    """A local folder with the pretrained weights; None: the Hub, by the encoder's name. Of transformers it must be
+    given: a folder, or a Hub id such as facebook/dinov2-small."""
+    layer: PositiveInt | None = None
+    """Of a pretrained encoder: after which block its features are taken, counted from 1, and with the model's final
+    norm behind it where it has one for patches; null: the last."""
+    resolution: PositiveInt | None = None
+    """Of transformers: how many pixels along a side the model sees; null: as many as give one patch for each position
+    of the grid where it was trained at many sizes (DINOv2, DINOv3, SigLIP 2 NaFlex), else its own. Patches on another
+    grid are averaged or interpolated."""
+
+
+class SemanticSettings(FeatureSettings):
     """The group that holds compressed patch features."""
 
     group: str = ""
@@ -38,9 +53,8 @@ class SemanticSettings(Config):
     encoder: str = SMALL_VIT
     """small-vit (trained on the spot, on the images' labels, or where they have one class on quarter turns), random-vit
     (the same network as it was initialised), downsample (no network: the picture at the size of the latents' grid, one
-    channel for each of its colours), or dinov2-s/b/l/g, clip-b16, clip-l14."""
-    path: Path | None = None
-    """A local folder with the pretrained weights; None: the Hub."""
+    channel for each of its colours), dinov2-s/b/l/g, clip-b16, clip-l14, or transformers: any model of a family that
+    docs/data.md lists, by its ``path``."""
     compress: Literal["pca", "semvae"] = "pca"
     """How features become channels; downsample needs neither."""
     semvae: Path | None = None
@@ -49,14 +63,12 @@ class SemanticSettings(Config):
     """On how many images PCA is fitted, spread evenly over the training split."""
 
 
-class RepaSettings(Config):
+class RepaSettings(FeatureSettings):
     """The features that REPA aligns to: those of the semantic encoder, of another one, or none."""
 
     encoder: str = SAME
     """Whose features a REPA head learns: semantic, the same as the group's (of downsample: none); none; or another's
     name."""
-    path: Path | None = None
-    """Its weights, a local folder; null: by name from the Hub."""
 
 
 class EncodeSettings(Config):

@@ -1,20 +1,18 @@
-"""Patch features of frozen vision transformers: DINOv2 with registers and CLIP, through transformers."""
+"""DINOv2 with registers and CLIP by name, prepared as for the released latents."""
 
 from __future__ import annotations
 
-import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional as F
 
 from lwd.encoders.pretrained import fetch, fingerprint, library
+from lwd.encoders.vision.folder import CONFIG, WEIGHTS, cut_at_layer, readable_as, with_weights
+from lwd.encoders.vision.pixels import CLIP, IMAGENET, normalised, unit_pixels
 from lwd.errors import UserError
 from lwd.runtime.seeding import Stream, seeded
 
@@ -43,10 +41,7 @@ VISION_MODELS = {
     "clip-l14": VisionModel("openai/clip-vit-large-patch14", "clip", 1024, 24, 16, 14),
 }
 
-_MEAN_STD = {
-    "dinov2": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's
-    "clip": ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
-}
+_MEAN_STD = {"dinov2": IMAGENET, "clip": CLIP}
 _CLASSES = {
     "dinov2": ("Dinov2WithRegistersConfig", "Dinov2WithRegistersModel"),
     "clip": ("CLIPVisionConfig", "CLIPVisionModel"),
@@ -109,15 +104,9 @@ class PatchEncoder:
 
     def preprocess(self, crops: Tensor) -> Tensor:
         """Crops (N, 3, 256, 256), uint8 or in [-1, 1] -> the network's input (N, 3, 224, 224), float32."""
-        if crops.dtype == torch.uint8:
-            pixels = crops.to(self.model.device).float() / 255
-        elif crops.is_floating_point():
-            pixels = (crops.to(self.model.device).float() + 1) / 2
-        else:
-            raise ValueError(f"images are uint8 or floating-point in [-1, 1], got {crops.dtype}")
+        pixels = unit_pixels(crops, self.model.device)
         pixels = F.interpolate(pixels, size=(_INPUT, _INPUT), mode="bicubic", align_corners=False)
-        mean, std = (torch.tensor(values, device=pixels.device)[:, None, None] for values in _MEAN_STD[self.spec.kind])
-        return (pixels - mean) / std
+        return normalised(pixels, *_MEAN_STD[self.spec.kind])
 
     def fingerprint(self) -> str:
         """sha256 of the weights, for manifests."""
@@ -136,17 +125,19 @@ def load_patch_encoder(
     path: Path | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    layer: int | None = None,
 ) -> PatchEncoder:
     """A pretrained encoder of `VISION_MODELS`, from a local folder (config.json and weights) or else from the Hub.
 
-    A local path never touches the network. Raises UserError for an unknown name, a missing, damaged or foreign folder,
-    and where the Hub is out of reach and its cache has no copy.
+    A local path never touches the network. With ``layer`` its features are those after that block (`cut_at_layer`).
+    Raises UserError for an unknown name, a missing, damaged or foreign folder, a layer that there is not, and where the
+    Hub is out of reach and its cache has no copy.
     """
     spec = vision_model(name)
     folder = _download(spec) if path is None else path
-    if not (folder / "config.json").is_file():
+    if not (folder / CONFIG).is_file():
         raise UserError(f"{folder}: no folder with a config.json; download {spec.repo} there")
-    model = _from_folder(name, folder)
+    model = _from_folder(name, folder, layer)
     return PatchEncoder(model.to(device, dtype), name)
 
 
@@ -181,43 +172,20 @@ def architecture(name: str) -> Any:
 
 def _download(spec: VisionModel) -> Path:
     remedy = f"download {spec.repo} on a machine with a network, and give its folder as this encoder's path"
-    config = fetch(spec.repo, ["config.json"], remedy)
-    fetch(spec.repo, ["model.safetensors", "pytorch_model.bin"], remedy)
+    config = fetch(spec.repo, [CONFIG], remedy)
+    fetch(spec.repo, WEIGHTS, remedy)
     return config.parent
 
 
-def _from_folder(name: str, folder: Path) -> Any:
+def _from_folder(name: str, folder: Path, layer: int | None) -> Any:
     """transformers' model of a local folder, refused where it is another architecture or weights are missing."""
     config_class, model_class = (library("transformers", member) for member in _CLASSES[vision_model(name).kind])
-    try:
+    with readable_as(folder, name):
         config = config_class.from_pretrained(folder, local_files_only=True)
-        wanted = architecture(name).to_dict()
-        for key in _SHAPING:
-            if key in wanted and getattr(config, key, None) != wanted[key]:
-                found = getattr(config, key, None)
-                raise UserError(f"{folder / 'config.json'}: {key} is {found}, {name} has {wanted[key]}")
-        with _quiet_transformers():
-            model, report = model_class.from_pretrained(
-                folder, config=config, local_files_only=True, output_loading_info=True
-            )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError) as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{folder}: cannot be read as {name} ({line})") from error
-    if missing := sorted(report["missing_keys"]):
-        raise UserError(f"{folder}: weight {missing[0]!r} is missing; not the weights of {name}")
-    return model
-
-
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No progress bars, and no table of the text tower's weights, which a vision model leaves unused."""
-    logging = library("transformers.utils", "logging")
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
+    wanted = architecture(name).to_dict()
+    for key in _SHAPING:
+        if key in wanted and getattr(config, key, None) != wanted[key]:
+            found = getattr(config, key, None)
+            raise UserError(f"{folder / CONFIG}: {key} is {found}, {name} has {wanted[key]}")
+    cut_at_layer(config, layer, folder)
+    return with_weights(model_class, folder, config, name)

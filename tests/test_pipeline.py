@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from diffusers import DiffusionPipeline
+from diffusers import AutoencoderDC, DiffusionPipeline
 from torch import nn
 
 from lwd.data.stats import save_stats
@@ -97,6 +97,26 @@ def test_images_are_those_of_the_sampler_and_the_decoder(pipe, vae, networks):
         assert image.size == (32, 32)
         # x * std + mean may round otherwise as two operations: a value in the middle then falls to the other side
         assert np.abs(np.asarray(image).astype(int) - pixels).max() <= 1
+
+
+def test_another_autoencoder_decodes_by_its_scale(networks, tmp_path):
+    """DC-AE in small, saved with the pipeline: latents go back through its scaling_factor."""
+    blocks, widths = ["ResBlock", "ResBlock"], [32, 32]
+    ours = {"latent_channels": 32, "attention_head_dim": 8, "scaling_factor": 0.41407}
+    for side in ("encoder", "decoder"):
+        ours |= {f"{side}_block_types": blocks, f"{side}_block_out_channels": widths}
+        ours |= {f"{side}_layers_per_block": [1, 1], f"{side}_qkv_multiscales": [[], []]}
+    torch.manual_seed(0)
+    other = AutoencoderDC(**ours).eval()
+    pipe = quiet(LwdPipeline(LwdTransformer.from_network(networks[0]), other, scheduler()))
+    call = {"seeds": torch.tensor([2]), "num_inference_steps": 2, "solver": "euler", "return_dict": False}
+    latents = pipe(torch.tensor([1]), output_type="latent", **call)[0]
+    tex = pipe.transformer.layout.split(pipe.scheduler.destandardise(latents))["tex"]
+    with torch.no_grad():
+        expected = other.decode(tex / 0.41407).sample
+    assert torch.equal(pipe.decode(latents), expected)
+    pipe.save_pretrained(tmp_path)
+    assert torch.equal(LwdPipeline.from_pretrained(tmp_path).decode(latents), expected)
 
 
 @pytest.mark.parametrize("solver", ["heun", "euler"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lwd.cli.main import main
-from lwd.encoders.vae_keys import CONFIG, MULTIPLIERS
+from lwd.encoders.vae.keys import CONFIG, MULTIPLIERS
 from lwd.encoders.vision import VISION_MODELS
 
 VAE_WIDTH = 8

@@ -18,7 +18,7 @@ from lwd.data.stats import save_stats
 from lwd.encoders.decoder import carry, load_decoder
 from lwd.encoders.texture import TextureEncoder
 from lwd.encoders.vae import SDVAE
-from lwd.encoders.vae_keys import key_map
+from lwd.encoders.vae.keys import key_map
 from lwd.errors import UserError
 from lwd.files import write_json
 from lwd.groups import Group, Layout

@@ -18,7 +18,7 @@ from children import started
 from lwd.config import load
 from lwd.data import LatentShards
 from lwd.datasets.builtin import digits
-from lwd.encoders.decoder import load_classifier, load_decoder
+from lwd.encoders.decoder import carry, load_classifier, load_decoder
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.semvae import load_semvae
 from lwd.encoders.small import SmallViT
@@ -355,3 +355,31 @@ def test_any_vision_transformer_by_its_folder(tmp_path):
         encode(tmp_path, f"encode.semantic={semantic}", "encode.repa={encoder: none}")
     with pytest.raises(UserError, match="dino: layer 3: the model has 2"):
         encode(tmp_path / "other", f"encode.semantic={semantic.replace('layer: 1', 'layer: 3')}")
+
+
+def test_any_autoencoder_by_its_folder(tmp_path):
+    """A tiny KL autoencoder of grey pictures for the digits: its scale and shift go in, and come out when decoded."""
+    import diffusers
+
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    sizes = {"block_out_channels": [8, 8], "norm_num_groups": 4, "in_channels": 1, "out_channels": 1}
+    torch.manual_seed(0)
+    vae = diffusers.AutoencoderKL(**blocks, **sizes, scaling_factor=0.3, shift_factor=0.5).eval()
+    vae.save_pretrained(tmp_path / "vae")
+    texture = f"encode.texture={{group: tex, encoder: diffusers, path: {tmp_path / 'vae'}}}"
+    data = encode(tmp_path, texture, "encode.semantic.encoder=random-vit")
+    shard = load_file(sorted((data / "train").glob("*.safetensors"))[0])
+    with torch.no_grad():
+        mean = vae.encode(digits("train")[0][:50]).latent_dist.mean
+        decoded = vae.decode(mean).sample
+    torch.testing.assert_close(shard["latents"], 0.3 * (mean - 0.5), rtol=1e-4, atol=1e-5)
+    composite = torch.cat([shard["latents"], torch.zeros(50, 2, 4, 4)], dim=1)
+    images = load_decoder(data).decode(composite, load(Experiment, DIGITS).layout)
+    torch.testing.assert_close(images, decoded, rtol=1e-4, atol=1e-4)
+    assert carry(data, load(Experiment, DIGITS).layout, tmp_path / "released") == "statistics and decoder (diffusers)"
+    released = load_decoder(tmp_path / "released").decode(composite, load(Experiment, DIGITS).layout)
+    assert torch.equal(released, images)
+    facts = json.loads((data / "manifest.json").read_text())["texture"]
+    assert (facts["class"], facts["factor"], facts["scale"], facts["shift"]) == ("AutoencoderKL", 2, 0.3, 0.5)
+    with pytest.raises(UserError, match=r"encode\.texture.*name the autoencoder's diffusers folder"):
+        encode(tmp_path / "other", "encode.texture={group: tex, encoder: diffusers}")

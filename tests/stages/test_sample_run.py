@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import diffusers
 import numpy as np
 import pytest
 import torch
@@ -347,8 +348,13 @@ def test_data_without_a_manifest_needs_a_decoder(config, trained, data, tmp_path
         sample.run(config(f"data.path={bare}", f"sample.checkpoint={converted}"))
     with pytest.raises(UserError, match=r"sample.decoder.group: 'x' is not one of"):
         sample.run(config(f"data.path={bare}", f"sample.checkpoint={converted}", "sample.decoder={group: x, path: y}"))
-    with pytest.raises(UserError, match=r"sample.decoder.group: 0 groups have the VAE's 32 channels; name one"):
-        sample.run(config(f"data.path={bare}", f"sample.checkpoint={converted}", "sample.decoder={path: y}"))
+    five = diffusers.AutoencoderTiny(
+        latent_channels=5, encoder_block_out_channels=[8] * 4, decoder_block_out_channels=[8] * 4
+    )
+    five.save_pretrained(tmp_path / "five")
+    decoder = f"sample.decoder={{path: {tmp_path / 'five'}}}"
+    with pytest.raises(UserError, match=r"sample.decoder.group: 0 groups have the VAE's 5 channels; name one"):
+        sample.run(config(f"data.path={bare}", f"sample.checkpoint={converted}", decoder))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from lwd.data.stats import stats_path
 from lwd.encoders.small import SmallCNN
 from lwd.encoders.small_vae import SMALL_VAE, SmallVAE
 from lwd.encoders.texture import IDENTITY, PixelUnshuffle, TextureEncoder
-from lwd.encoders.vae import SDVAE
+from lwd.encoders.vae import DIFFUSERS, SDVAE, Autoencoder
 from lwd.errors import UserError
 from lwd.files import copy_file, write_json
 from lwd.groups import Layout
@@ -46,7 +46,12 @@ def load_decoder(folder: Path, device: torch.device | str = "cpu") -> Decoder:
         return Decoder(texture.group, PixelUnshuffle(texture.factor))
     if texture.encoder == SMALL_VAE:
         return Decoder(texture.group, _load_small_vae(folder, texture).to(device))
-    return Decoder(texture.group, SDVAE.load(folder / VAE if (folder / VAE).is_dir() else texture.path, device))
+    carried = folder / VAE
+    return Decoder(texture.group, _pretrained(texture.encoder, carried if carried.is_dir() else texture.path, device))
+
+
+def _pretrained(encoder: str, path: str | Path, device: torch.device | str = "cpu") -> Autoencoder:
+    return (Autoencoder if encoder == DIFFUSERS else SDVAE).load(path, device)
 
 
 def carry(data: Path, layout: Layout, target: Path) -> str:
@@ -66,7 +71,7 @@ def carry(data: Path, layout: Layout, target: Path) -> str:
     if said == SMALL_VAE:
         copy_file(data / TEXTURE, target / TEXTURE)
     elif said != IDENTITY and Path(path).expanduser().exists():
-        SDVAE.load(path).model.save_pretrained(target / VAE)
+        _pretrained(said, path).model.save_pretrained(target / VAE)
     elif said != IDENTITY:
         kept["path"] = said = path
     small = {"format": FORMAT, "recipe": {}, "fingerprint": manifest.fingerprint, "splits": {}, "texture": kept}

@@ -8,7 +8,7 @@ from typing import Any
 from lwd.data.encoded import MANIFEST, Manifest, read_manifest
 from lwd.data.stats import Statistics
 from lwd.encoders.decoder import CARRIED, check_data, load_decoder
-from lwd.encoders.vae import SDVAE
+from lwd.encoders.vae import Autoencoder, load_vae
 from lwd.errors import UserError
 from lwd.groups import Layout
 from lwd.models import LightningDiT
@@ -21,7 +21,7 @@ from lwd.schedules import Schedule
 
 
 def read_components(
-    checkpoint: Path, data: Path | None, vae: str | Path | SDVAE | None, weak: Path | None
+    checkpoint: Path, data: Path | None, vae: str | Path | Autoencoder | None, weak: Path | None
 ) -> dict[str, Any]:
     """The arguments of `LwdPipeline`; its ``decoded_group`` is None where ``data`` has no manifest. ``data`` None: what
     the checkpoint carries.
@@ -61,16 +61,16 @@ def _load(checkpoint: Path) -> tuple[LightningDiT, Schedule]:
     return model, schedule
 
 
-def _vae(data: Path, vae: str | Path | SDVAE | None, manifest: Manifest | None, layout: Layout) -> Any:
+def _vae(data: Path, vae: str | Path | Autoencoder | None, manifest: Manifest | None, layout: Layout) -> Any:
     """The one given, else the one in the manifest, as a component of a pipeline."""
-    if isinstance(vae, SDVAE):
+    if isinstance(vae, Autoencoder):
         return vae.model
     if vae is not None:
-        return SDVAE.load(vae).model
+        return load_vae(vae).model
     if manifest is None:
         raise UserError(f"{data}: no {MANIFEST}, so no VAE is known; give vae, its weights or its folder")
     decoder = load_decoder(data)
-    if isinstance(decoder.encoder, SDVAE):
+    if isinstance(decoder.encoder, Autoencoder):
         return decoder.encoder.model
     channels = next(group.channels for group in layout.groups if group.name == decoder.group)
     return LwdVAE.from_encoder(decoder.encoder, channels)

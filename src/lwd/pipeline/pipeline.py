@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, ImagePipelineOutput
+from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DiffusionPipeline, ImagePipelineOutput
 from PIL import Image
 from torch import Tensor
 
-from lwd.encoders.vae import SDVAE
+from lwd.encoders.vae import Autoencoder
 from lwd.errors import UserError
 from lwd.images.sheets import to_uint8
 from lwd.ode.methods import Solver
@@ -64,7 +64,7 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
     def __init__(
         self,
         transformer: LwdTransformer,
-        vae: AutoencoderKL | LwdVAE,
+        vae: AutoencoderKL | AutoencoderDC | AutoencoderTiny | LwdVAE,
         scheduler: LwdScheduler,
         weak_transformer: LwdTransformer | None = None,
         decoded_group: str | None = None,
@@ -92,13 +92,13 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
         cls,
         checkpoint: str | Path,
         data: str | Path | None = None,
-        vae: str | Path | SDVAE | None = None,
+        vae: str | Path | Autoencoder | None = None,
         weak: str | Path | None = None,
     ) -> Self:
         """From a checkpoint of `lwd train` or a folder of `lwd export`, and the folder of its encoded data, which an
         exported folder carries what is needed of.
 
-        Of the data only the statistics and the manifest are read. ``vae`` (as `SDVAE.load` takes it; None: the one in
+        Of the data only the statistics and the manifest are read. ``vae`` (as `load_vae` takes it; None: the one in
         the manifest) decodes; ``weak`` is the checkpoint of a weak model. Raises UserError for whatever is missing or
         does not fit.
         """
@@ -196,8 +196,8 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
         """Standardised latents (N, C, h, w) of all groups -> images (N, 3, H, W), about [-1, 1], not clipped."""
         _onload(self.vae)
         parts = self.transformer.layout.split(self.scheduler.destandardise(latents))
-        vae = self.vae if isinstance(self.vae, LwdVAE) else SDVAE(self.vae)
-        return vae.decode(parts[self.config.decoded_group])
+        vae = self.vae if isinstance(self.vae, LwdVAE) else Autoencoder(self.vae)
+        return vae.decode(parts[self.config.decoded_group]).expand(-1, 3, -1, -1)  # grey ones, too
 
     def _images(self, latents: Tensor, output_type: OutputType) -> Any:
         images = self.decode(latents)

@@ -18,7 +18,7 @@ from lwd.encoders.semvae import SemVAE, load_released_semvae, load_semvae
 from lwd.encoders.small import SmallViT
 from lwd.encoders.small_vae import SMALL_VAE, SmallVAE
 from lwd.encoders.texture import IDENTITY, PixelUnshuffle, TextureEncoder
-from lwd.encoders.vae import SDVAE
+from lwd.encoders.vae import DIFFUSERS, SDVAE, Autoencoder
 from lwd.encoders.vision import VISION_MODELS, load_patch_encoder, load_transformers_encoder
 from lwd.errors import UserError
 from lwd.groups import Layout
@@ -150,7 +150,8 @@ def _texture(settings: TextureSettings, layout: Layout, train: ImagesOrFiles, pr
         except ValueError as error:
             raise UserError(f"encode.texture.factor: {error}") from error
         return vae.eval().requires_grad_(False).to(processes.device)
-    return SDVAE.load(settings.path, processes.device, processes.dtype)
+    kind = Autoencoder if settings.encoder == DIFFUSERS else SDVAE
+    return kind.load(settings.path, processes.device, processes.dtype)
 
 
 def _features(

@@ -20,7 +20,7 @@ from lwd.encoders.composite import CompositeEncoder
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.pretrained import fingerprint
 from lwd.encoders.small import SmallViT
-from lwd.encoders.vae import SDVAE
+from lwd.encoders.vae import Autoencoder
 from lwd.encoders.vision import PatchEncoder, TransformersEncoder
 from lwd.errors import UserError
 from lwd.files import atomic_path, copy_file, printable, write_json
@@ -144,7 +144,7 @@ def _split(rows: Sequence[ShardRecord], images: ImagesOrFiles, classes: int) -> 
 
 def _weights(encoder: object) -> dict[str, str]:
     """SHA-256 of an encoder's weights, where it has any."""
-    if isinstance(encoder, SDVAE | PatchEncoder | TransformersEncoder):
+    if isinstance(encoder, Autoencoder | PatchEncoder | TransformersEncoder):
         return {"weights_sha256": encoder.fingerprint()}
     return {"weights_sha256": fingerprint(encoder)} if isinstance(encoder, torch.nn.Module) else {}
 

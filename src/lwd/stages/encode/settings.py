@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 
 from lwd.config import Batch, Config, PathText
-from lwd.encoders.vae import RELEASED
+from lwd.encoders.vae import DIFFUSERS, RELEASED
 from lwd.images.decode import WHITE
 
 SMALL_VIT, RANDOM_VIT, DOWNSAMPLE, TRANSFORMERS = "small-vit", "random-vit", "downsample", "transformers"
@@ -21,13 +21,20 @@ class TextureSettings(Config):
 
     group: str = ""
     """Which of ``groups`` it is; it must be given."""
-    encoder: Literal["identity", "sd-vae-f16d32", "small-vae"] = "identity"
-    """identity: ``factor`` x ``factor`` pixel-unshuffle; small-vae: a small convolutional VAE, trained on the spot."""
+    encoder: Literal["identity", "sd-vae-f16d32", "small-vae", "diffusers"] = "identity"
+    """identity: ``factor`` x ``factor`` pixel-unshuffle; small-vae: a small convolutional VAE, trained on the spot;
+    diffusers: any published autoencoder that docs/data.md lists, by its ``path``."""
     factor: PositiveInt = 2
     """Of the pixel-unshuffle: each patch of so many by so many pixels becomes channels; of small-vae (a power of two):
     so many pixels become one position, along either side."""
     path: PathText = RELEASED
-    """Of the VAE: a released .ckpt, a diffusers folder, or a Hub id."""
+    """Of the VAE: a released .ckpt, a diffusers folder, or a Hub id; of diffusers a folder or a Hub id."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.encoder == DIFFUSERS and self.path == RELEASED:
+            raise ValueError("path: name the autoencoder's diffusers folder, or its Hub id (owner/name/subfolder)")
+        return self
 
 
 class FeatureSettings(Config):

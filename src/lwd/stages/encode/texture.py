@@ -14,6 +14,7 @@ from lwd.data.encoded import TEXTURE
 from lwd.datasets.prepared import Split
 from lwd.encoders.small_vae import SmallVAE, reconstruction, train_vae
 from lwd.encoders.texture import TextureEncoder
+from lwd.encoders.vae import Autoencoder
 from lwd.errors import UserError
 from lwd.images.sheets import to_uint8
 from lwd.runtime.processes import Processes
@@ -52,7 +53,9 @@ def texture_facts(
     encoder: TextureEncoder, settings: EncodeSettings, images: Mapping[Split, ImagesOrFiles]
 ) -> dict[str, Any]:
     """For the manifest: what rebuilds a VAE that was trained on the spot, and how well held-out images come back, or
-    training images where none are held out; nothing of another encoder."""
+    training images where none are held out; of a pretrained autoencoder its class, sizes, scale and shift."""
+    if isinstance(encoder, Autoencoder):
+        return encoder.facts()
     if not isinstance(encoder, SmallVAE):
         return {}
     split: Split = "heldout" if "heldout" in images else "train"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from lwd.data.encoded import MANIFEST
 from lwd.data.samples import FACTS, FORMAT, IMAGE_FOLDER, INFO, LATENT_FOLDER, NPZ, SHEET, SampleSet
 from lwd.encoders.decoder import Decoder, load_decoder
-from lwd.encoders.vae import SDVAE
+from lwd.encoders.vae import load_vae
 from lwd.errors import UserError
 from lwd.files import atomic_path, remove, write_json
 from lwd.images.npz import write_npz
@@ -199,15 +199,15 @@ def decoder_of(config: SampleConfig, device: torch.device) -> Decoder | None:
     """The decoder by config, else by manifest; None where only latents are wanted and there is none."""
     chosen = config.sample.decoder
     if chosen is not None:
-        fitting = [group.name for group in config.groups if group.channels == SDVAE.channels]
+        if chosen.group is not None and chosen.group not in config.layout.names:
+            raise UserError(f"sample.decoder.group: {chosen.group!r} is not one of {list(config.layout.names)}")
+        vae = load_vae(chosen.path, device)
+        fitting = [group.name for group in config.groups if group.channels == vae.channels]
         if chosen.group is None and len(fitting) != 1:
             raise UserError(
-                f"sample.decoder.group: {len(fitting)} groups have the VAE's {SDVAE.channels} channels; name one"
+                f"sample.decoder.group: {len(fitting)} groups have the VAE's {vae.channels} channels; name one"
             )
-        group = chosen.group or fitting[0]
-        if group not in config.layout.names:
-            raise UserError(f"sample.decoder.group: {group!r} is not one of {list(config.layout.names)}")
-        return Decoder(group, SDVAE.load(chosen.path, device))
+        return Decoder(chosen.group or fitting[0], vae)
     if (config.data_path / MANIFEST).is_file():
         return load_decoder(config.data_path, device)
     if set(config.sample.formats) != {"latents"}:

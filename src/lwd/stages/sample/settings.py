@@ -68,12 +68,12 @@ class GuidanceSettings(Config):
 
 
 class DecoderSettings(Config):
-    """An SD-VAE for data whose manifest names no decoder, such as SFD's released latents."""
+    """An autoencoder for data whose manifest names no decoder, such as SFD's released latents."""
 
     group: str | None = None
     """None: the only one with as many channels as the VAE has."""
     path: PathText
-    """A released .ckpt, a diffusers folder, or a Hub id."""
+    """A released .ckpt of the SD-VAE, a diffusers folder, or a Hub id."""
 
 
 class SampleSettings(Config):

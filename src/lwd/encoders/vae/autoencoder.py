@@ -1,0 +1,148 @@
+"""Any image autoencoder that diffusers publishes, with the scale and shift that its config gives its latents."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lwd.encoders.pretrained import fetch, fingerprint, library
+from lwd.errors import UserError
+from lwd.records import read_mapping
+
+DIFFUSERS = "diffusers"
+CLASSES = {
+    "AutoencoderKL": "f8d4, f16d32, FLUX",
+    "AutoencoderDC": "DC-AE, SANA",
+    "AutoencoderTiny": "TAESD",
+}
+"""Of diffusers, by the ``_class_name`` in a folder's config, with some that are published."""
+
+CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
+CHECKPOINTS = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
+REMEDY = "download it on a machine with a network, and give the path of the file or folder here instead of the Hub id"
+
+
+class Autoencoder:
+    """A `TextureEncoder`: images (N, c, f h, f w) in [-1, 1] <-> latents (N, C, h, w), through a diffusers ``model``.
+
+    Latents are what the model's encoder gives (of a posterior the mean; of quantisation and noise nothing), less its
+    config's ``shift_factor`` and times its ``scaling_factor``, as its own diffusion models see them; `decode` undoes
+    both. Weights and arithmetic are in the model's dtype, results always float32. Raises UserError for a scale or shift
+    that is no number.
+    """
+
+    name: ClassVar[str] = ""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model.eval().requires_grad_(False)
+        config = model.config
+        levels = config["block_out_channels" if "block_out_channels" in config else "encoder_block_out_channels"]
+        self.factor = 2 ** (len(levels) - 1)
+        self.channels, self.image_channels = int(config["latent_channels"]), int(config["in_channels"])
+        scale, shift = config.get("scaling_factor"), config.get("shift_factor")
+        self.scale, self.shift = 1.0 if scale is None else scale, 0.0 if shift is None else shift
+        if not all(isinstance(x, int | float) and math.isfinite(x) for x in (self.scale, self.shift)) or not self.scale:
+            raise UserError(f"{self._called}: scaling_factor {scale!r} and shift_factor {shift!r} must be numbers")
+
+    @property
+    def _called(self) -> str:
+        return self.name or type(self.model).__name__
+
+    @classmethod
+    def load(
+        cls, source: str | Path, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
+    ) -> Autoencoder:
+        """From a diffusers folder (config.json, safetensors) or the Hub: ``owner/name`` or ``owner/name/subfolder``.
+
+        A local path never touches the network. Raises UserError for whatever is missing, damaged, or of no class in
+        `CLASSES`.
+        """
+        folder = resolve(source)
+        if not folder.is_dir() or not (folder / CONFIG).is_file():
+            raise UserError(f"{folder}: not a diffusers folder ({CONFIG} is missing)")
+        return Autoencoder(read_model(folder).to(device, dtype))
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (N, c, f h, f w) in [-1, 1] -> latents (N, C, h, w), scaled and shifted.
+
+        Raises ValueError for other shapes and where the factor f divides H or W not.
+        """
+        c, f = self.image_channels, self.factor
+        if images.ndim != 4 or images.shape[1] != c or images.shape[2] % f or images.shape[3] % f:
+            raise ValueError(f"{self._called} encodes (N, {c}, {f} h, {f} w), got {tuple(images.shape)}")
+        found = self.model.encode(images.to(self.model.device, self.model.dtype))
+        if hasattr(found, "latent_dist"):
+            latents: Tensor = found.latent_dist.mean
+        else:
+            latents = found.latent if hasattr(found, "latent") else found.latents
+        return (latents.float() - self.shift) * self.scale
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents (N, C, h, w) as `encode` gives them -> images (N, c, f h, f w), about [-1, 1], not clipped."""
+        if latents.ndim != 4 or latents.shape[1] != self.channels:
+            raise ValueError(f"{self._called} decodes (N, {self.channels}, h, w), got {tuple(latents.shape)}")
+        plain = latents.float() / self.scale + self.shift
+        images: Tensor = self.model.decode(plain.to(self.model.device, self.model.dtype)).sample
+        return images.float()
+
+    def facts(self) -> dict[str, Any]:
+        """For manifests."""
+        return {
+            "class": type(self.model).__name__,
+            "factor": self.factor,
+            "channels": self.channels,
+            "image_channels": self.image_channels,
+            "scale": self.scale,
+            "shift": self.shift,
+        }
+
+    def fingerprint(self) -> str:
+        """sha256 of the weights, for manifests."""
+        return fingerprint(self.model)
+
+
+def resolve(source: str | Path) -> Path:
+    """The local file or folder of a path or a Hub id, ``owner/name``, ``owner/name/subfolder`` or
+    ``owner/name/file.ckpt``; raises UserError where there is none."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    parts = str(source).split("/")
+    rest = "/".join(parts[2:])
+    if isinstance(source, Path) or path.is_absolute() or parts[0] in ("", ".", "..", "~"):
+        raise UserError(f"{source}: no such file or folder")
+    if len(parts) > 2 and path.suffix in CHECKPOINTS:
+        return fetch("/".join(parts[:2]), [rest], REMEDY)
+    if len(parts) >= 2 and path.suffix not in CHECKPOINTS:
+        repo, under = "/".join(parts[:2]), f"{rest}/" if rest else ""
+        fetch(repo, [under + CONFIG], REMEDY)
+        return fetch(repo, [under + WEIGHTS], REMEDY).parent
+    raise UserError(f"{source}: no such file or folder, nor a Hub id (owner/name or owner/name/file.ckpt)")
+
+
+def read_model(folder: Path) -> Any:
+    """diffusers' model in a folder; raises UserError for another class, weights missing, or no safetensors."""
+    config = read_mapping(folder / CONFIG, "the config of a diffusers model", "name the folder of an autoencoder")
+    kind = config.get("_class_name")
+    if kind not in CLASSES:
+        known = ", ".join(f"{name} ({some})" for name, some in CLASSES.items())
+        raise UserError(f"{folder / CONFIG}: _class_name {kind!r} is not supported; known: {known}")
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"{folder}: not a diffusers folder ({WEIGHTS} is missing)")
+    from safetensors import SafetensorError
+
+    try:
+        model, report = library("diffusers", kind).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise UserError(f"{folder}: cannot be read as {kind} ({' '.join(str(error).split())})") from error
+    if missing := sorted(report["missing_keys"]):
+        raise UserError(f"{folder}: weight {missing[0]!r} is missing; not the weights of its {CONFIG}")
+    return model

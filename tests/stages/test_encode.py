@@ -17,8 +17,10 @@ from safetensors.torch import load_file
 from children import started
 from lwd.config import load
 from lwd.data import LatentShards
+from lwd.data.format import shard_key
 from lwd.datasets.builtin import digits
 from lwd.encoders.decoder import carry, load_classifier, load_decoder
+from lwd.encoders.edges import Edges
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.semvae import load_semvae
 from lwd.encoders.small import SmallViT
@@ -383,3 +385,37 @@ def test_any_autoencoder_by_its_folder(tmp_path):
     assert (facts["class"], facts["factor"], facts["scale"], facts["shift"]) == ("AutoencoderKL", 2, 0.3, 0.5)
     with pytest.raises(UserError, match=r"encode\.texture.*name the autoencoder's diffusers folder"):
         encode(tmp_path / "other", "encode.texture={group: tex, encoder: diffusers}")
+
+
+def test_four_groups(tmp_path):
+    """Edges, and principal components of another network, beside the two usual groups; only the texture is decoded."""
+    channels = {"tex": 4, "edge": 1, "sem": 2, "other": 3}
+    groups = ", ".join(f"{{name: {name}, channels: {count}}}" for name, count in channels.items())
+    further = "encode.further=[{group: edge, encoder: edges}, {group: other, encoder: random-vit}]"
+    data = encode(tmp_path, f"groups=[{groups}]", further)
+    images = digits("train")[0][:50]
+    shard = load_file(sorted((data / "train").glob("*.safetensors"))[0])
+    torch.testing.assert_close(shard["latents_edge"], Edges(2).patch_features(images))
+    network = SmallViT()
+    network.load_state_dict(load_file(data / "random.safetensors"))
+    with torch.no_grad():
+        other = PatchPCA.load(data / "pca-other.safetensors").encode(network.patch_features(images))
+    torch.testing.assert_close(shard["latents_other"], other, rtol=1e-4, atol=1e-4)
+    layout = load(Experiment, DIGITS, [f"groups=[{groups}]"]).layout
+    assert len(LatentShards(data / "heldout", layout, flip=False)) == 445
+    composite = torch.cat([shard[shard_key(group)] for group in layout.groups], dim=1)
+    assert torch.equal(load_decoder(data).decode(composite, layout), images)
+    manifest = json.loads((data / "manifest.json").read_text())
+    assert [part["group"] for part in manifest["further"]] == ["edge", "other"]
+    assert len(manifest["further"][1]["explained_variance_ratio"]) == 3 and manifest["semantic"]["group"] == "sem"
+    assert encode(tmp_path, f"groups=[{groups}]", further) == data
+    with pytest.raises(UserError, match="encoded with other settings"):
+        encode(tmp_path, f"groups=[{groups}]", further.replace("random-vit", "small-vit"))
+    for override, line in [
+        ("encode.further=[]", "'other'[]]; encode.further makes a third one"),
+        (further.replace("edges", "edgy"), "encode.further[[]0].encoder: unknown encoder 'edgy'; known: downsample, e"),
+        (further.replace("edges}", "edges, compress: semvae}"), "edges is stored as it is"),
+        (further.replace("random-vit", "edges"), "'other' has 3 channels, its encoder makes 1"),
+    ]:
+        with pytest.raises(UserError, match=line):
+            dry_run(tmp_path / "other", f"groups=[{groups}]", override)

@@ -90,6 +90,7 @@ class Manifest(Record):
     splits: dict[str, Split]
     texture: Texture
     semantic: Part | None = None
+    further: tuple[Part, ...] = ()
     judge: Judge | None
 
 

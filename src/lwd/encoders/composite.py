@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -12,14 +13,14 @@ from lwd.encoders.texture import TextureEncoder
 
 
 class PatchFeatures(Protocol):
-    """A frozen network with features per patch: `SmallViT`, or `lwd.encoders.vision.PatchEncoder`; or `Downsample`."""
+    """A frozen network with features per patch: `SmallViT` or one of `lwd.encoders.vision`; `Downsample`, `Edges`."""
 
     def patch_features(self, images: Tensor) -> Tensor:
         """Images (N, c, H, W) in [-1, 1] -> features (N, D, h, w)."""
 
 
 class Compressor(Protocol):
-    """Features to semantic latents: `PatchPCA` or `SemVAE`; `Unchanged` of a `Downsample`."""
+    """Features to semantic latents: `PatchPCA` or `SemVAE`; `Unchanged` where there is no network."""
 
     def encode(self, features: Tensor) -> Tensor:
         """Features (N, D, h, w) -> latents (N, k, h, w)."""
@@ -32,29 +33,34 @@ class Encoded(NamedTuple):
     features: Tensor | None
 
 
+class Described(NamedTuple):
+    """How a group is made that is not decoded: the features of a network, compressed."""
+
+    network: PatchFeatures
+    compressor: Compressor
+
+
 @dataclass(frozen=True)
 class CompositeEncoder:
-    """Texture and semantics of the same images; ``texture_group`` alone is decoded.
+    """Texture and the other groups, by name, of the same images; ``texture_group`` alone is decoded.
 
-    ``repa`` may be the very network of ``semantic``, which then runs once.
+    ``repa`` may be the very network of one of ``others``, which then runs once.
     """
 
     texture_group: str
     texture: TextureEncoder
-    semantic_group: str
-    semantic: PatchFeatures
-    compressor: Compressor
+    others: Mapping[str, Described]
     repa: PatchFeatures | None
 
     @torch.inference_mode()
     def encode(self, images: Tensor) -> Encoded:
         """Images (N, c, H, W) in [-1, 1], on the encoders' device."""
-        features = self.semantic.patch_features(images)
-        groups = {
-            self.texture_group: self.texture.encode(images).float(),
-            self.semantic_group: self.compressor.encode(features).float(),
-        }
-        if self.repa is None:
-            return Encoded(groups, None)
-        repa = features if self.repa is self.semantic else self.repa.patch_features(images)
-        return Encoded(groups, repa.half())
+        groups = {self.texture_group: self.texture.encode(images).float()}
+        repa: Tensor | None = None
+        for name, (network, compressor) in self.others.items():
+            features = network.patch_features(images)
+            groups[name] = compressor.encode(features).float()
+            repa = features if network is self.repa else repa
+        if repa is None and self.repa is not None:
+            repa = self.repa.patch_features(images)
+        return Encoded(groups, None if repa is None else repa.half())

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from lwd.data.encoded import TEXTURE
-from lwd.encoders.composite import CompositeEncoder, Compressor, PatchFeatures
+from lwd.encoders.composite import CompositeEncoder, Compressor, Described, PatchFeatures
 from lwd.encoders.downsample import Downsample, Unchanged
+from lwd.encoders.edges import Edges
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.semvae import SemVAE, load_released_semvae, load_semvae
 from lwd.encoders.small import SmallViT
@@ -30,6 +31,7 @@ from lwd.stages.encode.feed import ImagesOrFiles, image_loader, image_shape
 from lwd.stages.encode.settings import (
     DOWNSAMPLE,
     NONE,
+    PLAIN,
     SAME,
     TRANSFORMERS,
     EncodeSettings,
@@ -40,19 +42,18 @@ from lwd.stages.encode.settings import (
 from lwd.stages.encode.small import SMALL, is_judged, small_vit, train_small
 from lwd.stages.encode.texture import train_texture
 
-PCA_FILE = "pca.safetensors"
 EXACT_PCA_VALUES = 2**26
 """Up to so many feature values (0.5 GB in float64) PCA is fitted at once and exactly, beyond in a stream."""
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The encoders before anything is trained or fitted; ``compressor`` is None where PCA is still to be fitted."""
+    """The encoders before anything is trained or fitted; ``others`` by group, each with its compressor, which is None
+    where PCA is still to be fitted."""
 
     texture: TextureEncoder
-    semantic: PatchFeatures
+    others: dict[str, tuple[PatchFeatures, Compressor | None]]
     repa: PatchFeatures | None
-    compressor: Compressor | None
 
 
 def assemble(settings: EncodeSettings, layout: Layout, processes: Processes, train: ImagesOrFiles) -> Networks:
@@ -63,16 +64,22 @@ def assemble(settings: EncodeSettings, layout: Layout, processes: Processes, tra
     texture = _texture(settings.texture, layout, train, processes)
     is_judged(settings, train)
     factor = texture.factor
-    semantic = _features("encode.semantic", settings.semantic, train, factor, processes)
-    repa: PatchFeatures | None = None if isinstance(semantic, Downsample) else semantic
-    if settings.repa.encoder == DOWNSAMPLE:
-        raise UserError(f"encode.repa.encoder: {DOWNSAMPLE} has no features to align to; name a network, or {NONE}")
+    others: dict[str, tuple[PatchFeatures, Compressor | None]] = {}
+    for key, part in keyed(settings):
+        network = _features(key, part, train, factor, processes)
+        others[part.group] = network, _compressor(key, part, processes)
+    if settings.repa.encoder in PLAIN:
+        raise UserError(
+            f"encode.repa.encoder: {settings.repa.encoder} has no features to align to; name a network, or {NONE}"
+        )
+    repa: PatchFeatures | None = None
     if settings.repa.encoder not in (SAME, NONE):
         repa = _features("encode.repa", settings.repa, train, factor, processes)
     else:
         _check_unused("encode.repa", settings.repa, "layer", "resolution")
-        repa = repa if settings.repa.encoder == SAME else None
-    networks = Networks(texture, semantic, repa, _compressor(settings.semantic, processes))
+        if settings.repa.encoder == SAME and settings.semantic.encoder not in PLAIN:
+            repa = others[settings.semantic.group][0]
+    networks = Networks(texture, others, repa)
     _check_shapes(settings, layout, networks, torch.zeros(1, *image_shape(train), device=processes.device))
     return networks
 
@@ -97,42 +104,63 @@ def prepare(
     processes.barrier()
     if isinstance(networks.texture, SmallVAE):
         load_module(networks.texture, folder / TEXTURE)
-    for name, network in ((settings.semantic.encoder, networks.semantic), (settings.repa.encoder, networks.repa)):
+    made = [(part.encoder, networks.others[part.group][0]) for part in settings.others]
+    for name, network in (*made, (settings.repa.encoder, networks.repa)):
         if name in SMALL and isinstance(network, SmallViT):
             load_module(network, folder / SMALL[name])
-    semantic = networks.semantic
-    if networks.compressor is None and processes.is_main and not (folder / PCA_FILE).is_file():
-        channels = _channels(layout, settings.semantic.group)
-        _fit_pca(settings, channels, train, semantic, processes).save(folder / PCA_FILE)
+    for part in settings.others:
+        network, compressor = networks.others[part.group]
+        path = pca_path(folder, settings, part)
+        if compressor is None and processes.is_main and not path.is_file():
+            channels = _channels(layout, part.group)
+            _fit_pca(settings, part, channels, train, network, processes).save(path)
     processes.barrier()
-    compressor = networks.compressor or PatchPCA.load(folder / PCA_FILE)
-    return CompositeEncoder(
-        settings.texture.group, networks.texture, settings.semantic.group, semantic, compressor, networks.repa
-    )
+    others = {
+        part.group: Described(network, compressor or PatchPCA.load(pca_path(folder, settings, part)))
+        for part in settings.others
+        for network, compressor in [networks.others[part.group]]
+    }
+    return CompositeEncoder(settings.texture.group, networks.texture, others, networks.repa)
+
+
+def keyed(settings: EncodeSettings) -> list[tuple[str, SemanticSettings]]:
+    """All groups but the texture's, each with its key in the config."""
+    return [
+        ("encode.semantic", settings.semantic),
+        *((f"encode.further[{number}]", part) for number, part in enumerate(settings.further)),
+    ]
+
+
+def pca_path(folder: Path, settings: EncodeSettings, part: SemanticSettings) -> Path:
+    """Where a group's principal components lie in the encoded data."""
+    return folder / ("pca.safetensors" if part is settings.semantic else f"pca-{part.group}.safetensors")
 
 
 @torch.inference_mode()
 def _check_shapes(settings: EncodeSettings, layout: Layout, networks: Networks, blank: Tensor) -> None:
     """Raise UserError unless the encoders take images like ``blank`` and make the groups of it, on one grid."""
+    made, seen = {}, {}
     try:
-        texture, features = networks.texture.encode(blank), networks.semantic.patch_features(blank)
-        semantic = features if networks.compressor is None else networks.compressor.encode(features)
-        if networks.repa is not None and networks.repa is not networks.semantic:
+        made[settings.texture.group] = networks.texture.encode(blank)
+        for name, (network, compressor) in networks.others.items():
+            seen[name] = network.patch_features(blank)
+            made[name] = seen[name] if compressor is None else compressor.encode(seen[name])
+        if networks.repa is not None and all(networks.repa is not network for network, _ in networks.others.values()):
             networks.repa.patch_features(blank)
     except ValueError as error:
         raise UserError(f"encode: the encoders do not take images of {tuple(blank.shape[1:])} ({error})") from error
-    wanted, width = _channels(layout, settings.semantic.group), semantic.shape[1]
-    if networks.compressor is None and wanted > width:
-        raise UserError(f"encode: PCA to {wanted} channels: the features of {settings.semantic.encoder} have {width}")
-    made = {settings.texture.group: texture.shape[1]}
-    made[settings.semantic.group] = wanted if networks.compressor is None else width
-    for name, channels in made.items():
-        if channels != _channels(layout, name):
+    for name, latents in made.items():
+        wanted, channels = _channels(layout, name), latents.shape[1]
+        if name in seen and networks.others[name][1] is None:
+            if wanted > channels:
+                encoder = next(part.encoder for part in settings.others if part.group == name)
+                raise UserError(f"encode: PCA to {wanted} channels: the features of {encoder} have {channels}")
+        elif channels != wanted:
             raise UserError(
-                f"groups: {name!r} has {_channels(layout, name)} channels, its encoder makes {channels} of images of "
-                f"shape {tuple(blank.shape[1:])}"
+                f"groups: {name!r} has {wanted} channels, its encoder makes {channels} of images of shape "
+                f"{tuple(blank.shape[1:])}"
             )
-    grids = {settings.texture.group: tuple(texture.shape[2:]), settings.semantic.group: tuple(semantic.shape[2:])}
+    grids = {name: tuple(latents.shape[2:]) for name, latents in made.items()}
     if len(set(grids.values())) > 1:
         raise UserError(f"encode: the groups lie on different grids {grids}; choose another factor, size or encoder")
 
@@ -170,11 +198,11 @@ def _features(
         folder = None if path is None else Path(path)
         return load_patch_encoder(name, folder, processes.device, processes.dtype, settings.layer)
     _check_unused(key, settings, "layer")
-    if name == DOWNSAMPLE:
-        return Downsample(factor)
+    if name in PLAIN:
+        return Downsample(factor) if name == DOWNSAMPLE else Edges(factor)
     if name in SMALL:
         return small_vit(train, factor).eval().to(processes.device)
-    known = ", ".join((DOWNSAMPLE, *SMALL, *VISION_MODELS, TRANSFORMERS))
+    known = ", ".join((*PLAIN, *SMALL, *VISION_MODELS, TRANSFORMERS))
     raise UserError(f"{key}.encoder: unknown encoder {name!r}; known: {known}")
 
 
@@ -185,11 +213,16 @@ def _check_unused(key: str, settings: SemanticSettings | RepaSettings, *names: s
 
 
 def _fit_pca(
-    settings: EncodeSettings, channels: int, train: ImagesOrFiles, semantic: PatchFeatures, processes: Processes
+    settings: EncodeSettings,
+    part: SemanticSettings,
+    channels: int,
+    train: ImagesOrFiles,
+    network: PatchFeatures,
+    processes: Processes,
 ) -> PatchPCA:
-    count = min(settings.semantic.pca_images, len(train))
+    count = min(part.pca_images, len(train))
     rows = torch.arange(count) * len(train) // count
-    chunks = _feature_chunks(settings, train, rows, semantic, processes)
+    chunks = _feature_chunks(settings, train, rows, network, processes)
     first = next(chunks, None)
     if first is None:
         raise UserError(f"encode: none of the {len(rows)} images for the PCA can be read")
@@ -202,7 +235,7 @@ def _fit_pca(
 
 
 def _feature_chunks(
-    settings: EncodeSettings, train: ImagesOrFiles, rows: Tensor, semantic: PatchFeatures, processes: Processes
+    settings: EncodeSettings, train: ImagesOrFiles, rows: Tensor, network: PatchFeatures, processes: Processes
 ) -> Iterator[Tensor]:
     """Features of the readable images among ``rows``, batch by batch, on the CPU."""
     batches = [batch.tolist() for batch in torch.split(rows, settings.batch)]
@@ -211,20 +244,20 @@ def _feature_chunks(
             good = torch.tensor([error is None for error in crops.errors])
             if bool(good.any()):
                 with torch.inference_mode():
-                    yield semantic.patch_features(to_unit(crops.images[good].to(processes.device))).cpu()
+                    yield network.patch_features(to_unit(crops.images[good].to(processes.device))).cpu()
             advance(len(good))
 
 
-def _compressor(settings: SemanticSettings, processes: Processes) -> Compressor | None:
+def _compressor(key: str, settings: SemanticSettings, processes: Processes) -> Compressor | None:
     """None: PCA, which is still to be fitted."""
-    if settings.encoder == DOWNSAMPLE:
+    if settings.encoder in PLAIN:
         if settings.compress == "semvae":
-            raise UserError(f"encode.semantic.compress: {DOWNSAMPLE} is stored as it is; leave out compress: semvae")
+            raise UserError(f"{key}.compress: {settings.encoder} is stored as it is; leave out compress: semvae")
         return Unchanged()
     if settings.compress == "pca":
         return None
     if settings.semvae is None:
-        raise UserError("encode.semantic.semvae: the folder that lwd semvae wrote, or a released .pt, is needed")
+        raise UserError(f"{key}.semvae: the folder that lwd semvae wrote, or a released .pt, is needed")
     load = load_semvae if settings.semvae.is_dir() else load_released_semvae
     model: SemVAE = load(settings.semvae)
     return model.to(processes.device).eval()

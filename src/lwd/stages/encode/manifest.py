@@ -30,7 +30,7 @@ from lwd.images.sheets import save_grid, to_unit
 from lwd.images.walk import LeftOut
 from lwd.runtime.checkpoint import load_module, versions
 from lwd.stages.encode.feed import ImagesOrFiles, image_shape
-from lwd.stages.encode.settings import EncodeSettings
+from lwd.stages.encode.settings import EncodeSettings, SemanticSettings
 from lwd.stages.encode.small import accuracy, in_memory, is_judged, is_turned, lessons, small_judge
 from lwd.stages.encode.texture import texture_facts
 from lwd.stages.encode.writer import ShardRecord, read_shard_record, record_path, shards_of
@@ -124,7 +124,8 @@ def _manifest(
         "texture": settings.texture.model_dump(mode="json")
         | _weights(encoders.texture)
         | texture_facts(encoders.texture, settings, images),
-        "semantic": settings.semantic.model_dump(mode="json") | _semantic(encoders, settings, images),
+        "semantic": _described(settings.semantic, encoders, settings, images),
+        "further": [_described(part, encoders, settings, images) for part in settings.further],
         "repa": settings.repa.model_dump(mode="json") | _pretrained(encoders.repa, images),
         "judge": _judge(folder, settings, images),
         "versions": versions(),
@@ -155,15 +156,20 @@ def _pretrained(encoder: object, images: Mapping[Split, ImagesOrFiles]) -> dict[
     return {**own, **_weights(encoder)}
 
 
-def _semantic(
-    encoders: CompositeEncoder, settings: EncodeSettings, images: Mapping[Split, ImagesOrFiles]
+def _described(
+    part: SemanticSettings,
+    encoders: CompositeEncoder,
+    settings: EncodeSettings,
+    images: Mapping[Split, ImagesOrFiles],
 ) -> dict[str, Any]:
-    facts = _pretrained(encoders.semantic, images)
-    if isinstance(encoders.compressor, PatchPCA):
-        facts["explained_variance_ratio"] = encoders.compressor.explained_variance_ratio.tolist()
-    if isinstance(encoders.semantic, SmallViT) and "heldout" in images:
-        seen = lessons(encoders.semantic, images["heldout"], settings, False)
-        facts["accuracy_heldout"] = accuracy(encoders.semantic, seen)
+    """A group that is not decoded: its settings, its network, and what its compressor and network reach."""
+    network, compressor = encoders.others[part.group]
+    facts = part.model_dump(mode="json") | _pretrained(network, images)
+    if isinstance(compressor, PatchPCA):
+        facts["explained_variance_ratio"] = compressor.explained_variance_ratio.tolist()
+    if isinstance(network, SmallViT) and "heldout" in images:
+        seen = lessons(network, images["heldout"], settings, False)
+        facts["accuracy_heldout"] = accuracy(network, seen)
         if is_turned(images["train"]):
             facts["learned"] = "quarter turns"
     return facts

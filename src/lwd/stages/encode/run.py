@@ -224,12 +224,14 @@ def _to_cpu(encoded: Encoded) -> Encoded:
 
 
 def _check_groups(config: EncodeConfig) -> None:
-    """Raise UserError unless the groups are the texture and the semantic one."""
+    """Raise UserError unless the groups are the texture, the semantic one and the further ones."""
     settings, layout = config.encode, config.layout
-    if sorted(layout.names) != sorted([settings.texture.group, settings.semantic.group]):
+    further = [part.group for part in settings.further]
+    if sorted(layout.names) != sorted([settings.texture.group, settings.semantic.group, *further]):
+        more = f" and further {further}" if further else ""
         raise UserError(
-            f"encode: texture.group {settings.texture.group!r} and semantic.group {settings.semantic.group!r} must be "
-            f"the groups {list(layout.names)}"
+            f"encode: texture.group {settings.texture.group!r}, semantic.group {settings.semantic.group!r}{more} must "
+            f"be the groups {list(layout.names)}; encode.further makes a third one"
         )
 
 
@@ -242,7 +244,7 @@ def _say_what_was_left_out(images: dict[Split, ImagesOrFiles], processes: Proces
 def _recipe(config: EncodeConfig, images: dict[Split, ImagesOrFiles]) -> dict[str, Any]:
     """What decides every byte of the shards."""
     ignored = {"on_error", "decoders", "dataset", "heldout", "heldout_every", "unlabelled"}
-    ignored |= config.encode.at_default("encoder_images", "judge", "vae_steps", "vae_kl")
+    ignored |= config.encode.at_default("further", "encoder_images", "judge", "vae_steps", "vae_kl")
     if config.encode.background == WHITE:
         ignored.add("background")  # recipes written before there was one must compare equal
     names = {split: _identity(config.encode.dataset, source) for split, source in images.items()}

@@ -11,7 +11,10 @@ from lwd.config import Batch, Config, PathText
 from lwd.encoders.vae import DIFFUSERS, RELEASED
 from lwd.images.decode import WHITE
 
-SMALL_VIT, RANDOM_VIT, DOWNSAMPLE, TRANSFORMERS = "small-vit", "random-vit", "downsample", "transformers"
+SMALL_VIT, RANDOM_VIT, TRANSFORMERS = "small-vit", "random-vit", "transformers"
+DOWNSAMPLE, EDGES = "downsample", "edges"
+PLAIN = (DOWNSAMPLE, EDGES)
+"""Made without a network: nothing to align to, and few channels already."""
 Level = Annotated[int, Field(ge=0, le=255)]
 SAME, NONE = "semantic", "none"
 
@@ -60,10 +63,10 @@ class SemanticSettings(FeatureSettings):
     encoder: str = SMALL_VIT
     """small-vit (trained on the spot, on the images' labels, or where they have one class on quarter turns), random-vit
     (the same network as it was initialised), downsample (no network: the picture at the size of the latents' grid, one
-    channel for each of its colours), dinov2-s/b/l/g, clip-b16, clip-l14, or transformers: any model of a family that
-    docs/data.md lists, by its ``path``."""
+    channel for each of its colours), edges (no network: one channel, how steep the picture is), dinov2-s/b/l/g,
+    clip-b16, clip-l14, or transformers: any model of a family that docs/data.md lists, by its ``path``."""
     compress: Literal["pca", "semvae"] = "pca"
-    """How features become channels; downsample needs neither."""
+    """How features become channels; downsample and edges need neither."""
     semvae: Path | None = None
     """The folder that `lwd semvae` wrote, or a released .pt."""
     pca_images: PositiveInt = 10_000
@@ -96,6 +99,8 @@ class EncodeSettings(Config):
     """On which colour (red, green, blue) images on disk are laid where they are transparent."""
     texture: TextureSettings = TextureSettings()
     semantic: SemanticSettings = SemanticSettings()
+    further: tuple[SemanticSettings, ...] = ()
+    """More groups, for each what ``semantic`` holds: a second encoder, say, or edges. They are not decoded either."""
     repa: RepaSettings = RepaSettings()
     batch: Batch = 64
     """Images at once."""
@@ -120,3 +125,8 @@ class EncodeSettings(Config):
     """Training steps of that classifier."""
     judge_distortion: NonNegativeFloat = 0.1
     """Random affine maps for the classifier alone: its features, and so the Fréchet distance, then see less noise."""
+
+    @property
+    def others(self) -> tuple[SemanticSettings, ...]:
+        """All groups but the texture's."""
+        return (self.semantic, *self.further)

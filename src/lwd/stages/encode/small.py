@@ -117,7 +117,7 @@ def train_small(
     settings: EncodeSettings, seed: int, folder: Path, train: ImagesOrFiles, factor: int, show: bool
 ) -> None:
     """The semantic encoder and the judge, those that are asked for, each written once it is done."""
-    asked = {settings.semantic.encoder, settings.repa.encoder}
+    asked = {settings.repa.encoder, *(part.encoder for part in settings.others)}
     whole = isinstance(train, TensorImages)  # always gets both
     with seeded(Stream.INITIALISE, seed):
         vit = (

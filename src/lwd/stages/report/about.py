@@ -70,8 +70,9 @@ def _data(manifest: Manifest) -> Facts:
     """Dataset, counts and what the encoders reach, from the manifest."""
     facts = [("dataset", manifest.dataset)] if manifest.dataset is not None else []
     facts += [(f"{name} images", count(split.images)) for name, split in manifest.splits.items() if split.images]
-    parts = {"texture": manifest.texture, "semantic": manifest.semantic, "judge": manifest.judge}
-    for role, part in parts.items():
+    parts = [("texture", manifest.texture), ("semantic", manifest.semantic), ("judge", manifest.judge)]
+    parts[2:2] = [("further group", part) for part in manifest.further]
+    for role, part in parts:
         if part is None:  # images on disk have no judge
             continue
         if part.group is not None:

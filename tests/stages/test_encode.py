@@ -412,8 +412,8 @@ def test_four_groups(tmp_path):
     with pytest.raises(UserError, match="encoded with other settings"):
         encode(tmp_path, f"groups=[{groups}]", further.replace("random-vit", "small-vit"))
     for override, line in [
-        ("encode.further=[]", "'other'[]]; encode.further makes a third one"),
-        (further.replace("edges", "edgy"), "encode.further[[]0].encoder: unknown encoder 'edgy'; known: downsample, e"),
+        ("encode.further=[]", r"'other'\]; encode.further makes a third one"),
+        (further.replace("edges", "edgy"), r"encode.further\[0\].encoder: unknown encoder 'edgy'; known: downsample, e"),
         (further.replace("edges}", "edges, compress: semvae}"), "edges is stored as it is"),
         (further.replace("random-vit", "edges"), "'other' has 3 channels, its encoder makes 1"),
     ]:

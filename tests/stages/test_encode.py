@@ -413,7 +413,10 @@ def test_four_groups(tmp_path):
         encode(tmp_path, f"groups=[{groups}]", further.replace("random-vit", "small-vit"))
     for override, line in [
         ("encode.further=[]", r"'other'\]; encode.further makes a third one"),
-        (further.replace("edges", "edgy"), r"encode.further\[0\].encoder: unknown encoder 'edgy'; known: downsample, e"),
+        (
+            further.replace("edges", "edgy"),
+            r"encode.further\[0\].encoder: unknown encoder 'edgy'; known: downsample, e",
+        ),
         (further.replace("edges}", "edges, compress: semvae}"), "edges is stored as it is"),
         (further.replace("random-vit", "edges"), "'other' has 3 channels, its encoder makes 1"),
     ]:

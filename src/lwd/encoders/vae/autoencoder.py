@@ -41,7 +41,7 @@ class Autoencoder:
         self.model = model.eval().requires_grad_(False)
         config = model.config
         levels = config["block_out_channels" if "block_out_channels" in config else "encoder_block_out_channels"]
-        self.factor = 2 ** (len(levels) - 1)
+        self.factor: int = 2 ** (len(levels) - 1)
         self.channels, self.image_channels = int(config["latent_channels"]), int(config["in_channels"])
         scale, shift = config.get("scaling_factor"), config.get("shift_factor")
         self.scale, self.shift = 1.0 if scale is None else scale, 0.0 if shift is None else shift

@@ -28,6 +28,8 @@ class SDVAE(Autoencoder):
     """
 
     name = "SD-VAE"
+    factor = 16
+    channels = 32
 
     @classmethod
     def load(

@@ -11,13 +11,13 @@ from lwd.data.format import is_shard
 from lwd.datasets.builtin import DATASETS
 from lwd.datasets.prepared import SUFFIX
 from lwd.encoders.small import SmallViT
-from lwd.encoders.vae import SDVAE
-from lwd.encoders.vision import vision_model
+from lwd.encoders.vae import DIFFUSERS, SDVAE, Autoencoder
+from lwd.encoders.vision import load_transformers_encoder, vision_model
 from lwd.errors import UserError
 from lwd.images.walk import files_in
 from lwd.stages.encode.feed import image_shape
 from lwd.stages.encode.run import open_images
-from lwd.stages.encode.settings import DOWNSAMPLE, NONE, SAME
+from lwd.stages.encode.settings import NONE, PLAIN, SAME, TRANSFORMERS
 from lwd.stages.encode.small import SMALL, small_vit
 from lwd.stages.experiment import Experiment
 
@@ -76,6 +76,8 @@ def _pixels(config: Experiment, shape: tuple[int, ...]) -> tuple[int, ...] | Non
 
 def _factor(config: Experiment) -> int:
     texture = config.encode.texture
+    if texture.encoder == DIFFUSERS:
+        return Autoencoder.load(texture.path).factor
     return SDVAE.factor if texture.encoder == "sd-vae-f16d32" else texture.factor
 
 
@@ -91,7 +93,10 @@ def _of_settings(config: Experiment, images: int | None) -> Data:
     width: int | None = None
     if name in SMALL:
         width = _width(SmallViT() if train is None else small_vit(train, _factor(config)))
-    elif name not in (NONE, DOWNSAMPLE):
+    elif name == TRANSFORMERS:
+        chosen = settings.semantic if settings.repa.encoder == SAME else settings.repa
+        width = None if chosen.path is None else load_transformers_encoder(chosen.path, 1).width
+    elif name not in (NONE, *PLAIN):
         width = vision_model(name).width
     counted = len(train) if train is not None else images
     source = f"encode.dataset={settings.dataset}" if train is not None else "encode's settings; the images are not here"

@@ -163,6 +163,8 @@ OWNERS = {
         "runtime/lock.py",
         "runtime/untrusted.py",  # what torch.save wrote
         "training/log_file.py",
+        "data/remote/folder.py",  # a download, checked as it is written
+        "data/remote/cache.py",  # room for one
         "images/decode.py",  # pictures
         "images/folder.py",  # labels.csv
         "images/npz.py",
@@ -192,6 +194,7 @@ OWNERS = {
         "images/walk.py",  # folders of other people
         "recipes/__init__.py",  # of the package
         # What follows lists folders that lwd itself filled.
+        "data/remote/cache.py",
         "runtime/checkpoint.py",
         "training/keeper.py",
         "training/power_ema.py",

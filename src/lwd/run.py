@@ -7,14 +7,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from pydantic import field_serializer, field_validator, model_validator
+from pydantic import PositiveFloat, PositiveInt, field_serializer, field_validator, model_validator
 
 from lwd.config import Config, Seed, dump
 from lwd.data.encoded import fingerprint_of
+from lwd.data.format import is_shard
+from lwd.data.remote.folder import Url
+from lwd.data.remote.listing import SHARDS
+from lwd.data.remote.mirror import Mirror, mirror
 from lwd.data.shards import FEATURES, LABELS, LatentShards, shard_key
 from lwd.errors import UserError
 from lwd.files import write_json, write_text
 from lwd.groups import Group, Layout
+from lwd.images.walk import files_in
 from lwd.models import ModelConfig
 from lwd.models.registry import import_own
 from lwd.runtime.checkpoint import versions
@@ -24,10 +29,17 @@ from lwd.runtime.compute import ComputeConfig
 class DataConfig(Config):
     """Where the latents are. ``path`` holds the folders ``train`` and ``heldout``; None: OUTPUT/data."""
 
-    path: Path | None = None
-    """Where the latents are: a folder that holds ``train`` and ``heldout``; null: OUTPUT/data."""
+    path: Url | Path | None = None
+    """Where the latents are: a folder that holds ``train`` and ``heldout``, or the URL of one (s3://, gs://, https://,
+    file://: docs/data.md); null: OUTPUT/data."""
     flip: bool = True
     """Mirror each image in training every second time, by chance."""
+    window: PositiveInt | None = None
+    """Among how many shards an epoch mixes images at a time, where not all of them are at hand; null: among all."""
+    cache: Path | None = None
+    """Where that which lies at a URL is kept; null: $LWD_CACHE, else the folder lwd of the user's cache."""
+    cache_gb: PositiveFloat = 100.0
+    """Bounds the shards in the cache: 10^9 bytes; the least recently used ones leave."""
 
 
 class RunConfig(Config):
@@ -82,8 +94,19 @@ class RunConfig(Config):
 
     @property
     def data_path(self) -> Path:
-        """The folder of the encoded data."""
-        return self.data.path or self.output / "data"
+        """The folder of the encoded data; of data at a URL that of its small files here, which are fetched."""
+        found = self._mirror
+        return self.encoded_path if found is None else found.path
+
+    @property
+    def encoded_path(self) -> Path:
+        """Where `lwd encode` works: data.path, or OUTPUT/data where that is a URL."""
+        return self.data.path if isinstance(self.data.path, Path) else self.output / "data"
+
+    @property
+    def _mirror(self) -> Mirror | None:
+        data = self.data
+        return mirror(data.path, data.cache, int(data.cache_gb * 1e9)) if isinstance(data.path, str) else None
 
     @property
     def trained(self) -> Path:
@@ -92,7 +115,13 @@ class RunConfig(Config):
 
     def shards(self, split: str, features: bool) -> LatentShards:
         """The latents of one split ("train", "heldout"), flips as configured."""
-        return LatentShards(self.data_path / split, self.layout, self.data.flip, features, self.seed)
+        source = None if self._mirror is None else self._mirror.split(split)
+        return LatentShards(self.data_path / split, self.layout, self.data.flip, features, self.seed, source)
+
+    def has_shards(self, split: str) -> bool:
+        """Whether there are any of one split."""
+        folder = self.data_path / split
+        return bool(files_in(folder, is_shard)) if self._mirror is None else (folder / SHARDS).is_file()
 
     def heldout_shards(self) -> Callable[[], LatentShards] | None:
         """A function that opens the held-out latents, without features; None where there are none."""
@@ -123,6 +152,7 @@ class RunConfig(Config):
         """The settings that decide a result: groups, seed, data, model and ``more``; not where or how it runs."""
         return self.model_dump(mode="json", include={"groups", "leader", "seed", "model"}) | {
             "flip": self.data.flip,
+            **({} if self.data.window is None else {"window": self.data.window}),
             "data": self.data_fingerprint(),
             **more,
         }

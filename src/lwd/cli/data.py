@@ -42,6 +42,20 @@ def data_stats(
         show("\n".join(f"wrote {file}" for file in made) or f"{path}: all statistics are there already")
 
 
+@app.command("index")
+def data_index(
+    path: Annotated[Path, typer.Argument(help="A data set folder: one that holds train, and perhaps heldout")],
+) -> None:
+    """List a data set's files and shards in it, so that `data.path` may be its URL once it lies elsewhere.
+
+    `lwd encode` does so at its end.
+    """
+    from lwd.data.remote.listing import write_listing
+
+    with one_line_errors():
+        show("\n".join(f"wrote {file}" for file in write_listing(path)))
+
+
 @app.command("check")
 def data_check(
     path: Annotated[Path, typer.Argument(help="A data set folder, or one folder of shards")],

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lwd.data.order import WindowOrder
 from lwd.data.shards import Batch, LatentShards
 from lwd.errors import UserError
 from lwd.runtime.seeding import Stream, batch_indices, normal, uniform
@@ -53,17 +54,28 @@ class Draws:
 class StepOrder:
     """Which of ``size`` images make each step, and which of them are mirrored: pure functions of (seed, step).
 
-    ``mine``: the places in the global batch of process ``rank`` of ``world``. Raises UserError for a batch that does
-    not divide over the processes.
+    ``mine``: the places in the global batch of process ``rank`` of ``world``. ``windows``: an order other than that of
+    one draw from all images. Raises UserError for a batch that does not divide over the processes.
     """
 
-    def __init__(self, size: int, flip: bool, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        self.size, self.flip, self.batch, self.seed = size, flip, batch, seed
+    def __init__(
+        self,
+        size: int,
+        flip: bool,
+        batch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        windows: WindowOrder | None = None,
+    ) -> None:
+        self.size, self.flip, self.batch, self.seed, self.windows = size, flip, batch, seed, windows
         self.mine = share(batch, rank, world)
         self._flips: tuple[int, Tensor] | None = None
 
     def images(self, step: int) -> Tensor:
         """The images of the whole step, over all processes: (batch,) int64."""
+        if self.windows is not None:
+            return self.windows.images(step)
         return batch_indices(self.seed, step, self.batch, self.size)
 
     def own(self, step: int) -> tuple[Tensor, Tensor | None]:
@@ -82,13 +94,30 @@ class StepOrder:
 
 
 class StepBatches(StepOrder, Dataset[StepBatch]):
-    """``ds[step]``, a pure function of (seed, step); process ``rank`` of ``world`` gets its part."""
+    """``ds[step]``, a pure function of (seed, step); process ``rank`` of ``world`` gets its part.
 
-    def __init__(self, shards: LatentShards, batch: int, seed: int, rank: int = 0, world: int = 1) -> None:
-        super().__init__(len(shards), shards.flip, batch, seed, rank, world)
+    ``window``: among how many shards images are mixed at a time, None: all. Shards that are fetched from elsewhere are
+    sent for before their turn; raises UserError where their cache is too small for that.
+    """
+
+    def __init__(
+        self,
+        shards: LatentShards,
+        batch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        window: int | None = None,
+    ) -> None:
+        windows = None if window is None else WindowOrder(shards.lengths, window, seed, batch)
+        super().__init__(len(shards), shards.flip, batch, seed, rank, world, windows)
         self.shards = shards
+        if shards.source is not None:
+            shards.source.check_room(window)
 
     def __getitem__(self, step: int) -> StepBatch:
+        if (source := self.shards.source) is not None:
+            source.expect(range(len(source)) if self.windows is None else self.windows.ahead(step))
         return StepBatch(self.shards.read(*self.own(step)), self.mine)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -20,6 +22,8 @@ LABELS = "labels"
 FEATURES = "feats_dino"
 FLIP = "_flip"
 SFD_KEYS = {"tex": "latents", "sem": "latents_sv"}
+
+F = TypeVar("F", Path, Path | str)
 
 Shard = Mapping[str, Tensor]
 """The tensors of one file, by key."""
@@ -75,7 +79,7 @@ def infer_layout(shards: Iterable[Shard]) -> Layout | None:
     return Layout(Group(key, channels[key], key=key, shape=shapes[key]) for key in sorted(grids)) if grids else None
 
 
-def shard_problems(file: Path, shard: Shard, layout: Layout, flip: bool, features: bool) -> Iterator[str]:
+def shard_problems(file: Path | str, shard: Shard, layout: Layout, flip: bool, features: bool) -> Iterator[str]:
     """List the problems that a shard's header shows, one line each: keys, shapes, dtypes, lengths.
 
     ``flip``: twins must be there; ``features``: features count where there are any.
@@ -124,11 +128,9 @@ def grid_problem(tensors: Iterable[tuple[str, Tensor]]) -> str:
     return ""
 
 
-def folder_problems(
-    path: Path, shards: Mapping[Path, Shard], layout: Layout, flip: bool, features: bool
-) -> Iterator[str]:
+def folder_problems(path: Path, shards: Mapping[F, Shard], layout: Layout, flip: bool, features: bool) -> Iterator[str]:
     """List where the shards of a folder do not fit together, one line each: grids, features, dtypes."""
-    keys = [shard_key(g) for g in layout.groups]
+    keys: list[str] = [shard_key(g) for g in layout.groups]
     latents = [(f"{file}: {key!r}", shard[key]) for file, shard in shards.items() for key in keys if key in shard]
     if latents and not layout.flat and (problem := grid_problem(latents)):
         yield problem
@@ -156,3 +158,8 @@ def raise_first(problems: Iterator[str]) -> None:
 def of_key(shards: Sequence[Shard], key: str, flip: bool) -> list[Tensor]:
     """The tensors under a key in every shard: (plain, twin) pairs end to end, the plain one twice without twins."""
     return [shard[name] for shard in shards for name in (key, key + FLIP if flip else key)]
+
+
+def without_rows(shard: Shard) -> Shard:
+    """The same keys, dtypes and shapes with no row."""
+    return {key: torch.empty((0, *tensor.shape[1:]), dtype=tensor.dtype) for key, tensor in shard.items()}

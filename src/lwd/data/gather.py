@@ -6,7 +6,6 @@ import ctypes
 import math
 import weakref
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +60,8 @@ class Index:
     """Finds an image's shard and row, for shards of ``lengths`` images end to end; twins are tensors of their own."""
 
     def __init__(self, lengths: Iterable[int]) -> None:
-        self.ends = torch.tensor(list(accumulate(lengths)))
+        self.lengths = torch.tensor(list(lengths))
+        self.ends = self.lengths.cumsum(0)
         self._starts = torch.cat([torch.zeros(1, dtype=torch.int64), self.ends[:-1]])
 
     def __len__(self) -> int:
@@ -76,7 +76,7 @@ class Index:
         shards = torch.searchsorted(self.ends, images, right=True)
         return shards, images - self._starts[shards]
 
-    def name(self, files: Sequence[Path], image: Tensor) -> str:
+    def name(self, files: Sequence[Path | str], image: Tensor) -> str:
         """The place of one image, for people: the file and the row in it."""
         shard, row = self.find(image.reshape(1))
         return f"{files[int(shard)]}: image {int(row)}"

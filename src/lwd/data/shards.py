@@ -18,6 +18,7 @@ from lwd.data.format import (
     FEATURES,
     FLIP,
     LABELS,
+    Shard,
     folder_problems,
     grid_problem,
     of_key,
@@ -27,8 +28,10 @@ from lwd.data.format import (
     shard_files,
     shard_key,
     shard_problems,
+    without_rows,
 )
 from lwd.data.gather import Buffers, Index, MappedRows
+from lwd.data.remote.shards import RemoteShards
 from lwd.data.stats import Statistics, channel_stats, first_not_finite, save_stats, stats_path
 from lwd.errors import UserError
 from lwd.files import atomic_path, check_place
@@ -79,6 +82,14 @@ def _collate(batch: Sequence[tuple[Tensor, ...]], *, collate_fn_map: Any = None)
 default_collate_fn_map[_Item] = _collate  # torch's documented way to extend `default_collate`
 
 
+class _Mapped(NamedTuple):
+    """What rows are gathered from; ``shards``: of those that lie elsewhere, which are in the tables."""
+
+    shards: frozenset[int]
+    latents: list[MappedRows]
+    features: MappedRows | None
+
+
 class LatentShards(Dataset[tuple[Tensor, ...]]):
     """The images of a shard folder, as composite latents standardised per channel.
 
@@ -89,6 +100,9 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
     ``flip`` the mirrored twin of image i is taken with probability 1/2, a pure function of (seed, epoch, i): call
     `set_epoch`. `read` is the same for a whole batch at once, with the flips given.
 
+    ``source``: shards that lie elsewhere, in place of the files in ``path``, where only their statistics are; `read`
+    fetches and maps them.
+
     Files are memory-mapped, and of the tensors only labels are read at opening. A batch costs one gather per tensor and
     one multiply-add, whatever the number of shards; its memory is used again when nothing refers to it any more.
     Workers may be forked or spawned. Raises UserError for an empty folder, a missing key, tensors of unequal length or
@@ -96,42 +110,69 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
     """
 
     def __init__(
-        self, path: str | Path, layout: Layout, flip: bool = True, features: bool = True, seed: int = 0
+        self,
+        path: str | Path,
+        layout: Layout,
+        flip: bool = True,
+        features: bool = True,
+        seed: int = 0,
+        source: RemoteShards | None = None,
     ) -> None:
         self.path, self.layout, self.flip, self.seed, self.epoch = Path(path), layout, flip, seed, 0
-        self._wants_features = features
-        self.files = shard_files(self.path)
+        self._wants_features, self.source = features, source
+        self.files: Sequence[Path | str] = shard_files(self.path) if source is None else source.files
         self._open()
         self.statistics = Statistics.load(self.path, layout, len(self.shape))
         mean, std = self.statistics.mean, self.statistics.std
         self._gain, self._bias = (1 / std).flatten(), (-mean / std).flatten()
 
     def _open(self) -> None:
-        shards, keys = {}, [shard_key(g) for g in self.layout.groups]
+        shards: dict[Path | str, Shard] = {}
+        heads = None if self.source is None else self.source.heads()
         for file in self.files:
-            shards[file] = open_shard(file)
+            shards[file] = open_shard(Path(file)) if heads is None else heads[str(file)]
             raise_first(shard_problems(file, shards[file], self.layout, self.flip, self._wants_features))
         raise_first(folder_problems(self.path, shards, self.layout, self.flip, self._wants_features))
         tensors = list(shards.values())
         self.has_features = self._wants_features and FEATURES in tensors[0]
-        self._latents = [MappedRows(of_key(tensors, key, self.flip)) for key in keys]
-        self._features = MappedRows(of_key(tensors, FEATURES, self.flip)) if self.has_features else None
+        self._absent = [without_rows(shard) for shard in tensors] if self.source is not None else []
+        self._mapped = _Mapped(frozenset(), *self._map(self._absent or tensors))
         self._labels = torch.cat([shard[LABELS] for shard in tensors]).long()
         self._index = Index(len(shard[LABELS]) for shard in tensors)
-        self.shape: tuple[int, ...] = () if self.layout.flat else tuple(tensors[0][keys[0]].shape[2:])
+        self.shape: tuple[int, ...] = () if self.layout.flat else tuple(self._mapped.latents[0].shape[1:])
         self._unseen = torch.ones(len(self), 2, dtype=torch.bool)
         self._buffers = Buffers()
         self._flips: tuple[tuple[int, int], Tensor] | None = None
 
+    def _map(self, shards: Sequence[Shard]) -> tuple[list[MappedRows], MappedRows | None]:
+        """The tables of all shards' latents, by group, and of their features."""
+        keys = [shard_key(group) for group in self.layout.groups]
+        features = MappedRows(of_key(shards, FEATURES, self.flip)) if self.has_features else None
+        return [MappedRows(of_key(shards, key, self.flip)) for key in keys], features
+
+    def _reach(self, shards: Tensor) -> _Mapped:
+        """Tables in which the rows of ``shards`` (B,) are; those elsewhere are fetched."""
+        mapped = self._mapped
+        if self.source is not None and not (needed := set(shards.tolist())) <= mapped.shards:
+            here = self.source.get(needed)
+            tensors = [here.get(number, absent) for number, absent in enumerate(self._absent)]
+            self._mapped = mapped = _Mapped(frozenset(here), *self._map(tensors))
+        return mapped
+
     @property
     def feature_dim(self) -> int | None:
         """Channels of the REPA features, None where the shards have none (or they were not asked for)."""
-        return None if self._features is None else int(self._features.shape[0])
+        return None if self._mapped.features is None else int(self._mapped.features.shape[0])
 
     @property
     def feature_grid(self) -> tuple[int, ...]:
         """The trailing axes of the REPA features; () where there are none, too."""
-        return () if self._features is None else tuple(self._features.shape[1:])
+        return () if self._mapped.features is None else tuple(self._mapped.features.shape[1:])
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """How many images each shard holds."""
+        return tuple(self._index.lengths.tolist())
 
     def labels(self) -> Tensor:
         """All labels (N,), in order."""
@@ -163,22 +204,22 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
         if flips is not None and flips.shape != indices.shape:
             raise ValueError(f"{len(indices)} images, but flips of shape {tuple(flips.shape)}")
         twins = torch.zeros_like(indices) if flips is None else flips.bool().long()
-        sources = 2 * shards + twins
-        x1 = self._standardised(sources, rows)
+        sources, mapped = 2 * shards + twins, self._reach(shards)
+        x1 = self._standardised(mapped.latents, sources, rows)
         if bool(self._unseen[indices, twins].any()):
             self._check_finite(x1, indices)
             self._unseen[indices, twins] = False
         features = None
-        if self._features is not None:
-            features = self._buffers.empty((len(indices), *self._features.shape), self._features.dtype)
-            self._features.gather(sources, rows, features.flatten(1))
+        if mapped.features is not None:
+            features = self._buffers.empty((len(indices), *mapped.features.shape), mapped.features.dtype)
+            mapped.features.gather(sources, rows, features.flatten(1))
         return Batch(x1, self._labels[indices], features)
 
-    def _standardised(self, sources: Tensor, rows: Tensor) -> Tensor:
-        """Rows (B,) of the tensors ``sources`` (B,) -> x1 (B, C, ...)."""
+    def _standardised(self, latents: Sequence[MappedRows], sources: Tensor, rows: Tensor) -> Tensor:
+        """Rows (B,) of the tensors ``sources`` (B,) of each group's ``latents`` -> x1 (B, C, ...)."""
         x1 = self._buffers.empty((len(rows), self.layout.channels, *self.shape), torch.float32)
-        for latents, part in zip(self._latents, self.layout.split(x1).values(), strict=True):
-            latents.gather(sources, rows, part.flatten(1))
+        for table, part in zip(latents, self.layout.split(x1).values(), strict=True):
+            table.gather(sources, rows, part.flatten(1))
         # In inference a batch norm of mean 0 and variance 1 is gain * x + bias in one pass, with one load per value,
         # which no pointwise operation with broadcasting reaches.
         zeros, ones, unused = torch.zeros_like(self._bias), torch.ones_like(self._gain), torch.empty(0)
@@ -202,7 +243,7 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
                 raise UserError(f"{where}, channel {bad[1]} of {shard_key(group)!r} is not finite")
 
     def __getstate__(self) -> dict[str, Any]:
-        names = "path layout flip seed epoch _wants_features files statistics _gain _bias"
+        names = "path layout flip seed epoch _wants_features source files statistics _gain _bias"
         return {name: self.__dict__[name] for name in names.split()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ that one call draws for a whole batch and neither batch size, worker, process no
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from enum import IntEnum
 from functools import lru_cache
@@ -101,11 +101,37 @@ def epoch_order(seed: int, epoch: int, size: int) -> Tensor:
     return torch.randperm(size, generator=generator)
 
 
+@lru_cache(maxsize=2)
+def window_order(seed: int, epoch: int, lengths: tuple[int, ...], window: int) -> Tensor:
+    """The same of shards of ``lengths`` images end to end, in which images are mixed among ``window`` shards at a time.
+
+    The windows are those of `shard_windows`, each a random order of its images. Cached: do not write to it.
+    """
+    generator = torch.Generator().manual_seed(integer(Stream.ORDER, seed, epoch))
+    shards = torch.split(torch.arange(sum(lengths)), list(lengths))
+    pieces = []
+    for numbers in torch.split(torch.randperm(len(lengths), generator=generator), window):
+        images = torch.cat([shards[number] for number in numbers.tolist()])
+        pieces.append(images[torch.randperm(len(images), generator=generator)])
+    return torch.cat(pieces)
+
+
+def shard_windows(seed: int, epoch: int, shards: int, window: int) -> list[list[int]]:
+    """Which of so many ``shards`` make the windows of `window_order`, in the order in which an epoch visits them."""
+    generator = torch.Generator().manual_seed(integer(Stream.ORDER, seed, epoch))
+    return [some.tolist() for some in torch.split(torch.randperm(shards, generator=generator), window)]
+
+
 def batch_indices(seed: int, step: int, batch: int, size: int) -> Tensor:
     """Which images (batch,) make the global batch of ``step``: batches cut from one epoch order after the other."""
+    return cut_batch(lambda epoch: epoch_order(seed, epoch, size), step, batch, size)
+
+
+def cut_batch(order: Callable[[int], Tensor], step: int, batch: int, size: int) -> Tensor:
+    """The same where ``order`` gives an epoch's images (size,)."""
     start, stop = step * batch, (step + 1) * batch
     pieces = [
-        epoch_order(seed, epoch, size)[max(start - epoch * size, 0) : stop - epoch * size]
+        order(epoch)[max(start - epoch * size, 0) : stop - epoch * size]
         for epoch in range(start // size, (stop - 1) // size + 1)
     ]
     return torch.cat(pieces)

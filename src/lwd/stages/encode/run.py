@@ -12,6 +12,9 @@ from torch import Tensor
 
 from lwd.data.encoded import MANIFEST, read_manifest
 from lwd.data.format import is_shard
+from lwd.data.remote.folder import RemoteFolder
+from lwd.data.remote.listing import write_listing
+from lwd.data.remote.publish import Publisher
 from lwd.datasets.builtin import DATASETS, every_nth, load
 from lwd.datasets.prepared import SPLITS, SUFFIX, Split, read_prepared
 from lwd.encoders.composite import CompositeEncoder, Encoded
@@ -50,23 +53,31 @@ class EncodeConfig(RunConfig):
 def run(config: EncodeConfig) -> Path:
     """Encode every split into OUTPUT/data (or data.path); returns that folder.
 
-    Shards are shared out over the processes; a killed run goes on with those that are missing. Data that was encoded
-    under the same settings is left as it is. Raises UserError for settings that do not fit the images or groups, for a
-    folder that holds anything else, and for unreadable images where ``on_error`` is "stop".
+    Where data.path is a URL, all is copied there, too, shard by shard. Shards are shared out over the processes; a
+    killed run goes on with those that are missing. Data that was encoded under the same settings is left as it is.
+    Raises UserError for settings that do not fit the images or groups, for a folder or a URL that holds anything else,
+    and for unreadable images where ``on_error`` is "stop".
     """
-    folder, processes = config.data_path, Processes(config.compute)
+    folder, processes = config.encoded_path, Processes(config.compute)
+    publisher = _publisher(config)
     _check_groups(config)
     images = open_images(config.encode)
     recipe = _recipe(config, images)
     if _finished(folder, recipe):
         processes.say(f"already encoded: {folder}")
+        if publisher is not None and processes.is_main:
+            publisher.begin()
+            _publish(publisher, processes)
+        processes.barrier()
         return folder
     networks = assemble(config.encode, config.layout, processes, images["train"])
     processes.barrier()
     with alone_in(folder) if processes.is_main else nullcontext():
         if processes.is_main and not _finished(folder, recipe):  # again: another run may have ended meanwhile
             _start(folder, recipe)
-        _encode(config, folder, recipe, images, networks, processes)
+        if publisher is not None and processes.is_main:
+            publisher.begin()
+        _encode(config, folder, recipe, images, networks, processes, publisher)
     return folder
 
 
@@ -89,16 +100,20 @@ def _encode(
     images: dict[Split, ImagesOrFiles],
     networks: Networks,
     processes: Processes,
+    publisher: Publisher | None,
 ) -> None:
     """All splits' shards and what goes with them, unless they are there."""
     processes.barrier()
     encoders = prepare(config.encode, config.layout, config.seed, folder, processes, images["train"], networks)
     for split, source in images.items():
-        encode_split(config, folder / split, source, encoders, processes)
+        encode_split(config, folder / split, source, encoders, processes, publisher)
     processes.barrier()
     if processes.is_main:
         write_run_files(config, folder)
         finish(folder, config.layout, config.encode, recipe, images, encoders)
+        write_listing(folder)
+        if publisher is not None:
+            _publish(publisher, processes)
         if found := read_manifest(folder).texture.reconstruction:
             psnr = "exact" if found.psnr is None else f"PSNR {found.psnr:.1f} dB"
             processes.say(
@@ -109,11 +124,21 @@ def _encode(
     processes.barrier()
 
 
+def _publisher(config: EncodeConfig) -> Publisher | None:
+    url = config.data.path
+    return Publisher(config.encoded_path, RemoteFolder(url), STARTED) if isinstance(url, str) else None
+
+
+def _publish(publisher: Publisher, processes: Processes) -> None:
+    sent = publisher.finish()
+    processes.say(f"{'copied to' if sent else 'already at'} {publisher.remote.shown}")
+
+
 def check(config: EncodeConfig) -> None:
     """Raise UserError for all that `run` would refuse before its work begins; writes nothing."""
     _check_groups(config)
     images = open_images(config.encode)
-    if not _finished(config.data_path, _recipe(config, images)):
+    if not _finished(config.encoded_path, _recipe(config, images)):
         assemble(config.encode, config.layout, Processes(config.compute), images["train"])
 
 
@@ -152,7 +177,12 @@ def _sources(settings: EncodeSettings) -> dict[Split, ImageSource]:
 
 
 def encode_split(
-    config: EncodeConfig, folder: Path, images: ImagesOrFiles, encoders: CompositeEncoder, processes: Processes
+    config: EncodeConfig,
+    folder: Path,
+    images: ImagesOrFiles,
+    encoders: CompositeEncoder,
+    processes: Processes,
+    publisher: Publisher | None = None,
 ) -> None:
     """This process's share of a split's shards, those that are not there yet. Batches never cross shards, so that a
     shard's content depends neither on what was there nor on how many processes there are."""
@@ -165,7 +195,7 @@ def encode_split(
     show, done = processes.is_main and processes.compute.progress, total - sum(map(len, batches))
     folder.mkdir(parents=True, exist_ok=True)
     with (
-        ShardWriter(folder, config.layout) as writer,
+        ShardWriter(folder, config.layout, publisher) as writer,
         progress_bar(f"encode {folder.name}", total, done, show) as advance,
     ):
         shard = _Shard()

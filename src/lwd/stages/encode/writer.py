@@ -11,6 +11,7 @@ from pydantic import Field, NonNegativeInt
 from torch import Tensor
 
 from lwd.data.format import shard_path
+from lwd.data.remote.publish import Publisher
 from lwd.data.shards import write_shard
 from lwd.encoders.composite import Encoded
 from lwd.files import checksum, write_json
@@ -40,11 +41,11 @@ class ShardRecord(Record):
 
 
 class ShardWriter(Background):
-    """Writes finished shards in a thread, so that the encoders go on."""
+    """Writes finished shards in a thread, so that the encoders go on, and copies them to where they are published."""
 
-    def __init__(self, folder: Path, layout: Layout) -> None:
+    def __init__(self, folder: Path, layout: Layout, publisher: Publisher | None) -> None:
         super().__init__("shard-writer")
-        self._folder, self._layout = folder, layout
+        self._folder, self._layout, self._publisher = folder, layout, publisher
 
     def put(
         self,
@@ -73,6 +74,8 @@ class ShardWriter(Background):
         per_label = {str(value): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
         row = {"file": path.name, "images": len(labels), "labels": per_label, "sha256": checksum(path)}
         write_json(record, {**row, **facts})
+        if self._publisher is not None:
+            self._publisher.shard(path)
 
 
 def shards_of(count: int, shard_images: int) -> list[range]:

@@ -56,7 +56,7 @@ def run(config: ProbeConfig, folder: Path | None = None, stop: EarlyStop | None 
     if processes.is_main:
         for line in shortage_on_gpu("probe", trained(config, shards.shape), config.compute, processes.world):
             processes.say(line)
-    batches = StepBatches(shards, settings.batch, config.seed, processes.rank, processes.world)
+    batches = StepBatches(shards, settings.batch, config.seed, processes.rank, processes.world, config.data.window)
     if alone and processes.is_main and due(config.compute, folder):
         processes.say(table(_look(config, batches, model, processes), f"probe: {TITLE}"))
     return learn(

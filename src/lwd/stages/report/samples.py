@@ -89,7 +89,7 @@ class Pixels:
 
 def read_pixels(config: RunConfig) -> Pixels | None:
     """None where the encoded data is not there."""
-    if not (config.data_path / MANIFEST).is_file() or not any((config.data_path / "heldout").glob("*.safetensors")):
+    if not (config.data_path / MANIFEST).is_file() or not config.has_shards("heldout"):
         return None
     return Pixels(config.layout, config.shards("heldout", features=False), load_decoder(config.data_path))
 

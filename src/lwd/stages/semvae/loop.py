@@ -128,6 +128,8 @@ def run(config: SemVAEConfig) -> Path:
     fit.
     """
     settings, folder = config.semvae, config.output / "semvae"
+    if isinstance(config.data.path, str):
+        raise UserError("data.path: lwd semvae reads shards from a folder, not from a URL; copy the data first")
     processes = Processes(config.compute)
     train = FeatureShards(config.data_path / "train", config.data.flip)
     heldout = FeatureShards(config.data_path / "heldout")

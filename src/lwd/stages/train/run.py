@@ -176,7 +176,7 @@ def run(config: TrainConfig) -> Path:
     if processes.is_main:
         for line in _shortage(config, shards, processes.world):
             processes.say(line)
-    batches = StepBatches(shards, settings.batch, config.seed, processes.rank, processes.world)
+    batches = StepBatches(shards, settings.batch, config.seed, processes.rank, processes.world, config.data.window)
     if processes.is_main and due(config.compute, folder):
         processes.say(table(_look(config, batches, model, schedule, processes), f"train {settings.name}: {TITLE}"))
     place(model, processes)
@@ -229,7 +229,7 @@ def look(config: TrainConfig) -> tuple[list[Finding], str]:
     except UserError as error:
         schedule, said = Schedule.synchronous(config.layout.names), f"under the synchronous schedule, since {error}"
     model, _ = begin(config, shards, processes)
-    batches = StepBatches(shards, config.train.batch, config.seed)
+    batches = StepBatches(shards, config.train.batch, config.seed, window=config.data.window)
     return _look(config, batches, model, schedule.to(processes.device), processes), said
 
 

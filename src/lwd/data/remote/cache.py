@@ -6,7 +6,7 @@ import fcntl
 import os
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,31 +37,39 @@ class Cache:
                 return open_shard(path)
             with atomic_path(path) as temporary:
                 with _locked(self.folder / "locks" / "room"):
-                    self._make_room(entry.bytes)
+                    self._make_room(entry)
                     with temporary.open("wb") as file:
                         file.truncate(entry.bytes)  # it counts from now on
                 fetch(temporary)
                 return open_shard(temporary)
 
     def _lock(self, sha256: str) -> Path:
-        return self.folder / "locks" / sha256[:2]
+        return self.folder / "locks" / sha256
 
-    def _make_room(self, size: int) -> None:
-        """Remove the least recently used shards, and what a killed process left, until ``size`` more bytes fit."""
-        found = [(path, path.stat(), match[1]) for path, match in self._files()]
-        total = sum(status.st_size for _, status, _ in found)
-        for path, status, sha256 in sorted(found, key=lambda one: one[1].st_mtime_ns):
-            if total + size <= self.limit:
-                return
-            with _locked(self._lock(sha256), wait=False) as free:
-                if free:  # else it is on its way, or just being opened
-                    remove(path)
-                    total -= status.st_size
+    def _make_room(self, entry: Entry) -> None:
+        """Remove the least recently used shards, and what killed processes left, until those of ``entry`` fit.
 
-    def _files(self) -> Iterator[tuple[Path, re.Match[str]]]:
+        What others are fetching or opening stays; where that leaves no room their end is waited for: they have theirs.
+        """
+        for wait in (False, True):
+            for sha256, _ in self._oldest_first():
+                if entry.bytes + sum(size for _, size in self._oldest_first()) <= self.limit:
+                    return
+                mine = sha256 == entry.sha256  # what an earlier try left; its lock is held already
+                with nullcontext(True) if mine else _locked(self._lock(sha256), wait) as free:
+                    if free:
+                        for path in self.folder.glob(f"*{sha256}*"):
+                            remove(path)
+
+    def _oldest_first(self) -> list[tuple[str, int]]:
+        """The checksum and size of each shard, by the time of its last use."""
+        found = []
         for path in self.folder.iterdir():
-            if (match := _OURS.fullmatch(path.name)) and path.is_file():
-                yield path, match
+            with suppress(FileNotFoundError):  # renamed or removed meanwhile
+                if match := _OURS.fullmatch(path.name):
+                    status = path.stat()
+                    found.append((status.st_mtime_ns, match[1], status.st_size))
+        return [(sha256, size) for _, sha256, size in sorted(found)]
 
 
 @contextmanager

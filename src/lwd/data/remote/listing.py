@@ -21,7 +21,7 @@ from lwd.files import checksum, write_json
 from lwd.images.walk import files_in, folders_in
 from lwd.records import Record
 
-FILES, SHARDS = "files.json", "shards.json"
+FILES, SHARDS = "files.json", "index.json"
 
 _PART = r"[^/\\:\x00-\x1f.][^/\\:\x00-\x1f]*"
 _Part = Annotated[str, Field(pattern=f"^{_PART}$", max_length=200)]

@@ -51,7 +51,7 @@ class Publisher:
         for split in sorted(Path(name).parent for name in names if Path(name).name == SHARDS):
             for shard in read_record(self.folder / split / SHARDS, ShardList).shards:
                 self.shard(self.folder / split / shard)
-        for name in names:
+        for name in names.keys() - {self.recipe}:
             self.remote.upload(self.folder / name, name)
         self.remote.upload(self.folder / FILES, FILES)
         return True

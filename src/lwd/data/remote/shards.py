@@ -108,9 +108,7 @@ class RemoteShards:
         stop_at_the_end(self.files[number])
         shard = self._cache.shard(entry, lambda path: self._remote.download(name, entry, path))
         if not entry.matches(shard):
-            raise UserError(
-                f"{self.files[number]}: other tensors or labels than are listed; list it by `lwd data index`"
-            )
+            raise UserError(f"{self.files[number]}: other tensors or labels than listed; list them by `lwd data index`")
         return shard
 
     def _here(self) -> _Open:

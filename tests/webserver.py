@@ -12,8 +12,8 @@ from typing import ClassVar
 
 
 class Served:
-    """``url`` of ``folder``; ``asked``: how often each name was; ``faults``: by name the next answers, a status, or -n where
-    the connection breaks after n bytes of the content."""
+    """``url`` of ``folder``; ``asked``: how often each name was; ``faults``: by name the next answers, a status, or -n
+    where the connection breaks after n bytes of the content."""
 
     def __init__(self, folder: Path, url: str) -> None:
         self.folder, self.url = folder, url

@@ -7,14 +7,12 @@ from pathlib import Path
 
 import torch
 
-from lwd.data.format import is_shard
 from lwd.datasets.builtin import DATASETS
 from lwd.datasets.prepared import SUFFIX
 from lwd.encoders.small import SmallViT
 from lwd.encoders.vae import DIFFUSERS, SDVAE, Autoencoder
 from lwd.encoders.vision import load_transformers_encoder, vision_model
 from lwd.errors import UserError
-from lwd.images.walk import files_in
 from lwd.stages.encode.feed import image_shape
 from lwd.stages.encode.run import open_images
 from lwd.stages.encode.settings import NONE, PLAIN, SAME, TRANSFORMERS
@@ -47,7 +45,7 @@ def data_of(config: Experiment, images: int | None = None) -> Data:
     Raises UserError where there are no shards and the settings of `lwd encode` do not say what they would be.
     """
     folder = config.data_path / "train"
-    if folder.is_dir() and files_in(folder, is_shard):
+    if config.has_shards("train"):
         return _of_shards(config, folder)
     groups = {config.encode.texture.group, config.encode.semantic.group}
     if groups != set(config.layout.names):
@@ -60,8 +58,7 @@ def data_of(config: Experiment, images: int | None = None) -> Data:
 def _of_shards(config: Experiment, folder: Path) -> Data:
     shards = config.shards("train", features=True)
     dim, positions = shards.feature_dim, torch.Size(shards.feature_grid).numel()
-    heldout = config.data_path / "heldout"
-    held = len(config.shards("heldout", features=False)) if heldout.is_dir() and files_in(heldout, is_shard) else None
+    held = len(config.shards("heldout", features=False)) if config.has_shards("heldout") else None
     features = None if dim is None else (dim, positions)
     return Data(shards.shape, _pixels(config, shards.shape), features, len(shards), held, f"the shards in {folder}")
 

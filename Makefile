@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 # Modules are compiled when they are first imported, not all when they are installed: half of the time of `make setup`.
+# So what keeps Python from storing that must not be set, or each process compiles all that it imports: half of its start.
+unexport PYTHONDONTWRITEBYTECODE
 # Where PyTorch comes from. On a machine without a GPU, to save 2 GB:
 #   make setup TORCH_INDEX="--index-url https://download.pytorch.org/whl/cpu"
 TORCH_INDEX ?=

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from lwd.models.lightningdit import LightningDiT
 from lwd.models.network import device_of, evaluating
@@ -46,6 +45,8 @@ def _once_per_image(name: str) -> bool:
 @torch.no_grad()
 def _counted(model: nn.Module, project: bool) -> int | None:
     """Count by running one sample, in evaluation mode."""
+    from torch.utils.flop_counter import FlopCounterMode  # more than a second to import
+
     record, device = record_of(model), device_of(model)
     z = torch.zeros(1, *record.sample_shape, device=device)
     times, label = torch.zeros(1, len(record.layout.names), device=device), torch.zeros(1, device=device).long()

@@ -17,14 +17,13 @@ from pydantic import Field, NonNegativeInt
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 import lwd
 from lwd.config import Config, parse
 from lwd.errors import UserError
 from lwd.files import atomic_path, checksum, read_json, write_json
-from lwd.runtime.sharding import divided_like, gather, whole
+from lwd.runtime.sharding import divided_like, gather, is_divided, whole
 
 STATE = "state.json"
 ADAM = ("exp_avg", "exp_avg_sq")
@@ -261,7 +260,7 @@ def load_optimizer(module: nn.Module, optimizer: Optimizer, tensors: Mapping[str
             raise UserError(f"optimizer state of {name!r}, which this model does not have")
         parameter = parameters[name]
         same = tensor.shape == parameter.shape  # of all moments but a factored optimiser's, and no counter
-        if tensor.ndim and not same and (isinstance(parameter, DTensor) or entry in ADAM):
+        if tensor.ndim and not same and (is_divided(parameter) or entry in ADAM):
             raise UserError(f"optimizer state {key!r} has shape {tuple(tensor.shape)}, not {tuple(parameter.shape)}")
         fused = any(group.get("fused") or group.get("capturable") for group in optimizer.param_groups)
         device = parameter.device if tensor.ndim or fused else torch.device("cpu")

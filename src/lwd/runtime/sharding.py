@@ -6,15 +6,18 @@ the optimiser's moments and averages follow. Whatever here gathers or sums is co
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.distributed import all_reduce, get_world_size
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
+    from typing_extensions import TypeIs
 
 
 def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -> None:
@@ -23,6 +26,9 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -
     Each process must hold the same weights. A block is gathered when it runs, forwards and backwards, in float32, and
     freed at once. Do it before an optimiser is made, and after copies: a divided network cannot be deep-copied.
     """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
     mesh = init_device_mesh(device.type, (get_world_size(),))
     for block in blocks:
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
@@ -30,22 +36,29 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)  # nobody writes to it
 
 
+def is_divided(tensor: Tensor) -> TypeIs[DTensor]:
+    """Whether it is a DTensor. Whoever makes the first one has loaded the class: seconds, with SymPy behind it, that
+    all others do without."""
+    loaded = sys.modules.get("torch.distributed.tensor")
+    return loaded is not None and isinstance(tensor, loaded.DTensor)
+
+
 def divided(module: nn.Module) -> bool:
     """Whether some of its parameters are."""
-    return any(isinstance(p, DTensor) for p in module.parameters())
+    return any(is_divided(p) for p in module.parameters())
 
 
 def undivided(module: nn.Module) -> list[nn.Parameter]:
     """What trains beside the divided parameters and is whole on each process: nobody else averages its gradients."""
     parameters = [p for p in module.parameters() if p.requires_grad]
-    whole = [p for p in parameters if not isinstance(p, DTensor)]
+    whole = [p for p in parameters if not is_divided(p)]
     return whole if len(whole) < len(parameters) else []
 
 
 def total_norm(tensors: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm over all entries, those of other processes included: a scalar, the same on each."""
-    whole = [t for t in tensors if not isinstance(t, DTensor)]
-    divided = [t for t in tensors if isinstance(t, DTensor)]
+    whole = [t for t in tensors if not is_divided(t)]
+    divided = [t for t in tensors if is_divided(t)]
     if not divided:
         return _norm(whole)
     norm = _norm([t.to_local() for t in divided])
@@ -66,12 +79,12 @@ def _norm(tensors: Sequence[Tensor]) -> Tensor:
 
 def local(tensor: Tensor) -> Tensor:
     """This process's rows of a divided tensor, sharing its memory; another tensor as it is."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_divided(tensor) else tensor
 
 
 def whole(tensor: Tensor) -> Tensor:
     """All rows of a divided tensor, gathered; another tensor as it is."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_divided(tensor) else tensor
 
 
 def gather(tensors: Iterable[Tensor]) -> None:
@@ -82,8 +95,10 @@ def gather(tensors: Iterable[Tensor]) -> None:
 
 def divided_like(tensor: Tensor, pattern: Tensor) -> Tensor:
     """A whole tensor, divided as ``pattern`` of the same shape is, and on its device: this process keeps its rows."""
-    if not isinstance(pattern, DTensor):
+    if not is_divided(pattern):
         return tensor
+    from torch.distributed.tensor import DTensor
+
     mesh = pattern.device_mesh
     rank, parts = mesh.get_local_rank(), tensor.chunk(mesh.size())
     rows = parts[rank] if rank < len(parts) else tensor[:0]

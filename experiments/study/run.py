@@ -17,6 +17,7 @@ from design import (
     sample_config,
     weak_run,
 )
+from lwd.data.samples import RECIPE
 from lwd.files import read_json, write_json
 from lwd.runtime.checkpoint import read_state
 from lwd.runtime.jobs import run_jobs
@@ -25,7 +26,6 @@ from lwd.schedules import Schedule
 from lwd.stages import sample, semvae, train
 from lwd.stages.encode.run import run as encode
 from lwd.stages.experiment import Experiment
-from lwd.stages.sample.run import RECIPE
 from measure import measure
 from probes import check_probed
 from semantics import explained

@@ -171,15 +171,20 @@ def read_yaml(file: Path) -> dict[str, Any]:
     """The mapping in a YAML file, nothing of an empty one; raises UserError where it is missing or holds another."""
     if not file.is_file():
         raise UserError(f"{file}: no such config file")
+    return parse_yaml(file.read_bytes(), str(file))
+
+
+def parse_yaml(content: bytes, where: str) -> dict[str, Any]:
+    """The mapping in YAML, in UTF-8, nothing of an empty text; raises UserError, beginning with ``where``, for another
+    thing."""
     try:
-        text = file.read_text(encoding="utf-8")
+        data = _parse(content.decode("utf-8"), where)
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: not a text file in UTF-8 ({error})") from error
-    data = _parse(text, str(file))
+        raise UserError(f"{where}: not a text file in UTF-8 ({error})") from error
     if data is None:
         return {}
     if not isinstance(data, dict):
-        raise UserError(f"{file}: a config is a mapping of keys to values, got {type(data).__name__}")
+        raise UserError(f"{where}: a config is a mapping of keys to values, got {type(data).__name__}")
     return data
 
 

@@ -35,8 +35,12 @@ def show(text: str) -> None:
 
 def complain(message: str) -> None:
     """One line on stderr, whatever a file's content or name put into it."""
-    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in message)
-    sys.stderr.write(f"lwd: {line}\n")
+    sys.stderr.write(f"lwd: {printable(message)}\n")
+
+
+def printable(text: str) -> str:
+    """The text in one line: line breaks, control characters and the like are spelt out."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 @contextmanager

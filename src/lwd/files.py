@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ from lwd.errors import UserError
 
 _CHUNK_BYTES = 2**24
 _PAGE_BYTES = 4096
+BOUND_BYTES = 2**20
+"""The most that `read_bounded` reads: no config, record or state of a checkpoint is nearly as long."""
 _HALF = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 """Half a character of UTF-16, other than those that stand for the bytes of a file name."""
 _UMASK = os.umask(0)
@@ -119,6 +122,37 @@ def read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not a text file in UTF-8 ({error})") from error
+
+
+def read_bounded(path: Path) -> bytes:
+    """The content of a file that may be anybody's: raises UserError for a link, a pipe or the like, or a longer one
+    than `BOUND_BYTES`."""
+    content, whole = _read(path, from_end=False)
+    if not whole:
+        raise UserError(f"{path}: longer than {BOUND_BYTES} bytes, which no such file is")
+    return content
+
+
+def read_end(path: Path) -> bytes:
+    """The last `BOUND_BYTES` of a file, all of a shorter one; raises UserError for what is no file, or a link."""
+    return _read(path, from_end=True)[0]
+
+
+def _read(path: Path, from_end: bool) -> tuple[bytes, bool]:
+    """As much as the bound allows, and whether that is all."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        what = "a link" if path.is_symlink() else error.strerror
+        raise UserError(f"{path}: cannot be read ({what})") from error
+    with os.fdopen(descriptor, "rb") as file:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise UserError(f"{path}: is no file")
+        if from_end:
+            file.seek(max(0, about.st_size - BOUND_BYTES))
+        content = file.read(BOUND_BYTES + 1)
+    return content[:BOUND_BYTES], len(content) <= BOUND_BYTES
 
 
 def copy_file(source: Path, target: Path) -> None:

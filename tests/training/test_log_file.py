@@ -13,8 +13,8 @@ import pytest
 import torch
 
 import lwd.training.log_file as log_file
-from lwd.stages.watch import History, Tail
-from lwd.training.log_file import LogFile, evenly_spaced, newest_step, read_log, scan_log, stays
+from lwd.stages.watch import History
+from lwd.training.log_file import LogFile, Tail, evenly_spaced, newest_step, read_log, scan_log, stays
 from lwd.training.logging import MetricLog
 
 MILLIONS = 3_000_000

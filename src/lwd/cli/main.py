@@ -258,6 +258,18 @@ def watch(
 
 
 @app.command()
+def runs(
+    folder: Annotated[Path, typer.Argument(help="Where runs lie, at any depth")] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs")] = False,
+) -> None:
+    """The runs under a folder, the newest first: how far each is, whether it still goes, its last figures."""
+    from lwd.stages.watch.overview import overview, print_overview
+
+    with one_line_errors():
+        print_overview(overview(folder), as_json)
+
+
+@app.command()
 def demo(
     config: Annotated[
         Path | None, typer.Option("--config", "-c", help="Another recipe than `lwd recipes digits` copies")

@@ -31,6 +31,10 @@ NPZ = "images.npz"
 IMAGE_FOLDER = "images"
 LATENT_FOLDER = "latents"
 SHEET = "grid.png"
+RECIPE = "sampling.json"
+"""What the samples are made by, from the first moment on; a folder without it is not ours."""
+PARTS = "parts"
+"""The folder of finished blocks, until all are there."""
 
 
 def image_name(index: int, suffix: str) -> str:

@@ -18,6 +18,8 @@ from lwd.runtime.checkpoint import first_difference, load_tensors, save_tensors
 Split = Literal["heldout", "train"]
 SPLITS: tuple[Split, ...] = ("heldout", "train")
 FORMAT, TENSORS, FACTS = "lwd.map/1", "map.safetensors", "map.json"
+RECIPE, PARTS = "mapping.json", "parts"
+"""While it is measured: by what settings, and the folder of finished blocks."""
 
 
 class MapFile(Record):

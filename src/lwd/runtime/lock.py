@@ -7,6 +7,8 @@ import os
 import re
 import socket
 import stat
+import struct
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +17,8 @@ from lwd.errors import UserError
 from lwd.files import writing_to
 
 LOCK = ".lock"
+_FLOCK = {"linux": ("hhqqi4x", 0), "darwin": ("qqihh", 3)}
+"""struct flock, and which of its fields says of what kind the lock is; 0 in the others means the whole file."""
 _HOLDER = re.compile(r"\0*|process \d+( on [^\n]*\n?)?")
 """What a lock says, also one whose writing a kill or a power cut ended."""
 
@@ -45,6 +49,31 @@ def alone_in(folder: Path) -> Iterator[None]:
             file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
             file.flush()
         yield
+
+
+def is_held(folder: Path) -> bool | None:
+    """Whether another process than this one works in ``folder``, on any machine that shares its locks; None where that
+    cannot be told. Only looks: a process that wants the lock meanwhile gets it.
+
+    Not for a process that holds the lock itself: POSIX has it lose a file's lock with the first descriptor it closes.
+    """
+    if sys.platform not in _FLOCK:
+        return None
+    form, kind = _FLOCK[sys.platform]
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return None
+    try:
+        asked = struct.pack(form, *(fcntl.F_WRLCK if field == kind else 0 for field in range(5)))
+        found = struct.unpack(form, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return bool(found[kind] != fcntl.F_UNLCK)
 
 
 def _open(path: Path) -> int:

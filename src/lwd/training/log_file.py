@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 from pydantic import NonNegativeInt, TypeAdapter, ValidationError
 
 from lwd.errors import UserError
-from lwd.files import atomic_path
+from lwd.files import atomic_path, read_end
 
 Line = dict[str, Any]
 """``step``, and by name a number, a list of numbers and Nones, or None."""
@@ -137,6 +137,12 @@ def _spacing(step: int, newest: int) -> int:
     while age > reach:
         spacing, reach = spacing * _RATIO, reach * _RATIO
     return spacing
+
+
+def last_line(path: Path) -> Line | None:
+    """The last line of a log, read from the file's end alone; None where there is none. Raises UserError for a link."""
+    lines = (parse_line(text) for text in reversed(read_end(path).split(b"\n")))
+    return next((line for line in lines if line is not None), None)
 
 
 def newest_step(file: BinaryIO, before: float = float("inf")) -> int:

@@ -8,10 +8,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-import lwd.stages.watch as live
+import lwd.stages.watch.screen as live
 from lwd.cli.main import app
 from lwd.errors import UserError
-from lwd.stages.watch import Run, Tail, sparkline, watch
+from lwd.stages.watch import Run, sparkline, watch
+from lwd.training.log_file import Tail
 
 
 def training_line(step, loss=2.0, **more):
@@ -155,7 +156,7 @@ def test_sparkline():
     ("seconds", "words"), [(59.9, "59 s"), (3599, "59 min"), (3600, "1 h 0 min"), (183_600, "2 d 3 h")]
 )
 def test_durations(seconds, words):
-    assert live._duration(seconds) == words
+    assert live.duration(seconds) == words
 
 
 def test_mistakes(folder):

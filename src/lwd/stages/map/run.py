@@ -18,7 +18,7 @@ from lwd.data.shards import LatentShards
 from lwd.errors import UserError
 from lwd.files import atomic_path, remove, write_json
 from lwd.maps import LogSNR, Map, coupling, mutual_information
-from lwd.maps.files import FACTS, SPLITS, TENSORS, Split, write_maps
+from lwd.maps.files import FACTS, PARTS, RECIPE, SPLITS, TENSORS, Split, write_maps
 from lwd.maps.measure import Velocity, measure_over
 from lwd.models.pretrained import fingerprint, load_checkpoint_model, newest_checkpoint
 from lwd.records import read_mapping
@@ -33,7 +33,7 @@ from lwd.schedules import Schedule
 from lwd.stages.map.picture import draw
 from lwd.stages.map.score_settings import ScoreSettings
 
-PICTURE, PARTS, RECIPE = "map.png", "parts", "mapping.json"
+PICTURE = "map.png"
 
 
 class MapSettings(Config):

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from lwd.data.format import shard_path
-from lwd.data.samples import IMAGE_FOLDER, LATENT_FOLDER, image_name
+from lwd.data.samples import IMAGE_FOLDER, LATENT_FOLDER, PARTS, image_name
 from lwd.data.shards import write_shard
 from lwd.encoders.decoder import Decoder
 from lwd.errors import UserError
@@ -28,7 +28,6 @@ from lwd.runtime.checkpoint import save_tensors
 
 Format = Literal["npz", "png", "webp", "latents"]
 
-PARTS = "parts"
 SHEET_IMAGES = 100
 _DECODE_BATCH = 64
 

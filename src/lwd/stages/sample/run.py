@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lwd.data.encoded import MANIFEST
-from lwd.data.samples import FACTS, FORMAT, IMAGE_FOLDER, INFO, LATENT_FOLDER, NPZ, SHEET, SampleSet
+from lwd.data.samples import FACTS, FORMAT, IMAGE_FOLDER, INFO, LATENT_FOLDER, NPZ, PARTS, RECIPE, SHEET, SampleSet
 from lwd.encoders.decoder import Decoder, load_decoder
 from lwd.encoders.vae import load_vae
 from lwd.errors import UserError
@@ -29,13 +29,11 @@ from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
 from lwd.sample.path import TRAJECTORY
 from lwd.schedules import Schedule
-from lwd.stages.sample.blocks import PARTS, BlockWriter, is_whole, part_path, read_part
+from lwd.stages.sample.blocks import BlockWriter, is_whole, part_path, read_part
 from lwd.stages.sample.pictures import PICTURE, write_trajectory
 from lwd.stages.sample.sampler import Sampler, open_sampler
 from lwd.stages.sample.settings import SampleConfig, SampleSettings
 
-RECIPE = "sampling.json"
-"""What the folder's samples are made by; a folder without it is not ours."""
 OURS = (INFO, FACTS, SHEET, RECIPE)
 
 

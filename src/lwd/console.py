@@ -28,9 +28,13 @@ def show(text: str) -> None:
 
     What the terminal's encoding lacks, or a file's name has of no encoding at all, is spelt out.
     """
-    if text and os.environ.get("RANK", "0") == "0":
+    if text and _is_first():
         encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
         sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+
+
+def _is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def complain(message: str) -> None:
@@ -56,7 +60,8 @@ def one_line_errors() -> Iterator[None]:
         complain(str(error))
         raise typer.Exit(USER_ERROR) from None
     except Preempted as error:
-        complain(str(error))
+        if _is_first():
+            complain(str(error))
         raise typer.Exit(INTERRUPTED if isinstance(error, Interrupted) else PREEMPTED) from None
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

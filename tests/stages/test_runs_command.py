@@ -14,8 +14,8 @@ from lwd.files import BOUND_BYTES, read_bounded, read_end, write_json
 from lwd.runtime.checkpoint import Files, save_checkpoint
 from lwd.runtime.lock import LOCK, is_held
 from lwd.schedules import Schedule
-from lwd.stages.watch.rows import entries
 from lwd.stages.watch.overview import as_table, as_text, overview
+from lwd.stages.watch.rows import entries
 
 HOLD = """
 import sys, time

@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from lwd.config import Config
 
 TrackerName = Literal["tensorboard", "wandb", "trackio"]
+
+_UNITS = {"d": 86_400, "h": 3600, "m": 60, "s": 1}
+_WORDS = re.compile("".join(rf"(?:(\d{{1,9}}){unit})?" for unit in _UNITS))
+
+
+def _to_seconds(value: Any) -> Any:
+    """ "3h50m" as seconds; a number as it is."""
+    if not isinstance(value, str):
+        return value
+    found = _WORDS.fullmatch(value)
+    if not value or found is None:
+        raise ValueError(f"{value!r} is no time; write seconds, or 3h50m, 90m, 1d12h30s")
+    return sum(int(number) * unit for number, unit in zip(found.groups("0"), _UNITS.values(), strict=True))
+
+
+Duration = Annotated[float, BeforeValidator(_to_seconds, json_schema_input_type=float | str), Field(gt=0, le=1e9)]
+"""Seconds; in a config also as "3h50m"."""
 
 
 class ComputeConfig(Config):
@@ -49,6 +67,9 @@ class ComputeConfig(Config):
     damaged."""
     preflight: bool = True
     """Before the first step of a new run, look at one batch and say what is wrong with it (docs/plan.md)."""
+    time_limit: Duration | None = None
+    """Save and leave with exit code 75 once the process is so old, in seconds or as 3h50m: before a scheduler's limit,
+    by as much as a step and a checkpoint take, or a block or shard of the other stages (docs/watching.md)."""
     progress: bool = True
     """Show bars and say what is done."""
     trackers: tuple[TrackerName, ...] = ()

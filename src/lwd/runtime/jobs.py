@@ -8,7 +8,8 @@ from typing import TypeVar
 
 import torch
 
-from lwd.runtime.preemption import Preemption
+from lwd.errors import Preempted
+from lwd.runtime.preemption import Preemption, TimeLimit
 from lwd.runtime.progress import forwarding, progress_bar
 from lwd.runtime.team import Team
 
@@ -37,13 +38,20 @@ def devices() -> list[str]:
 
 
 def run_jobs(
-    function: Callable[[T], R], jobs: Sequence[T], title: str, units: int = 1, processes: int = 0, show: bool = True
+    function: Callable[[T], R],
+    jobs: Sequence[T],
+    title: str,
+    units: int = 1,
+    processes: int = 0,
+    show: bool = True,
+    limit: TimeLimit = TimeLimit(),  # noqa: B008
 ) -> list[R]:
     """``function`` of each job, in order; ``function`` and the jobs must be picklable.
 
     One progress bar counts what the jobs' own bars count, about ``units`` for each job. ``processes``: see `workers`.
     Each process gets its share of the cores and, of several GPUs, one, in turn. The first exception is raised
-    again here, the other jobs being ended. Asked to stop (`Preemption`), it passes that on and raises Preempted once
+    again here, the other jobs being ended. Asked to stop (`Preemption`), also by its time ``limit`` (where one process
+    does it all, the jobs have theirs), it passes that on and raises Preempted once
     every job has saved or ended; but where one process does it all, a signal outside a job's own `Preemption` just ends
     it. Raises UserError where a process dies, which most often is of too little memory.
     """
@@ -53,7 +61,7 @@ def run_jobs(
             with forwarding(advance):
                 return [function(job) for job in jobs]
         team = Team(title, function, jobs, advance)
-        with Preemption() as preemption:
+        with Preemption(limit=limit) as preemption:
             try:
                 dealt = devices()
                 for index in range(count):
@@ -62,6 +70,8 @@ def run_jobs(
                 while team.listen():
                     if preemption.signal is not None:
                         team.stop(preemption.signal)
+                    elif limit.up:
+                        team.stop(error=Preempted(f"{title}: {limit}, what is finished or saved is kept; run it again"))
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt) and preemption.signal is not None:  # the second Ctrl-C
                     team.kill()

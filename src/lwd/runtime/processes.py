@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from lwd.launcher import check_launcher
 from lwd.runtime.compute import ComputeConfig
+from lwd.runtime.preemption import InTime, Preemption, TimeLimit
 from lwd.runtime.progress import say
 from lwd.runtime.sharding import divided
 
@@ -42,6 +43,8 @@ class Processes:
         self.is_main: bool = self._accelerator.is_main_process
         self.dtype = torch.bfloat16 if compute.precision == "bf16" else torch.float32
         """For networks that are only evaluated, such as encoders."""
+        self.limit = TimeLimit(compute.time_limit)
+        """``compute.time_limit``, since this process started."""
         if self.device.type == "cpu":
             keep_freed_memory()
         torch.set_float32_matmul_precision("high" if compute.tf32 else "highest")
@@ -67,6 +70,18 @@ class Processes:
         """Average over processes, the same on each."""
         reduced: Tensor = self._accelerator.reduce(value, reduction="mean")
         return reduced
+
+    def preemption(self) -> Preemption:
+        """The block in which signals and the time limit end a loop of steps, the same on all processes."""
+        return Preemption(self.mean if self.world > 1 else None, self.device, self.limit)
+
+    def in_time(self) -> InTime:
+        """What hands out pieces of work until the time limit."""
+        return InTime(self.limit, self.anywhere)
+
+    def anywhere(self, here: bool) -> bool:
+        """Whether it holds on any process, the same answer on each; all must ask."""
+        return bool(self.mean(torch.tensor(float(here), device=self.device)) > 0)
 
     def gather_on_main(self, tensor: Tensor) -> list[Tensor] | None:
         """Every process's ``tensor``, of one shape and type, in the processes' order; None on all but the main one."""

@@ -12,6 +12,7 @@ from lwd.errors import UserError
 from lwd.files import check_place, read_text, write_json
 from lwd.runtime.checkpoint import checkpoint_path
 from lwd.runtime.jobs import run_jobs
+from lwd.runtime.preemption import TimeLimit
 from lwd.runtime.progress import say
 from lwd.stages import evaluate, probe, report, sample, train
 from lwd.stages.encode.run import run as encode
@@ -44,7 +45,8 @@ def run(config: Path, overrides: Iterable[str] = ()) -> Path:
     say("[3/4] compare: train, sample and evaluate each schedule", show)
     jobs = [Job(experiment, v, s) for s in experiment.compare.seeds for v in experiment.compare.variants]
     units = max(experiment.compare.budgets) + len(experiment.compare.budgets) * experiment.sample.num
-    rows = run_jobs(compare_one, jobs, "compare", units, experiment.compare.processes, show)
+    limit = TimeLimit(experiment.compute.time_limit)
+    rows = run_jobs(compare_one, jobs, "compare", units, experiment.compare.processes, show, limit)
     write_json(experiment.output / RESULTS, [row.model_dump() for group in rows for row in group])
     say("[4/4] report", show)
     return report.write_page(experiment)

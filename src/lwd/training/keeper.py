@@ -19,7 +19,7 @@ from lwd.runtime.checkpoint import (
     load_tensors,
 )
 from lwd.runtime.lock import alone_in
-from lwd.runtime.preemption import Preemption, stopped
+from lwd.runtime.preemption import stopped
 from lwd.runtime.processes import Processes
 from lwd.training.guard import Guard
 from lwd.training.log_file import TRACE, Line
@@ -85,8 +85,7 @@ class FolderKeeper(Keeper):
     def __init__(self, guarded: Guarded, folder: Path, recipe: Mapping[str, Any], processes: Processes) -> None:
         self._guarded, self._folder, self._recipe, self._processes = guarded, folder, recipe, processes
         self.log_file = folder / TRACE
-        several = processes.mean if processes.world > 1 else None
-        self._preemption = Preemption(several, processes.device)
+        self._preemption = processes.preemption()
         self._writer = CheckpointWriter(folder, recipe)
 
     def resume(self, steps: int) -> int:
@@ -145,7 +144,7 @@ class FolderKeeper(Keeper):
             yield trackers.log
 
     def asked_to_stop(self, step: int, last: bool) -> bool:
-        """Whether a signal came, on any process."""
+        """Whether a signal came or the time is up, on any process."""
         return self._preemption.requested(step, last=last)
 
     def save(self, step: int, due: bool) -> None:
@@ -166,7 +165,7 @@ class FolderKeeper(Keeper):
         """Wait for the checkpoint, then leave."""
         self._writer.wait()
         self._processes.barrier()  # an end of the others would end the process that writes
-        message = f"{self._folder}: asked to stop, saved after step {step}; run it again to go on"
+        message = f"{self._folder}: {self._preemption.why}, saved after step {step}; run it again to go on"
         raise stopped(self._preemption.signal, message)
 
     def _prune(self, step: int) -> None:

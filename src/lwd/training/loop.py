@@ -54,7 +54,8 @@ def fit(
     With a ``folder`` it logs to ``folder/trace.jsonl`` and goes on from the newest checkpoint there; with
     ``compute.resume`` off it removes what is there and starts afresh. ``on_start`` is called on the main process once
     nothing stands in the way. Raises UserError where a checkpoint is of another recipe or past ``steps``, too many
-    steps in a row were skipped (`Guard`), or another run is in ``folder``; Preempted, having saved, if asked to stop.
+    steps in a row were skipped (`Guard`), or another run is in ``folder``; Preempted, having saved, if asked to stop or
+    at ``compute.time_limit``.
     """
     compute = processes.compute
     module, _ = processes.prepare(task.module, task.optimizer)

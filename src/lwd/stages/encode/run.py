@@ -30,6 +30,7 @@ from lwd.images.walk import files_in, folders_in, summary
 from lwd.records import read_mapping
 from lwd.run import RunConfig, write_run_files
 from lwd.runtime.lock import LOCK, alone_in
+from lwd.runtime.preemption import InTime
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
 from lwd.stages.encode.encoders import Networks, assemble, prepare
@@ -105,8 +106,10 @@ def _encode(
     """All splits' shards and what goes with them, unless they are there."""
     processes.barrier()
     encoders = prepare(config.encode, config.layout, config.seed, folder, processes, images["train"], networks)
+    in_time = processes.in_time()
     for split, source in images.items():
-        encode_split(config, folder / split, source, encoders, processes, publisher)
+        encode_split(config, folder / split, source, encoders, processes, in_time, publisher)
+        in_time.end(str(folder))
     processes.barrier()
     if processes.is_main:
         write_run_files(config, folder)
@@ -182,6 +185,7 @@ def encode_split(
     images: ImagesOrFiles,
     encoders: CompositeEncoder,
     processes: Processes,
+    in_time: InTime,
     publisher: Publisher | None = None,
 ) -> None:
     """This process's share of a split's shards, those that are not there yet. Batches never cross shards, so that a
@@ -214,6 +218,8 @@ def encode_split(
             if int(batch.positions[-1]) == shards[number][-1]:
                 writer.put(number, shard.parts, torch.cat(shard.labels), shard.skipped, shard.animated)
                 shard = _Shard()
+                if number != todo[-1] and in_time.leave():
+                    break
 
 
 @dataclass

@@ -12,6 +12,7 @@ from lwd.data.encoded import MANIFEST
 from lwd.data.evaluation import RESULT
 from lwd.data.samples import INFO
 from lwd.errors import UserError
+from lwd.runtime.preemption import InTime
 from lwd.runtime.processes import Processes
 from lwd.stages.evaluate.extractors import DinoExtractor, Extractor, InceptionExtractor, JudgeExtractor
 from lwd.stages.evaluate.features import FeatureSet
@@ -79,6 +80,10 @@ class _Job:
     processes: Processes
     samples: Material
     seconds: dict[str, float] = field(default_factory=dict)
+    in_time: InTime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.in_time = self.processes.in_time()
 
     @property
     def settings(self) -> EvaluateSettings:
@@ -109,8 +114,13 @@ class _Job:
         return JudgeExtractor(config.data_path, device)
 
     def features(self, material: Material, extractor: Extractor, cache: Path | None) -> FeatureSet | None:
+        """On the main process. The time limit is looked at between two sets, where what is done is kept."""
+        self.in_time.end(str(material.path))
         with _timed(self.seconds, f"{extractor.name} features of {material.path}"):
-            return material.features(extractor, self.settings.batch, self.processes, cache)
+            found = material.features(extractor, self.settings.batch, self.processes, cache)
+        if cache is not None:
+            self.in_time.leave()
+        return found
 
     def real_cache(self) -> Path | None:
         """Real images' features are kept in any case: every set of samples is compared with them."""

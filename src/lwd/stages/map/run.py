@@ -26,6 +26,7 @@ from lwd.run import RunConfig, write_run_files
 from lwd.runtime.checkpoint import first_difference, load_tensors, save_tensors
 from lwd.runtime.lock import alone_in
 from lwd.runtime.placement import place
+from lwd.runtime.preemption import InTime
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.seeding import Stream, normal
@@ -95,8 +96,10 @@ def run(config: MapConfig) -> Path:
             processes.say(f"{folder}: finished before")
             return folder
         started = time.perf_counter()
+        in_time = processes.in_time()
         for split in SPLITS:
-            _measure(config, processes, model, split, shards[split], folder)
+            _measure(config, processes, model, split, shards[split], folder, in_time)
+            in_time.end(str(folder))
         processes.barrier()
         if processes.is_main:
             _finish(folder, config, checkpoint, shards, time.perf_counter() - started)
@@ -139,7 +142,13 @@ def noise(seed: int, draw: int, rows: Tensor, x1: Tensor) -> Tensor:
 
 
 def _measure(
-    config: MapConfig, processes: Processes, model: nn.Module, split: Split, shards: LatentShards, folder: Path
+    config: MapConfig,
+    processes: Processes,
+    model: nn.Module,
+    split: Split,
+    shards: LatentShards,
+    folder: Path,
+    in_time: InTime,
 ) -> None:
     """This process's share of the blocks of one split that are not there yet."""
     settings, device = config.map, processes.device
@@ -147,7 +156,7 @@ def _measure(
     missing = [rows for rows in mine if not _part(folder, split, rows).is_file()]
     total = sum(map(len, mine))
     with progress_bar(f"map {split}", total, total - sum(map(len, missing)), processes.shows) as advance:
-        for rows in missing:
+        for rows in in_time.of(missing):
             batch = shards.read(rows)
             x1, velocity = batch.x1.to(device), velocity_of(model, batch.labels.to(device), processes)
             noises = (noise(config.seed, draw, rows, x1) for draw in range(settings.noises))

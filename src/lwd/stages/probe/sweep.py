@@ -197,7 +197,7 @@ def _find(config: SweepConfig, processes: Processes) -> Found:
 
     def run_trials(trials: Sequence[Trial]) -> Iterable[Outcome]:
         jobs = [_Job(config, trial) for trial in trials]
-        return run_jobs(_probe, jobs, "sweep", config.probe.steps, side_by_side, processes.shows)
+        return run_jobs(_probe, jobs, "sweep", config.probe.steps, side_by_side, processes.shows, processes.limit)
 
     return find(config.sweep.search, run_trials, config.sweep_seeds, side_by_side, processes.say)
 

@@ -25,6 +25,7 @@ from lwd.records import read_mapping
 from lwd.run import write_run_files
 from lwd.runtime.checkpoint import first_difference, save_tensors, versions
 from lwd.runtime.lock import LOCK, alone_in
+from lwd.runtime.preemption import InTime
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
 from lwd.sample.path import TRAJECTORY
@@ -60,7 +61,9 @@ def run(config: SampleConfig) -> Path:
             processes.say(f"{folder}: finished before")
             return folder
         blocks = torch.split(torch.arange(settings.num), settings.block)
-        _sample_blocks(config, processes, sampler, decoder, labels, blocks, folder)
+        in_time = processes.in_time()
+        _sample_blocks(config, processes, sampler, decoder, labels, blocks, folder, in_time)
+        in_time.end(str(folder))
         processes.barrier()
         if processes.is_main:
             if settings.trace:
@@ -78,6 +81,7 @@ def _sample_blocks(
     labels: Tensor,
     blocks: Sequence[Tensor],
     folder: Path,
+    in_time: InTime,
 ) -> None:
     """This process's share of the blocks that are not there yet, each decoded while the next one is sampled."""
     seeds = sampler.seeds()
@@ -89,7 +93,7 @@ def _sample_blocks(
         BlockWriter(folder, config.layout, decoder, config.sample.formats) as writer,
         progress_bar(f"sample {folder.name}", total, total - left, show) as advance,
     ):
-        for number in missing:
+        for number in in_time.of(missing):
             block = blocks[number]
             samples = sampler.sample(labels[block], seeds[block], advance)
             facts = {"labels": labels[block].clone(), "seeds": seeds[block].clone(), "nfe": samples.nfe.cpu()}

@@ -181,7 +181,7 @@ OWNERS = {
     "safetensors": {
         "runtime/checkpoint.py",
         "data/format.py",  # shards, mapped
-        "stages/evaluate/features.py",
+        "evaluation/features.py",
         "stages/sample/blocks.py",
         "stages/train/power_ema.py",  # snapshots, after their checksums
         "stages/train/export.py",  # likewise

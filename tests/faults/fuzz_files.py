@@ -27,6 +27,7 @@ from lwd.datasets.fashion import FILES, read_idx
 from lwd.datasets.prepared import read_prepared, write_prepared
 from lwd.encoders.decoder import load_decoder
 from lwd.encoders.semvae import SemVAE, load_semvae
+from lwd.evaluation.features import FeatureSet
 from lwd.files import checksum, write_json
 from lwd.groups import Layout
 from lwd.images.decode import flat_picture
@@ -42,7 +43,6 @@ from lwd.runtime.hub import save_model
 from lwd.runtime.untrusted import load_foreign
 from lwd.schedules import Schedule
 from lwd.stages.encode.writer import read_shard_record
-from lwd.stages.evaluate.features import FeatureSet
 from lwd.stages.evaluate.inputs import open_material
 from lwd.stages.evaluate.record import Evaluation
 from lwd.stages.experiment import Experiment

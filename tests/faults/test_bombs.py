@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-import lwd.stages.evaluate.features as features
+import lwd.evaluation.features as features
 from lwd.datasets.fashion import FILES, read_idx
 from lwd.errors import UserError
+from lwd.evaluation.features import FeatureSet
 from lwd.groups import Group
 from lwd.images.npz import read_npz
 from lwd.models.record import read_record
-from lwd.stages.evaluate.features import FeatureSet
 
 
 def test_an_archive_that_claims_more_than_deflate_can_hold(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from test_killed import assert_same_files, changed
 import lwd.runtime.checkpoint
 from lwd.console import one_line_errors
 from lwd.errors import UserError
+from lwd.evaluation.features import FeatureSet
 from lwd.files import discard
 from lwd.models.pretrained import load_checkpoint_model, newest_checkpoint
 from lwd.run import RunConfig
@@ -23,7 +24,6 @@ from lwd.runtime.checkpoint import Damaged, find_checkpoints
 from lwd.runtime.lock import alone_in
 from lwd.stages import sample, train
 from lwd.stages.encode.run import run as encode
-from lwd.stages.evaluate.features import FeatureSet
 from lwd.stages.experiment import Experiment
 
 

@@ -13,12 +13,12 @@ from safetensors.torch import save_file
 from lwd.data.format import shard_files
 from lwd.data.samples import SampleSet
 from lwd.errors import UserError
+from lwd.evaluation.images import PictureImages
 from lwd.files import write_json
 from lwd.images.decode import is_image
 from lwd.images.folder import FolderSource
 from lwd.images.open import open_source
 from lwd.images.walk import SEEN, files_in, summary, walk
-from lwd.stages.evaluate.images import PictureImages
 from pictures import fill, pack
 
 HIDDEN = "hidden, or left behind by a tool"

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import lwd.metrics.kid as module
+from lwd.evaluation.features import FeatureSet
 from lwd.metrics import kernel_distance
-from lwd.stages.evaluate.features import FeatureSet
 from lwd.stages.evaluate.measure import Measurement
 from lwd.stages.evaluate.settings import EvaluateSettings
 

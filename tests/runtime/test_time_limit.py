@@ -1,4 +1,4 @@
-"""`compute.time_limit`: runs leave before it by themselves, with what they did kept. No clock here but hand-made ones."""
+"""`compute.time_limit`: runs leave before it by themselves and keep what they did. All clocks but one are hand-made."""
 
 import itertools
 import time

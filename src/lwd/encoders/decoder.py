@@ -19,6 +19,7 @@ from lwd.encoders.vae import DIFFUSERS, SDVAE, Autoencoder
 from lwd.errors import UserError
 from lwd.files import copy_file, write_json
 from lwd.groups import Layout
+from lwd.images.sheets import to_uint8
 from lwd.runtime.checkpoint import STATE, load_module, read_state
 
 CARRIED = "data"
@@ -37,6 +38,11 @@ class Decoder:
     def decode(self, latents: Tensor, layout: Layout) -> Tensor:
         """Latents (N, C, ...) on the encoders' own scale -> images (N, c, H', W') in [-1, 1]."""
         return self.encoder.decode(layout.split(latents)[self.group])
+
+
+def decode_rgb(decoder: Decoder, latents: Tensor, layout: Layout) -> Tensor:
+    """Latents (n, C, ...) on the encoders' own scale -> uint8 (n, 3, H', W'), on the CPU."""
+    return to_uint8(decoder.decode(latents, layout).float()).expand(-1, 3, -1, -1).cpu()
 
 
 def load_decoder(folder: Path, device: torch.device | str = "cpu") -> Decoder:

@@ -1,9 +1,9 @@
 """The file of a log, trace.jsonl: one JSON object a step, thinned as it grows, whole after a kill or on a full disk.
 
 The newest `WHOLE` lines all stay; of those up to 10 times as old every 10th, of those up to 100 times every 100th, and
-so on; and every line with a measurement on held-out data. Which lines those are follows from their steps and the newest
-one's alone, so that a run that was killed and went on leaves the lines of one that was not. Three million steps leave
-40 000 lines at the most.
+so on; and every line with a measurement on held-out data or samples. Which lines those are follows from their steps and
+the newest one's alone, so that a run that was killed and went on leaves the lines of one that was not. Three million
+steps leave 40 000 lines at the most.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ Line = dict[str, Any]
 """``step``, and by name a number, a list of numbers and Nones, or None."""
 
 TRACE = "trace.jsonl"
-MEASURED = "heldout_"
-"""How the names of what is measured on held-out data begin."""
+HELDOUT, SAMPLED = "heldout_", "sampled_"
+MEASURED = (HELDOUT, SAMPLED)
+"""How the names begin of what is measured now and then: on held-out data, and on samples."""
 WHOLE = 10_000
 _RATIO = 10
 _CHUNK_BYTES = 2**16

@@ -12,10 +12,10 @@ from PIL import Image
 
 from lwd.datasets.builtin import digits
 from lwd.encoders.decoder import load_classifier
+from lwd.evaluation.extractors import DinoExtractor
 from lwd.metrics import frechet_distance, gaussian_stats
 from lwd.stages import sample, train
 from lwd.stages.evaluate import EvaluateSettings, run
-from lwd.stages.evaluate.extractors import DinoExtractor
 from lwd.stages.experiment import Experiment
 
 CONFIG = Path(__file__).parents[3] / "configs" / "digits.yaml"

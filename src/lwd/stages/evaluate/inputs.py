@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from lwd.data.samples import INFO
 from lwd.errors import UserError
+from lwd.evaluation.extraction import extract
+from lwd.evaluation.extractors import Extractor
+from lwd.evaluation.features import FeatureSet
+from lwd.evaluation.images import ArrayImages, Images, PictureImages, sampled_images
 from lwd.files import checksum
 from lwd.images.npz import IMAGES, read_npz, verify_npz
 from lwd.metrics.moments import Gaussian
 from lwd.runtime.processes import Processes
-from lwd.stages.evaluate.extraction import extract
-from lwd.stages.evaluate.extractors import Extractor
-from lwd.stages.evaluate.features import FeatureSet
-from lwd.stages.evaluate.images import ArrayImages, Images, PictureImages, sampled_images
 
 _ADM = {"pool": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
 """The names of Inception's statistics in ADM's reference batches, and the first pair in pytorch-fid's files."""

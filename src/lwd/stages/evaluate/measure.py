@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
-from lwd.metrics.frechet import frechet_distance
+from lwd.evaluation.distance import classified_right, frechet_between
+from lwd.evaluation.features import FeatureSet
 from lwd.metrics.inception_score import inception_score, score_in_random_order
 from lwd.metrics.influence import frechet_influence, inception_influence, kernel_influence
 from lwd.metrics.intervals import Extrapolation, bootstrap_interval, extrapolate
 from lwd.metrics.kid import kernel_distance
 from lwd.metrics.precision_recall import manifold_metrics
-from lwd.stages.evaluate.features import FeatureSet
 from lwd.stages.evaluate.settings import EvaluateSettings, Metric
 
 _FRECHET: dict[Metric, str] = {"fid": "pool", "sfid": "spatial", "fd_dinov2": "pool", "frechet": "pool"}
@@ -80,11 +80,10 @@ class Measurement:
         return self.result
 
     def _frechet(self, metric: Metric, kind: str) -> None:
-        ours, theirs = (side.gaussian(kind, self._device) for side in (self._samples, self._reference))
-        if ours is None or theirs is None:
+        found = frechet_between(self._samples, self._reference, kind, self._device)
+        if found is None:
             return self._leave_out(metric, kind)
-        ours = (ours[0].to(self._device), ours[1].to(self._device))
-        value = frechet_distance(*ours, *theirs)
+        value, ours, theirs = found
         origins = {"samples": self._samples.origin(kind), "reference": self._reference.origin(kind)}
         self.result.details[metric] = {"statistics": origins}
         features, settings = self._samples.features.get(kind), self._settings
@@ -154,11 +153,9 @@ class Measurement:
 
     def _accuracy(self) -> None:
         """The share of samples that show the class asked for; of unconditional ones there is none."""
-        logits, labels = self._samples.features.get("logits"), self._samples.labels
-        if logits is None or labels is None or bool((labels >= logits.shape[1]).any()):
-            return
-        right = (logits.argmax(1) == labels).double()
-        self._set("accuracy", float(right.mean()), right - right.mean(), "samples")
+        right = classified_right(self._samples)
+        if right is not None:
+            self._set("accuracy", float(right.mean()), right - right.mean(), "samples")
 
     def _pools(self) -> tuple[Tensor, Tensor] | None:
         reference, samples = self._reference.features.get("pool"), self._samples.features.get("pool")

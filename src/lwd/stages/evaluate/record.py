@@ -9,9 +9,9 @@ from typing import Any, Self
 
 from lwd.data.evaluation import FORMAT, RESULT, read_evaluation
 from lwd.errors import UserError
+from lwd.evaluation.features import FeatureSet
 from lwd.files import check_place, read_json, write_json
 from lwd.runtime.checkpoint import versions
-from lwd.stages.evaluate.features import FeatureSet
 from lwd.stages.evaluate.measure import Measured
 from lwd.stages.evaluate.settings import EvaluateSettings, Metric
 

@@ -12,11 +12,12 @@ from lwd.data.encoded import MANIFEST
 from lwd.data.evaluation import RESULT
 from lwd.data.samples import INFO
 from lwd.errors import UserError
+from lwd.evaluation.extraction import FEATURES
+from lwd.evaluation.extractors import DinoExtractor, Extractor, InceptionExtractor, JudgeExtractor
+from lwd.evaluation.features import FeatureSet
+from lwd.evaluation.images import Images, RealImages
 from lwd.runtime.preemption import InTime
 from lwd.runtime.processes import Processes
-from lwd.stages.evaluate.extractors import DinoExtractor, Extractor, InceptionExtractor, JudgeExtractor
-from lwd.stages.evaluate.features import FeatureSet
-from lwd.stages.evaluate.images import Images, RealImages
 from lwd.stages.evaluate.inputs import Material, open_material
 from lwd.stages.evaluate.measure import Measurement
 from lwd.stages.evaluate.record import Evaluation, check_targets
@@ -30,9 +31,6 @@ from lwd.stages.evaluate.settings import (
     Metric,
     features_of,
 )
-
-FEATURES = "features"
-"""Under OUTPUT: where an experiment's own real images keep their features."""
 
 
 def run(
@@ -106,7 +104,8 @@ class _Job:
     def extractor(self, name: str) -> Extractor:
         config, device = self.config, self.processes.device
         if name == "inception":
-            return InceptionExtractor(self.settings, device)
+            s = self.settings
+            return InceptionExtractor(s.weights, device, s.download, s.allow_other_weights)
         if name == "dinov2":
             return DinoExtractor(self.settings.dinov2, device)
         if not isinstance(config, EvaluateConfig):

@@ -18,11 +18,10 @@ from torch import Tensor
 from lwd.data.format import shard_path
 from lwd.data.samples import IMAGE_FOLDER, LATENT_FOLDER, PARTS, image_name
 from lwd.data.shards import write_shard
-from lwd.encoders.decoder import Decoder
+from lwd.encoders.decoder import Decoder, decode_rgb
 from lwd.errors import UserError
 from lwd.files import atomic_path, writing_to
 from lwd.groups import Layout
-from lwd.images.sheets import to_uint8
 from lwd.runtime.background import Background
 from lwd.runtime.checkpoint import save_tensors
 
@@ -35,11 +34,6 @@ _DECODE_BATCH = 64
 def part_path(folder: Path, number: int) -> Path:
     """The record of a finished block: labels, seeds, nfe, and what is still to be put together."""
     return folder / PARTS / f"{number:06d}.safetensors"
-
-
-def decode_rgb(decoder: Decoder, latents: Tensor, layout: Layout) -> Tensor:
-    """Latents (n, C, ...) on the encoders' own scale -> uint8 (n, 3, H', W'), on the CPU."""
-    return to_uint8(decoder.decode(latents, layout).float()).expand(-1, 3, -1, -1).cpu()
 
 
 def is_whole(part: Path) -> bool:

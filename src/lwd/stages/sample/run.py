@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lwd.data.encoded import MANIFEST
 from lwd.data.samples import FACTS, FORMAT, IMAGE_FOLDER, INFO, LATENT_FOLDER, NPZ, PARTS, RECIPE, SHEET, SampleSet
@@ -19,7 +19,6 @@ from lwd.errors import UserError
 from lwd.files import atomic_path, remove, write_json
 from lwd.images.npz import write_npz
 from lwd.images.sheets import save_grid, to_unit
-from lwd.models import null_label, record_of
 from lwd.models.pretrained import fingerprint, newest_checkpoint
 from lwd.records import read_mapping
 from lwd.run import write_run_files
@@ -28,6 +27,7 @@ from lwd.runtime.lock import LOCK, alone_in
 from lwd.runtime.preemption import InTime
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
+from lwd.sample.numbered import labels_of
 from lwd.sample.path import TRAJECTORY
 from lwd.schedules import Schedule
 from lwd.stages.sample.blocks import BlockWriter, is_whole, part_path, read_part
@@ -49,7 +49,7 @@ def run(config: SampleConfig) -> Path:
     folder = config.output / "samples" / (settings.name or f"{checkpoint.parent.name}-{checkpoint.name}")
     processes = Processes(config.compute)
     sampler = open_sampler(config, checkpoint, processes)
-    labels = class_labels(settings, sampler.model)
+    labels = labels_of(settings.labels, settings.num, sampler.model)
     decoder = decoder_of(config, processes.device)
     recipe = recipe_of(config, checkpoint, sampler.schedule)
     with alone_in(folder) if processes.is_main else nullcontext():
@@ -182,19 +182,6 @@ def recipe_of(config: SampleConfig, checkpoint: Path, schedule: Schedule) -> dic
         "data": config.data_fingerprint(),
         "compute": config.compute.model_dump(mode="json", include={"precision", "tf32", "compile", "device"}),
     }
-
-
-def class_labels(settings: SampleSettings, model: nn.Module) -> Tensor:
-    """Labels (N,): the classes asked for in turn, or all null. Raises UserError for a class that the model lacks."""
-    count, null = record_of(model).num_classes, null_label(model)
-    if settings.labels == "null":
-        if null is None:
-            raise UserError("sample.labels: the network has no null_label; name classes, or 'balanced'")
-        return torch.full((settings.num,), null)
-    classes = torch.tensor(range(count) if settings.labels == "balanced" else settings.labels)
-    if int(classes.max()) >= count:
-        raise UserError(f"sample.labels: class {int(classes.max())}; the model has 0 to {count - 1}")
-    return classes[torch.arange(settings.num) % len(classes)]
 
 
 def decoder_of(config: SampleConfig, device: torch.device) -> Decoder | None:

@@ -20,6 +20,7 @@ from lwd.runtime.processes import Processes
 from lwd.sample.field import make_flow
 from lwd.sample.generate import Samples, generate
 from lwd.sample.guidance import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, Guidance
+from lwd.sample.numbered import seeds_of
 from lwd.sample.path import Trajectory, trajectory
 from lwd.schedules import Schedule
 from lwd.stages.sample.fit import check_fit
@@ -41,7 +42,7 @@ class Sampler:
 
     def seeds(self) -> Tensor:
         """One for each of ``settings.num`` samples, (N,) int64."""
-        return self.settings.seed * 2**32 + torch.arange(self.settings.num)
+        return seeds_of(self.settings.seed, self.settings.num)
 
     def sample(self, labels: Tensor, seeds: Tensor, finished: Callable[[int], None]) -> Samples:
         """labels, seeds (N,) -> latents and nfe on the device; ``finished`` is told how many more samples are done."""

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lwd.encoders.decoder import decode_rgb
 from lwd.errors import UserError
 from lwd.models import WEIGHTS
 from lwd.models.pretrained import SCHEDULE
 from lwd.runtime.processes import Processes
-from lwd.stages.sample.blocks import decode_rgb
-from lwd.stages.sample.run import class_labels, decoder_of, recipe_of
+from lwd.sample.numbered import labels_of
+from lwd.stages.sample.run import decoder_of, recipe_of
 from lwd.stages.sample.sampler import open_sampler
 from lwd.stages.sample.settings import SampleConfig
 
@@ -38,7 +39,7 @@ class SampleStream:
         self._decoder, self._layout = decoder, config.layout
         recipe = recipe_of(config, checkpoint, sampler.schedule)
         self._sampler = sampler
-        self._seeds, self._labels = sampler.seeds(), class_labels(settings, sampler.model)
+        self._seeds, self._labels = sampler.seeds(), labels_of(settings.labels, settings.num, sampler.model)
         self._hash = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
         self.name = str(checkpoint)
         self.labels: Tensor | None = self._labels

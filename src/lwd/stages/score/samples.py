@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
+from lwd.evaluation.extraction import FeatureCache
+from lwd.evaluation.features import FeatureSet
 from lwd.metrics.influence import frechet_influence
 from lwd.metrics.moments import Gaussian
 from lwd.runtime.progress import say
 from lwd.schedules import Schedule
 from lwd.schedules.choice import ScheduleChoice
 from lwd.stages import evaluate, sample
-from lwd.stages.evaluate.extraction import FeatureCache
-from lwd.stages.evaluate.features import FeatureSet
 from lwd.stages.experiment import Experiment
 
 

@@ -12,7 +12,7 @@ from lwd.flow import Reduction, flow_loss, interpolate
 from lwd.runtime.processes import Processes
 from lwd.runtime.seeding import Stream, normal, uniform
 from lwd.schedules import Schedule
-from lwd.training.log_file import MEASURED
+from lwd.training.log_file import HELDOUT
 
 _TIME, _NOISE = 0, 1
 """What stands in the place of the step in `Stream.HELDOUT`'s counter: the draws are the same at every step."""
@@ -52,7 +52,7 @@ class HeldOut:
             measured = self._sums(model, part if len(part) else torch.zeros(1, dtype=torch.int64))
             sums += measured if len(part) else 0
         corrected, unweighted = self._processes.mean(sums) * self._processes.world / len(self.shards)
-        return {f"{MEASURED}corrected": corrected, f"{MEASURED}unweighted": unweighted}
+        return {f"{HELDOUT}corrected": corrected, f"{HELDOUT}unweighted": unweighted}
 
     def _sums(self, model: nn.Module, rows: Tensor) -> Tensor:
         """Both losses summed over the images ``rows``, (2,) float64."""

@@ -35,6 +35,7 @@ from lwd.stages.train.begin import START, begin
 from lwd.stages.train.estimate import trained
 from lwd.stages.train.heldout import HeldOut
 from lwd.stages.train.preview import SamplePreview
+from lwd.stages.train.sampled import Sampled
 from lwd.stages.train.settings import TrainConfig, TrainSettings, choose_schedule, time_draws
 from lwd.training.ema import EMA
 from lwd.training.logging import Metric
@@ -98,6 +99,7 @@ class TrainTask(AveragedTask):
         shard: Callable[..., None] = lambda *models: None,
         preview: SamplePreview | None = None,
         draws: Callable[[int], None] | None = None,
+        sampled: Sampled | None = None,
     ) -> None:
         self.module = objective
         self.ema = EMA(objective.model, settings.ema_decay)
@@ -106,6 +108,7 @@ class TrainTask(AveragedTask):
         self.optimizer = adamw((objective.model, settings.lr), weight_decay=settings.weight_decay)
         self.checkpoint_steps = settings.checkpoint_steps
         self._settings, self._heldout, self._preview, self._draws = settings, heldout, preview, draws
+        self._sampled = sampled
         self._device = next(objective.model.parameters()).device
 
     def before_step(self, step: int) -> None:
@@ -115,7 +118,7 @@ class TrainTask(AveragedTask):
             self._draws(step)
 
     def after_step(self, step: int) -> Mapping[str, Tensor]:
-        """Move the averages; draw samples of the one and measure it where that is due; log a rate that changes."""
+        """Move the averages; draw samples of the one and measure it and them where due; log a rate that changes."""
         self.ema.update()
         self.posthoc.update(step)
         logged: dict[str, Tensor] = {}
@@ -125,6 +128,8 @@ class TrainTask(AveragedTask):
             self._preview(self.ema.model, step)
         if self._heldout is not None and self._due(step, self._settings.heldout_every):
             logged |= self._heldout.measure(self.ema.model)
+        if self._sampled is not None and self._due(step, self._settings.evaluate_every):
+            logged |= self._sampled.measure(self.ema.model)
         return logged
 
     def _due(self, step: int, every: int) -> bool:
@@ -192,6 +197,10 @@ def run(config: TrainConfig) -> Path:
     if settings.preview_every:
         preview = SamplePreview(config, settings.preview_images, schedule, pictures, processes)
         preview.check()
+    sampled = None
+    if settings.evaluate_every:
+        sampled = Sampled(config, settings.evaluate, schedule, processes)
+        sampled.prepare()
 
     def on_start() -> None:
         pictures.start()
@@ -201,7 +210,7 @@ def run(config: TrainConfig) -> Path:
 
     objective = DenoiserObjective(model, layout, schedule, settings, config.seed)
     draws = None if record_of(model).network is None else partial(seed_network, config.seed, rank=processes.rank)
-    task = TrainTask(objective, settings, heldout, partial(divide, processes), preview, draws)
+    task = TrainTask(objective, settings, heldout, partial(divide, processes), preview, draws, sampled)
     begun = {} if start is None else {"init_from": start["fingerprint"]}
     recipe = config.recipe(train=settings.recipe(), schedule=schedule.hash(), **begun)
     fit(
@@ -251,6 +260,8 @@ def check(config: TrainConfig) -> None:
     if not (config.data_path / "train").is_dir():
         return
     shards = _open_shards(config)
+    if config.train.evaluate_every:
+        Sampled(config, config.train.evaluate, choose_schedule(config), Processes(config.compute))
     try:
         with torch.device("meta"):
             model = config.model.build(config.layout, shards.shape, shards.feature_dim)

@@ -22,6 +22,7 @@ from lwd.run import RunConfig
 from lwd.schedules import Schedule
 from lwd.schedules.choice import ScheduleChoice
 from lwd.schedules.schedule import TIMES
+from lwd.stages.train.sampled_settings import SampledSettings
 from lwd.times import AlongSchedule, Draw, Uncorrected
 from lwd.times.joint import Joint
 from lwd.times.settings import Densities, JointTimes, LocalTimes, densities_of, joint_times
@@ -102,6 +103,9 @@ class TrainSettings(Config):
     """Steps whose checkpoints are kept for good, beside the periodic ones of ``compute``."""
     heldout_every: NonNegativeInt = 0
     """Steps between two measurements of the average's loss on held-out images, and one at the end; 0: none."""
+    evaluate_every: NonNegativeInt = 0
+    """Steps between two measurements of the average's samples, as ``evaluate`` says, and one at the end; 0: none."""
+    evaluate: SampledSettings = SampledSettings()
     preview_every: NonNegativeInt = 0
     """Steps between two pictures of samples in OUTPUT/train/NAME/previews, and one at the end; 0: none."""
     preview_images: PositiveInt = 16
@@ -177,7 +181,7 @@ class TrainSettings(Config):
     def recipe(self) -> dict[str, Any]:
         """What decides the result, for `RunConfig.recipe`."""
         ignored = {"name", "steps", "checkpoint_steps", "schedule", "heldout_every", "posthoc_every", "posthoc_dtype"}
-        ignored |= {"preview_every", "preview_images", "init_from"}
+        ignored |= {"evaluate_every", "evaluate", "preview_every", "preview_images", "init_from"}
         ignored |= self.at_default("posthoc_ema", "local_times", "draw", "times", "cosine_floor")
         ignored |= self.at_default("init_classes", "freeze", "lora", "warmup_steps", "lr_schedule", "lr_final")
         until = {} if self.lr_schedule == "constant" else {"steps": self.steps}  # last: the schedule differs first

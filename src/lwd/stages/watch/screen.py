@@ -51,6 +51,7 @@ def render(run: Run) -> RenderableType:
         return Panel("no step is logged yet", title=Text(str(run.folder)), title_align="left")
     steps, batch = run.plan
     parts: list[RenderableType] = [_progress(run, steps, batch), *_loss_so_far(run), _losses(run)]
+    parts += [_measured(run.latest)] if any(key.startswith(MEASURED) for key in run.latest) else []
     parts += [_by_time(run.latest), _curves(run)]
     parts.append(_facts({label: run.latest.get(key) for key, label in (_RATES | _OTHERS).items()}))
     age = time.time() - (run.folder / TRACE).stat().st_mtime
@@ -85,14 +86,18 @@ def _loss_so_far(run: Run) -> list[RenderableType]:
 
 
 def _losses(run: Run) -> Table:
-    """The means of the losses over the recent steps; held-out ones as last measured."""
+    """The means of the losses over the recent steps."""
     kinds = ("loss", "flow", "kinetic", "cosine", "repa")
     keys = [k for k in run.latest if k in kinds or k.startswith("flow_")]
     facts: dict[str, Any] = {key.replace("_", " "): run.mean(key) for key in keys}
     if run.mean("flow") and "kinetic" in keys:
         facts["kinetic / flow"] = run.mean("kinetic") / run.mean("flow")
-    facts |= {k.replace("_", " "): v for k, v in run.latest.items() if k.startswith(MEASURED)}
     return _facts(facts)
+
+
+def _measured(latest: Mapping[str, Any]) -> Table:
+    """What was measured on held-out images and on samples, as it was the last time."""
+    return _facts({k.replace("_", " "): v for k, v in latest.items() if k.startswith(MEASURED)})
 
 
 def _by_time(latest: Mapping[str, Any]) -> Table:

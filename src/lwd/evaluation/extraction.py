@@ -14,12 +14,15 @@ import torch
 from torch import Tensor
 
 from lwd.errors import UserError
+from lwd.evaluation.extractors import Extractor
+from lwd.evaluation.features import FeatureSet
+from lwd.evaluation.images import Images
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
-from lwd.stages.evaluate.extractors import Extractor
-from lwd.stages.evaluate.features import FeatureSet
-from lwd.stages.evaluate.images import Images
 from lwd.training.loading import read_ahead
+
+FEATURES = "features"
+"""Under OUTPUT: where an experiment's own real images keep their features."""
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lwd.data.samples import IMAGE_FOLDER, NPZ, SampleSet
-from lwd.encoders.decoder import load_decoder
+from lwd.encoders.decoder import decode_rgb, load_decoder
 from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.images.decode import EXTENSIONS, flat_picture, is_image
 from lwd.images.npz import IMAGES, LABELS, verify_npz
-from lwd.images.sheets import to_uint8
 from lwd.images.walk import summary, walk
 from lwd.run import RunConfig
 
@@ -137,7 +136,7 @@ class RealImages:
     def read(self, rows: Tensor) -> Tensor:
         """See `Images`."""
         latents = self._shards.destandardise(self._shards.read(rows).x1)
-        return to_uint8(self._decoder.decode(latents, self._layout)).expand(-1, 3, -1, -1)
+        return decode_rgb(self._decoder, latents, self._layout)
 
     def fingerprint(self) -> str:
         """By the data's manifest."""

@@ -19,7 +19,6 @@ from lwd.images.sheets import to_unit
 from lwd.metrics.checks import full_float32
 from lwd.metrics.inception import SPATIAL_CHANNELS, FidInception, InceptionFeatures
 from lwd.metrics.inception_weights import PUBLISHED_URL
-from lwd.stages.evaluate.settings import EvaluateSettings
 
 DINOV2 = "facebook/dinov2-large"
 _INPUT = 224
@@ -40,16 +39,23 @@ class Extractor(Protocol):
 
 
 class InceptionExtractor:
-    """`FidInception`: ``pool``, ``spatial``, ``logits``."""
+    """`FidInception`: ``pool``, ``spatial``, ``logits``; ``section``: of the settings that a refusal names."""
 
     name = "inception"
 
-    def __init__(self, settings: EvaluateSettings, device: torch.device) -> None:
-        self._network = FidInception.published(settings.weights, settings.download).to(device)
-        if not self._network.is_published and not settings.allow_other_weights:
+    def __init__(
+        self,
+        weights: Path | None,
+        device: torch.device,
+        download: bool = False,
+        allow_other: bool = False,
+        section: str = "evaluate",
+    ) -> None:
+        self._network = FidInception.published(weights, download).to(device)
+        if not self._network.is_published and not allow_other:
             raise UserError(
-                f"{settings.weights}: not the published Inception weights, so its numbers are no FID; fetch "
-                f"{PUBLISHED_URL}, or go on with evaluate.allow_other_weights=true"
+                f"{weights}: not the published Inception weights, so its numbers are no FID; fetch "
+                f"{PUBLISHED_URL}, or go on with {section}.allow_other_weights=true"
             )
         self.identity: Mapping[str, Any] = {
             "name": self.name,
@@ -105,10 +111,10 @@ class DinoExtractor:
 
     name = "dinov2"
 
-    def __init__(self, folder: Path | None, device: torch.device) -> None:
+    def __init__(self, folder: Path | None, device: torch.device, section: str = "evaluate") -> None:
         if folder is None or not (folder / "config.json").is_file():
             where = "no folder named" if folder is None else f"{folder}: no config.json there"
-            raise UserError(f"{where}; download https://huggingface.co/{DINOV2} and set evaluate.dinov2=FOLDER")
+            raise UserError(f"{where}; download https://huggingface.co/{DINOV2} and set {section}.dinov2=FOLDER")
         try:
             model = library("transformers", "AutoModel").from_pretrained(
                 folder, local_files_only=True, dtype=torch.float32

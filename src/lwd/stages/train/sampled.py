@@ -1,0 +1,154 @@
+"""Samples of the averaged network while it trains, measured as `lwd sample` and `lwd evaluate` would."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lwd.console import complain
+from lwd.data.encoded import MANIFEST, read_manifest
+from lwd.encoders.decoder import decode_rgb, load_decoder
+from lwd.errors import UserError
+from lwd.evaluation.distance import classified_right, frechet_between
+from lwd.evaluation.extraction import FEATURES, extract
+from lwd.evaluation.extractors import DinoExtractor, Extractor, InceptionExtractor, JudgeExtractor
+from lwd.evaluation.features import FeatureSet
+from lwd.evaluation.images import RealImages
+from lwd.models import record_of
+from lwd.run import RunConfig
+from lwd.runtime.processes import Processes
+from lwd.runtime.progress import forwarding
+from lwd.sample import generate
+from lwd.sample.numbered import labels_of, seeds_of
+from lwd.schedules import Schedule
+from lwd.stages.train.sampled_settings import SampledSettings
+from lwd.training.log_file import SAMPLED
+from lwd.training.previews import reason
+
+SECTION = "train.evaluate"
+_DISTANCE = {"classifier": "frechet", "inception": "fid", "dinov2": "fd_dinov2"}
+"""What `lwd evaluate` calls the Fréchet distance in these features."""
+
+
+class Sampled:
+    """Measures samples of a network under ``schedule``, shared out over the processes in batches of fixed composition.
+
+    Making one looks at everything that it needs but the network. Raises UserError where that does not go together.
+    """
+
+    def __init__(self, config: RunConfig, settings: SampledSettings, schedule: Schedule, processes: Processes) -> None:
+        self._config, self._settings, self._schedule, self._processes = config, settings, schedule, processes
+        data = config.data_path
+        if config.compute.shard:
+            raise UserError(
+                "train.evaluate_every: a network that compute.shard divides is not sampled on the way; set it to 0 and "
+                "measure checkpoints by `lwd evaluate CHECKPOINT --config ...`"
+            )
+        if not (data / MANIFEST).is_file():
+            raise UserError(
+                f"train.evaluate_every: {data} has no {MANIFEST}, so nothing decodes samples; encode images with "
+                "`lwd encode`, or set it to 0"
+            )
+        if settings.features == "classifier" and read_manifest(data).judge is None:
+            raise UserError(
+                f"{SECTION}.features: {data} was encoded without a classifier; encode labelled images with "
+                f"encode.judge=true, or set {SECTION}.features=inception or dinov2"
+            )
+        self._extractor = self._open()
+        self._real = RealImages(config, "heldout")
+        self._decoder = load_decoder(data, processes.device)
+        self._shards = config.shards("train", features=False)
+        self._reference: FeatureSet | None = None
+
+    def prepare(self) -> None:
+        """Take the held-out images' features, or find them in OUTPUT/features, where `lwd evaluate` keeps its own."""
+        cache = self._config.output / FEATURES
+        self._reference = extract(self._real, self._extractor, self._settings.batch, self._processes, cache)
+
+    def measure(self, average: nn.Module) -> dict[str, Tensor]:
+        """``sampled_frechet`` (``_fid``, ``_fd_dinov2``) and, by a classifier, ``sampled_accuracy``: scalars, the same
+        on each process; nothing but a line on stderr where that fails on any."""
+        images = _Drawn(average, self._config, self._settings, self._schedule, self._decode, self._processes)
+        failed, values = None, torch.zeros(2, dtype=torch.float64)
+        with forwarding(lambda count: None):
+            try:
+                found = extract(images, self._extractor, self._settings.batch, self._processes, None)
+                if found is not None and images.failed is None:
+                    values = self._values(found)
+            except (UserError, ValueError) as error:  # on the main process, after the last exchange with the others
+                failed = reason(error)
+        failed = images.failed or failed
+        if failed is not None:
+            complain(f"train.evaluate_every: not measured ({failed}); the run goes on")
+        if self._processes.anywhere(failed is not None):
+            return {}
+        distance, accuracy = self._processes.mean(values.to(self._processes.device)) * self._processes.world
+        named = {f"{SAMPLED}{_DISTANCE[self._settings.features]}": distance}
+        return named | ({f"{SAMPLED}accuracy": accuracy} if self._settings.features == "classifier" else {})
+
+    def _values(self, found: FeatureSet) -> Tensor:
+        """Distance and accuracy (2,), on the main process."""
+        assert self._reference is not None
+        compared = frechet_between(found, self._reference, "pool", self._processes.device)
+        assert compared is not None
+        right = classified_right(found) if self._settings.features == "classifier" else None
+        return torch.tensor([compared[0], 0.0 if right is None else float(right.mean())], dtype=torch.float64)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """Standardised latents (n, C, ...) -> uint8 (n, 3, H, W)."""
+        return decode_rgb(self._decoder, self._shards.destandardise(latents), self._config.layout)
+
+    def _open(self) -> Extractor:
+        s, device = self._settings, self._processes.device
+        if s.features == "inception":
+            return InceptionExtractor(s.weights, device, allow_other=s.allow_other_weights, section=SECTION)
+        if s.features == "dinov2":
+            return DinoExtractor(s.dinov2, device, SECTION)
+        return JudgeExtractor(self._config.data_path, device)
+
+
+class _Drawn:
+    """The samples as `lwd.evaluation.images.Images`, drawn as they are read; black where that fails, and ``failed``
+    says why."""
+
+    name = "samples"
+    facts: Mapping[str, Any] = {}
+
+    def __init__(
+        self,
+        model: nn.Module,
+        config: RunConfig,
+        settings: SampledSettings,
+        schedule: Schedule,
+        decode: Callable[[Tensor], Tensor],
+        processes: Processes,
+    ) -> None:
+        self._model, self._layout, self._settings = model, config.layout, settings
+        self._schedule, self._decode, self._processes = schedule, decode, processes
+        count = settings.samples
+        self._seeds, self._labels = seeds_of(settings.seed, count), labels_of("balanced", count, model)
+        self.labels: Tensor | None = self._labels
+        self.failed: str | None = None
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    @torch.no_grad()
+    def read(self, rows: Tensor) -> Tensor:
+        """rows (n,) -> uint8 (n, 3, H, W)."""
+        s, shape = self._settings, record_of(self._model).sample_shape
+        arguments = (self._model, self._schedule, self._layout, self._labels[rows], self._seeds[rows], shape)
+        try:
+            with self._processes.autocast():
+                latents = generate(*arguments, solver=s.solver, steps=s.steps, batch=s.batch).latents
+            return self._decode(latents)
+        except Exception as error:  # noqa: BLE001 - the other processes wait for these images, and weeks are at stake
+            self.failed = reason(error)
+            return self._decode(torch.zeros(len(rows), *shape, device=self._processes.device))
+
+    def fingerprint(self) -> str:
+        """Nothing is kept of them, so nothing is looked up by it."""
+        return ""

@@ -1,0 +1,146 @@
+"""`train.evaluate_every`: the figures of `lwd sample` and `lwd evaluate` during training, which they leave alone."""
+
+import shutil
+
+import pytest
+from typer.testing import CliRunner
+
+from lwd.cli.main import app
+from lwd.data.encoded import MANIFEST
+from lwd.errors import UserError
+from lwd.files import checksum, read_json, write_json
+from lwd.runtime.preemption import TimeLimit
+from lwd.stages import evaluate, sample, train
+from lwd.stages.evaluate import EvaluateSettings
+from lwd.stages.train.run import check
+from lwd.stages.train.sampled_settings import SampledSettings
+from lwd.training.logging import read_log
+from ranks import in_two_processes
+
+KEYS = ("sampled_frechet", "sampled_accuracy")
+DRAWN = {"samples": 70, "batch": 20, "steps": 3, "solver": "heun", "seed": 5}
+
+
+def training(experiment, folder, **changes):
+    schedule = experiment.train.schedule.model_copy(update={"kind": "offset"})
+    settings = experiment.train.model_copy(update={"schedule": schedule, **changes})
+    return experiment.model_copy(update={"output": folder, "train": settings})
+
+
+def measured(folder):
+    """(step, distance, accuracy) of each line that has them."""
+    lines = read_log(folder / "trace.jsonl")
+    return [(line["step"], *(line[key] for key in KEYS)) for line in lines if KEYS[0] in line]
+
+
+@pytest.fixture
+def config(experiment, tmp_path):
+    return training(experiment, tmp_path, evaluate_every=3, evaluate=SampledSettings(**DRAWN))
+
+
+def test_the_figures_are_those_of_the_commands_and_the_weights_those_without(experiment, tmp_path, config):
+    plain = train.run(training(experiment, tmp_path / "plain"))
+    last = train.run(config)
+    for name in ("model/model.safetensors", "ema/model.safetensors", "optimizer.safetensors"):
+        assert checksum(plain / name) == checksum(last / name)
+    (*_, (step, distance, accuracy)) = found = measured(last.parent)
+    assert [line[0] for line in found] == [2, 5, 7] and step == 7
+    drawn = {"checkpoint": last, "num": 70, "batch": 20, "block": 40, "steps": 3, "solver": "heun", "seed": 5}
+    one = config.model_copy(update={"sample": experiment.sample.model_copy(update=drawn)})
+    folder = sample.run(one)
+    settings = EvaluateSettings(samples=folder, metrics=("frechet", "accuracy"), bootstrap=0, counts=0)
+    record = evaluate.run(one.model_copy(update={"evaluate": settings}))
+    assert distance == pytest.approx(record.metrics["frechet"], rel=1e-6)  # a log holds float32
+    assert accuracy == pytest.approx(record.metrics["accuracy"], rel=1e-6) and distance > 0
+    shown = CliRunner().invoke(app, ["watch", str(last.parent), "--once"]).stdout
+    assert "sampled frechet" in shown and "sampled accuracy" in shown
+
+
+def test_a_run_that_was_cut_and_gone_on_with_measures_the_same(experiment, tmp_path, config, monkeypatch):
+    train.run(config)
+    cut = config.model_copy(
+        update={"output": tmp_path / "cut", "compute": config.compute.model_copy(update={"time_limit": 1.0})}
+    )
+    asked = iter([0.0] * 4 + [2.0] * 100)  # up after five steps
+    with monkeypatch.context() as clock, pytest.raises(Exception, match="saved after step 5"):
+        clock.setattr("lwd.runtime.processes.TimeLimit", lambda s: TimeLimit(s, lambda: next(asked)))
+        train.run(cut)
+    train.run(cut.model_copy(update={"compute": config.compute}))
+    assert measured(tmp_path / "cut" / "train" / "learned") == measured(tmp_path / "train" / "learned")
+
+
+def _train(config):
+    train.run(config)
+
+
+def test_the_number_of_processes_changes_nothing(tmp_path, config):
+    frozen = {"lr": 1e-30, "ema_decay": 1.0}  # else the weights differ in their last digits
+    config = config.model_copy(update={"train": config.train.model_copy(update=frozen)})
+    one = config.model_copy(update={"output": tmp_path / "one"})
+    train.run(one)
+    in_two_processes(tmp_path / "said", _train, config)
+    found = [measured(folder / "train" / "learned") for folder in (tmp_path / "one", tmp_path)]
+    assert found[0] == [(step, *(pytest.approx(x, rel=1e-6) for x in rest)) for step, *rest in found[1]]
+
+
+def test_samples_that_are_not_finite_are_left_out_and_said_to_be(tmp_path, config, monkeypatch, capfd):
+    def diverged(*arguments, **options):
+        raise UserError("sample 3: not finite")
+
+    monkeypatch.setattr("lwd.stages.train.sampled.generate", diverged)
+    last = train.run(config)
+    assert measured(last.parent) == []
+    assert "train.evaluate_every: not measured (sample 3: not finite); the run goes on" in capfd.readouterr().err
+
+
+def no_classifier(data):
+    manifest = read_json(data / MANIFEST)
+    write_json(data / MANIFEST, manifest | {"judge": None})
+
+
+def no_manifest(data):
+    (data / MANIFEST).unlink()
+
+
+def no_heldout(data):
+    shutil.rmtree(data / "heldout")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "changes", "words"),
+    [
+        (no_classifier, {}, "encoded without a classifier"),
+        (no_manifest, {}, f"has no {MANIFEST}, so nothing decodes samples"),
+        (no_heldout, {}, "heldout: "),
+        (None, {"features": "dinov2"}, "set train.evaluate.dinov2=FOLDER"),
+        (None, {"features": "inception", "weights": "none.pth"}, "none.pth"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_the_first_step(tmp_path, config, spoil, changes, words):
+    data = tmp_path / "data"
+    shutil.copytree(config.data_path, data)
+    if spoil is not None:
+        spoil(data)
+    settings = config.train.model_copy(update={"evaluate": SampledSettings(**DRAWN, **changes)})
+    spoilt = config.model_copy(update={"data": config.data.model_copy(update={"path": data}), "train": settings})
+    for refuse in (check, train.run):
+        with pytest.raises(UserError, match=words):
+            refuse(spoilt)
+    assert not (tmp_path / "train").exists()
+
+
+def test_a_divided_network_is_refused(config):
+    compute = config.compute.model_copy(update={"shard": True})
+    with pytest.raises(UserError, match=r"compute\.shard"):
+        check(config.model_copy(update={"compute": compute}))
+
+
+def test_one_heldout_image_is_too_few(config, monkeypatch):
+    shards = type(config.shards("heldout", features=False))
+    monkeypatch.setattr(shards, "__len__", lambda self: 1)
+    with pytest.raises(UserError, match="holds 1 image; a distribution needs at least 2"):
+        check(config)
+
+
+def test_the_settings_do_not_decide_the_result(config):
+    assert "evaluate" not in config.train.recipe() and "evaluate_every" not in config.train.recipe()

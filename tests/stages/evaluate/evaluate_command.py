@@ -46,10 +46,7 @@ class Evaluate:
 
 
 def features(array: np.ndarray[Any, Any]) -> dict[str, torch.Tensor]:
-    class Nothing:
-        allow_other_weights = False
-
-    return StubExtractor(Nothing, None)(torch.from_numpy(array).permute(0, 3, 1, 2))
+    return StubExtractor()(torch.from_numpy(array).permute(0, 3, 1, 2))
 
 
 def pictures(folder: Path, array: np.ndarray[Any, Any], suffix: str = "png") -> Path:

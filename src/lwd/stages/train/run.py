@@ -35,7 +35,7 @@ from lwd.stages.train.begin import START, begin
 from lwd.stages.train.estimate import trained
 from lwd.stages.train.heldout import HeldOut
 from lwd.stages.train.preview import SamplePreview
-from lwd.stages.train.sampled import Sampled
+from lwd.stages.train.sampled import Sampled, sampled_of
 from lwd.stages.train.settings import TrainConfig, TrainSettings, choose_schedule, time_draws
 from lwd.training.ema import EMA
 from lwd.training.logging import Metric
@@ -197,10 +197,7 @@ def run(config: TrainConfig) -> Path:
     if settings.preview_every:
         preview = SamplePreview(config, settings.preview_images, schedule, pictures, processes)
         preview.check()
-    sampled = None
-    if settings.evaluate_every:
-        sampled = Sampled(config, settings.evaluate, schedule, processes)
-        sampled.prepare()
+    sampled = sampled_of(config, schedule, processes)
 
     def on_start() -> None:
         pictures.start()
@@ -261,7 +258,7 @@ def check(config: TrainConfig) -> None:
         return
     shards = _open_shards(config)
     if config.train.evaluate_every:
-        Sampled(config, config.train.evaluate, choose_schedule(config), Processes(config.compute))
+        Sampled(config, config.train.evaluate, Schedule.synchronous(config.layout.names), Processes(config.compute))
     try:
         with torch.device("meta"):
             model = config.model.build(config.layout, shards.shape, shards.feature_dim)

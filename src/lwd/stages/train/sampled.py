@@ -25,6 +25,7 @@ from lwd.sample import generate
 from lwd.sample.numbered import labels_of, seeds_of
 from lwd.schedules import Schedule
 from lwd.stages.train.sampled_settings import SampledSettings
+from lwd.stages.train.settings import TrainConfig
 from lwd.training.log_file import SAMPLED
 from lwd.training.previews import reason
 
@@ -108,6 +109,18 @@ class Sampled:
         if s.features == "dinov2":
             return DinoExtractor(s.dinov2, device, SECTION)
         return JudgeExtractor(self._config.data_path, device)
+
+
+def sampled_of(config: TrainConfig, schedule: Schedule, processes: Processes) -> Sampled | None:
+    """What ``train.evaluate_every`` asks for, ready to measure; None: nothing.
+
+    Raises UserError where it could never work.
+    """
+    if not config.train.evaluate_every:
+        return None
+    sampled = Sampled(config, config.train.evaluate, schedule, processes)
+    sampled.prepare()
+    return sampled
 
 
 class _Drawn:

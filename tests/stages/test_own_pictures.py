@@ -196,7 +196,7 @@ def test_what_init_refuses(pictures, tmp_path):
     few = tmp_path / "few" / "a"
     few.mkdir(parents=True)
     picture(1).save(few / "1.png")
-    assert "holds 1 pictures; one class at least needs 4" in message(few.parent, "--out", out)
+    assert "one class at least needs 4 pictures, some of them held out; found 1" in message(few.parent, "--out", out)
     picture(1).save(few.parent / "stray.png")
     assert "lies beside the class subfolders" in message(few.parent, "--out", out)
     assert not out.exists()

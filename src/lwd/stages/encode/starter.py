@@ -53,7 +53,8 @@ class Seen:
         bad = f", {self.unreadable} cannot be read" * bool(self.unreadable)
         opened = len(self.short_sides) + self.unreadable
         sides = f"short sides {least} to {most} pixels; modes {modes}"
-        return f"{self.pictures} pictures, {classes}; of {opened} opened: {sides}{bad}"
+        pictures = f"{self.pictures} picture{'s' * (self.pictures != 1)}"
+        return f"{pictures}, {classes}; of {opened} opened: {sides}{bad}"
 
 
 def look(folder: Path) -> Seen:
@@ -96,7 +97,7 @@ def write_starter(folder: Path, out: Path | None) -> tuple[Path, Seen]:
     most = max(seen.per_class.values())
     every = next((n for n in (5, 2) if most >= 2 * n), None)
     if every is None:
-        raise UserError(f"{folder}: holds {seen.pictures} pictures; one class at least needs 4, some of them held out")
+        raise UserError(f"{folder}: one class at least needs 4 pictures, some of them held out; found {seen.pictures}")
     if any(0xD800 <= ord(letter) <= 0xDFFF for letter in str(folder)):
         raise UserError(f"{folder}: a name that is no text cannot stand in a config; rename the folder")
     write_text(out, _config(folder, name, seen, every))

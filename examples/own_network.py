@@ -1,6 +1,6 @@
 """A network that knows nothing of lwd: learn when each group is denoised, train under that schedule, sample from it.
 
-accelerate launch --cpu --num_processes 2 examples/own_network.py
+torchrun --nproc-per-node 2 examples/own_network.py
 """
 
 import sys
@@ -38,7 +38,7 @@ def digits() -> TensorDataset:
 
 def main(probe_steps: int = 100, steps: int = 300) -> torch.Tensor:  # the samples (10, 5, 4, 4), one of each digit
     torch.manual_seed(0)
-    accelerator = Accelerator()
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     layout = lwd.Layout([lwd.Group("fine", 4), lwd.Group("coarse", 1, weight=4.0)])
     loader = accelerator.prepare(DataLoader(digits(), batch_size=64, shuffle=True, drop_last=True))
     probe = {"steps": probe_steps, "burn_in": probe_steps // 2, "lr": 1e-3, "kinetic_weight": 0.05}
@@ -51,7 +51,7 @@ def main(probe_steps: int = 100, steps: int = 300) -> torch.Tensor:  # the sampl
         accelerator.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
-    accelerator.print(f"{schedule['fine'].formula()}; loss {loss.item():.3f}")
+    accelerator.print(f"{schedule['fine'].formula()}; loss {loss.item():.3f}; processes: {accelerator.num_processes}")
     return lwd.sample.generate(model, schedule, layout, torch.arange(10), torch.arange(10), shape=(5, 4, 4)).latents
 
 

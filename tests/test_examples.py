@@ -56,11 +56,11 @@ def test_three_groups() -> None:
 
 
 def test_own_network_on_two_processes() -> None:
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command = [*launch, str(EXAMPLES / "own_network.py"), "6", "10"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with started(command, environment=environment, stdout=subprocess.PIPE) as process:
         out, err = process.communicate(timeout=HANG_S)
     assert process.returncode == 0, err[-3000:]
     assert out.count("loss") == 1, "the main process prints, the other does not"
+    assert out.count("processes: 2") == 1

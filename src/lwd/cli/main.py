@@ -19,6 +19,7 @@ from lwd.cli.keys import keys
 from lwd.cli.plan import check, plan
 from lwd.cli.recipes import recipes
 from lwd.cli.schedule import app as schedule_app
+from lwd.cli.stage_help import STAGES
 from lwd.cli.weights import convert, ema, export
 from lwd.console import one_line_errors, show
 from lwd.errors import UserError
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     help="""Learning When to Denoise: learn the schedule by which the parts of a latent are denoised, then train, sample
@@ -89,15 +89,13 @@ def _perform(
             show(following(stage, config, overrides, experiment.output))
 
 
-def _stage(
-    name: str, help_text: str, action: Callable[[Experiment], str], check: Callable[[Experiment], None] | None = None
-) -> None:
+def _stage(name: str, action: Callable[[Experiment], str], check: Callable[[Experiment], None] | None = None) -> None:
     """Register one stage; ``check`` is what a dry run does beside printing."""
 
     def command(config: ConfigOption, overrides: Overrides = None, dry_run: DryRun = False) -> None:
         _perform(action, config, overrides or (), dry_run, check, name)
 
-    app.command(name, help=help_text)(command)
+    app.command(name, help=STAGES[name].text())(command)
 
 
 def _encode(experiment: Experiment) -> str:
@@ -178,12 +176,12 @@ def _report(experiment: Experiment) -> str:
     return f"wrote {write_page(experiment)}"
 
 
-_stage("encode", "Images to latent shards, statistics and encoders, in OUTPUT/data.", _encode, _check_encode)
-_stage("semvae", "Train the semantic VAE on the features in the shards, in OUTPUT/semvae.", _semvae)
-_stage("probe", "Stage I at one lambda: learn a schedule, in OUTPUT/probe.", _probe, _check_probe)
+_stage("encode", _encode, _check_encode)
+_stage("semvae", _semvae)
+_stage("probe", _probe, _check_probe)
 
 
-@app.command("sweep")
+@app.command("sweep", help=STAGES["sweep"].text())
 def _sweep_command(
     config: ConfigOption,
     overrides: Overrides = None,
@@ -195,19 +193,18 @@ def _sweep_command(
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Stage I at several lambdas; the schedule of the weakest stable one becomes OUTPUT/schedule.json."""
     short = [] if weights is None else [f"sweep.kinetic_weights={weights if weights == 'auto' else f'[{weights}]'}"]
     short += [] if method is None else [f"sweep.method={method}"]
     _perform(_sweep, config, [*(overrides or ()), *short], dry_run, stage="sweep")
 
 
-_stage("train", "Stage II: train a denoiser under a schedule, in OUTPUT/train/NAME.", _train, _check_train)
+_stage("train", _train, _check_train)
 
 
-_stage("map", "Losses of a network of joint times (train.times) over all pairs of local times, in OUTPUT/map.", _map)
+_stage("map", _map)
 
 
-@app.command("sample")
+@app.command("sample", help=STAGES["sample"].text())
 def _sample_command(
     config: ConfigOption,
     overrides: Overrides = None,
@@ -217,13 +214,12 @@ def _sample_command(
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Sample from a checkpoint, into OUTPUT/samples. `-c FOLDER` of `lwd export`: that model, into runs/NAME."""
     short = {"sample.num": num, "sample.trace": trajectory}
     given = [f"{key}={value}" for key, value in short.items() if value is not None]
     _perform(_sample, config, [*(overrides or ()), *given], dry_run, stage="sample")
 
 
-@app.command("score")
+@app.command("score", help=STAGES["score"].text())
 def _score_command(
     config: ConfigOption,
     overrides: Overrides = None,
@@ -236,13 +232,12 @@ def _score_command(
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Compare schedules on one joint-time network and its map, training nothing, into OUTPUT/score."""
     short = [] if suggest is None else [f"score.suggest={suggest}"]
     short += [f"score.schedules=[{', '.join(schedules)}]"] if schedules else []
     _perform(_score, config, [*(overrides or ()), *short], dry_run)
 
 
-_stage("report", "Draw everything that OUTPUT holds into OUTPUT/report.html.", _report)
+_stage("report", _report)
 
 
 @app.command()

@@ -10,8 +10,16 @@ import typer
 from lwd.console import one_line_errors, show
 
 
+def _known() -> list[str]:
+    from lwd.recipes import names
+
+    return names()
+
+
 def recipes(
-    name: Annotated[str | None, typer.Argument(help="Of the recipe to copy, e.g. imagenet256/xl")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Of the recipe to copy, e.g. imagenet256/xl", autocompletion=_known)
+    ] = None,
     file: Annotated[Path | None, typer.Argument(help="Where to; default: its name, in the current folder")] = None,
 ) -> None:
     """The configs that come with lwd: list them, or copy one, and what it builds on, to change it."""

@@ -31,7 +31,8 @@ def test_each_stage_says_what_it_reads_and_writes_and_its_keys(stage: str) -> No
 )
 def test_a_shell_completes(words: str, offered: str) -> None:
     """Where nothing is offered, bash completes files (`complete -o default`)."""
-    code = "import sys; from lwd.cli.main import app\ntry: app(prog_name='lwd')\nfinally: assert 'torch' not in sys.modules"
+    code = "import sys\nfrom lwd.cli.main import app\n"
+    code += "try: app(prog_name='lwd')\nfinally: assert 'torch' not in sys.modules"
     environment = os.environ | {"_LWD_COMPLETE": "complete_bash", "COMP_WORDS": words}
     environment |= {"COMP_CWORD": str(words.count(" ")), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lwd import __version__
+from lwd.cli import actions
 from lwd.cli.data import app as data_app
 from lwd.cli.evaluate import app as evaluate_app
 from lwd.cli.following import following
@@ -22,7 +22,6 @@ from lwd.cli.schedule import app as schedule_app
 from lwd.cli.stage_help import STAGES
 from lwd.cli.weights import convert, ema, export
 from lwd.console import one_line_errors, show
-from lwd.errors import UserError
 from lwd.launcher import check_launcher
 
 if TYPE_CHECKING:
@@ -56,11 +55,6 @@ ConfigOption = Annotated[
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY.SUB=VALUE]...", help="Overrides, in YAML syntax")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check and print the resolved config, and stop")]
-
-
-def _one_process_only(name: str) -> None:
-    if os.environ.get("WORLD_SIZE", "1") != "1":
-        raise UserError(f"{name}: runs on one process; start it without torchrun or accelerate launch")
 
 
 def _perform(
@@ -98,87 +92,9 @@ def _stage(name: str, action: Callable[[Experiment], str], check: Callable[[Expe
     app.command(name, help=STAGES[name].text())(command)
 
 
-def _encode(experiment: Experiment) -> str:
-    from lwd.stages.encode.run import run
-
-    return f"wrote {run(experiment)}"
-
-
-def _check_encode(experiment: Experiment) -> None:
-    from lwd.stages.encode.run import check
-
-    check(experiment)
-
-
-def _semvae(experiment: Experiment) -> str:
-    from lwd.stages.semvae import run
-
-    return f"trained {run(experiment)}"
-
-
-def _probe(experiment: Experiment) -> str:
-    from lwd.stages.probe import learned_table, run
-
-    return f"{learned_table(run(experiment))}\nlearned: {experiment.output / 'probe' / 'schedule.json'}"
-
-
-def _check_probe(experiment: Experiment) -> None:
-    from lwd.stages.probe.run import check
-
-    check(experiment)
-
-
-def _sweep(experiment: Experiment) -> str:
-    from lwd.probe.table import TABLE, read_table
-    from lwd.stages.probe import on_screen, sweep
-    from lwd.stages.train import main_flops
-
-    _, schedule = sweep(experiment, main_flops(experiment))
-    table = on_screen(read_table(experiment.output / "sweep" / TABLE).model_dump())
-    return f"{table}\nchosen: lambda {schedule.provenance['lambda']:g} -> {experiment.output / 'schedule.json'}"
-
-
-def _train(experiment: Experiment) -> str:
-    from lwd.stages.train import run
-
-    return f"trained {run(experiment)}"
-
-
-def _map(experiment: Experiment) -> str:
-    from lwd.stages.map import run
-
-    return f"wrote {run(experiment)}"
-
-
-def _score(experiment: Experiment) -> str:
-    from lwd.stages.score.run import on_screen, run
-
-    _one_process_only("score")
-    return f"{on_screen(run(experiment)[1])}\nwrote {experiment.output / 'score'}"
-
-
-def _check_train(experiment: Experiment) -> None:
-    from lwd.stages.train.run import check
-
-    check(experiment)
-
-
-def _sample(experiment: Experiment) -> str:
-    from lwd.stages.sample import run
-
-    return f"wrote {run(experiment)}"
-
-
-def _report(experiment: Experiment) -> str:
-    from lwd.stages.report import write_page
-
-    _one_process_only("report")
-    return f"wrote {write_page(experiment)}"
-
-
-_stage("encode", _encode, _check_encode)
-_stage("semvae", _semvae)
-_stage("probe", _probe, _check_probe)
+_stage("encode", actions.encode, actions.check_encode)
+_stage("semvae", actions.semvae)
+_stage("probe", actions.probe, actions.check_probe)
 
 
 @app.command("sweep", help=STAGES["sweep"].text())
@@ -195,13 +111,13 @@ def _sweep_command(
 ) -> None:
     short = [] if weights is None else [f"sweep.kinetic_weights={weights if weights == 'auto' else f'[{weights}]'}"]
     short += [] if method is None else [f"sweep.method={method}"]
-    _perform(_sweep, config, [*(overrides or ()), *short], dry_run, stage="sweep")
+    _perform(actions.sweep, config, [*(overrides or ()), *short], dry_run, stage="sweep")
 
 
-_stage("train", _train, _check_train)
+_stage("train", actions.train, actions.check_train)
 
 
-_stage("map", _map)
+_stage("map", actions.map)
 
 
 @app.command("sample", help=STAGES["sample"].text())
@@ -216,7 +132,7 @@ def _sample_command(
 ) -> None:
     short = {"sample.num": num, "sample.trace": trajectory}
     given = [f"{key}={value}" for key, value in short.items() if value is not None]
-    _perform(_sample, config, [*(overrides or ()), *given], dry_run, stage="sample")
+    _perform(actions.sample, config, [*(overrides or ()), *given], dry_run, stage="sample")
 
 
 @app.command("score", help=STAGES["score"].text())
@@ -234,10 +150,10 @@ def _score_command(
 ) -> None:
     short = [] if suggest is None else [f"score.suggest={suggest}"]
     short += [f"score.schedules=[{', '.join(schedules)}]"] if schedules else []
-    _perform(_score, config, [*(overrides or ()), *short], dry_run)
+    _perform(actions.score, config, [*(overrides or ()), *short], dry_run)
 
 
-_stage("report", _report)
+_stage("report", actions.report)
 
 
 @app.command()
@@ -282,7 +198,7 @@ def demo(
     with one_line_errors():
         from lwd.stages.demo import run
 
-        _one_process_only("demo")
+        actions.one_process_only("demo")
         show(f"open {run(file, overrides or ())} in a browser")
 
 

@@ -4,17 +4,21 @@ import hashlib
 import json
 import pickle
 import shutil
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate
 
 import pytest
 import torch
+from safetensors.torch import save
 from torch.utils.data import DataLoader
 
 from lwd.config import load
 from lwd.data.batches import StepBatches
 from lwd.data.order import WindowOrder
 from lwd.data.remote import Mirror, RemoteFolder
+from lwd.data.remote.cache import Cache, _locked
+from lwd.data.remote.folder import Entry
 from lwd.data.remote.listing import write_listing
 from lwd.data.shards import LatentShards, write_shard
 from lwd.data.stats import save_stats, stats_path
@@ -169,6 +173,41 @@ def test_what_a_killed_run_left_makes_room(source, tmp_path):
     left.write_bytes(bytes(limit - 1))
     mirrored(f"file://{source}", tmp_path, limit).read(torch.tensor([0]))
     assert not left.exists()
+
+
+def test_two_that_wait_for_room_do_not_wait_for_each_other(tmp_path, monkeypatch):
+    """One has a shard's lock, and of an earlier try a file of it, while another, which has the room, finds none."""
+    contents = [save({"x": torch.full((8,), float(number))}) for number in range(2)]
+    first, second = (Entry(bytes=len(c), sha256=hashlib.sha256(c).hexdigest()) for c in contents)
+    cache, began, waiting = Cache(tmp_path, len(contents[0])), threading.Event(), threading.Event()
+    left = tmp_path / f".{first.sha256}.safetensors.1.tmp"
+    left.write_bytes(contents[0])
+    found = Cache._oldest_first
+
+    def oldest_first(self):  # of the second: begins while the first has its lock, but not yet the room
+        if threading.current_thread() is other:
+            began.set()
+            assert waiting.wait(10)
+        return found(self)
+
+    def watched(path, wait=True):
+        if path.name == "room" and threading.current_thread() is not other:
+            waiting.set()
+        return _locked(path, wait)
+
+    def get(entry, content):
+        return cache.shard(entry, lambda path: path.write_bytes(content))["x"]
+
+    monkeypatch.setattr(Cache, "_oldest_first", oldest_first)
+    monkeypatch.setattr("lwd.data.remote.cache._locked", watched)
+    other = threading.Thread(target=get, args=(second, contents[1]), daemon=True)
+    one = threading.Thread(target=get, args=(first, contents[0]), daemon=True)
+    other.start()
+    assert began.wait(10)
+    one.start()
+    for thread in (one, other):
+        thread.join(10)
+        assert not thread.is_alive()
 
 
 def test_what_may_pass_is_tried_again(served, tmp_path):

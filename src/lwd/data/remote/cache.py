@@ -5,8 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from lwd.files import atomic_path, remove
 
 _OURS = re.compile(r"\.?([0-9a-f]{64})\.safetensors(\.\d+\.tmp)?")
 """A shard, or one that is being fetched."""
+_PAUSE_S = 0.05
+"""Between two looks for room."""
 
 
 @dataclass(frozen=True)
@@ -36,30 +39,46 @@ class Cache:
                 os.utime(path)
                 return open_shard(path)
             with atomic_path(path) as temporary:
-                with _locked(self.folder / "locks" / "room"):
-                    self._make_room(entry)
-                    with temporary.open("wb") as file:
-                        file.truncate(entry.bytes)  # it counts from now on
+                self._reserve(entry, temporary)
                 fetch(temporary)
                 return open_shard(temporary)
 
     def _lock(self, sha256: str) -> Path:
         return self.folder / "locks" / sha256
 
-    def _make_room(self, entry: Entry) -> None:
-        """Remove the least recently used shards, and what killed processes left, until those of ``entry`` fit.
+    def _reserve(self, entry: Entry, temporary: Path) -> None:
+        """Make ``temporary`` as long as the shard of ``entry``, whose lock is held, once there is room for it.
 
-        What others are fetching or opening stays; where that leaves no room their end is waited for: they have theirs.
+        Nobody waits with the lock "room": those who are waited for may want it themselves.
         """
-        for wait in (False, True):
-            for sha256, _ in self._oldest_first():
-                if entry.bytes + sum(size for _, size in self._oldest_first()) <= self.limit:
+        self._remove(entry.sha256)  # what an earlier try left
+        while True:
+            with _locked(self.folder / "locks" / "room"):
+                if self._make_room(entry.bytes):
+                    with temporary.open("wb") as file:
+                        file.truncate(entry.bytes)  # it counts from now on
                     return
-                mine = sha256 == entry.sha256  # what an earlier try left; its lock is held already
-                with nullcontext(True) if mine else _locked(self._lock(sha256), wait) as free:
-                    if free:
-                        for path in self.folder.glob(f"*{sha256}*"):
-                            remove(path)
+            time.sleep(_PAUSE_S)
+
+    def _make_room(self, size: int) -> bool:
+        """Remove the least recently used shards, and what killed processes left, until ``size`` bytes fit.
+
+        What others are fetching or opening stays; False where that leaves no room.
+        """
+        for sha256, _ in self._oldest_first():
+            if self._fits(size):
+                return True
+            with _locked(self._lock(sha256), wait=False) as free:
+                if free:
+                    self._remove(sha256)
+        return self._fits(size)
+
+    def _fits(self, size: int) -> bool:
+        return size + sum(other for _, other in self._oldest_first()) <= self.limit
+
+    def _remove(self, sha256: str) -> None:
+        for path in self.folder.glob(f"*{sha256}*"):
+            remove(path)
 
     def _oldest_first(self) -> list[tuple[str, int]]:
         """The checksum and size of each shard, by the time of its last use."""

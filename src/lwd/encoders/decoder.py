@@ -16,6 +16,7 @@ from lwd.encoders.small import SmallCNN
 from lwd.encoders.small_vae import SMALL_VAE, SmallVAE
 from lwd.encoders.texture import IDENTITY, PixelUnshuffle, TextureEncoder
 from lwd.encoders.vae import DIFFUSERS, SDVAE, Autoencoder
+from lwd.encoders.vae.autoencoder import hub_file
 from lwd.errors import UserError
 from lwd.files import copy_file, write_json
 from lwd.groups import Layout
@@ -78,6 +79,8 @@ def carry(data: Path, layout: Layout, target: Path) -> str:
         copy_file(data / TEXTURE, target / TEXTURE)
     elif said != IDENTITY and Path(path).expanduser().exists():
         _pretrained(said, path).model.save_pretrained(target / VAE)
+    elif said != IDENTITY and hub_file(path) is None:
+        raise UserError(f"{data}: its {said} was at {path}, where there is nothing now; put it there again")
     elif said != IDENTITY:
         kept["path"] = said = path
     small = {"format": FORMAT, "recipe": {}, "fingerprint": manifest.fingerprint, "splits": {}, "texture": kept}

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import yaml
 from typer.testing import CliRunner
 
 from lwd.cli.main import app
-from lwd.encoders.decoder import check_data
+from lwd.encoders.decoder import carry, check_data
 from lwd.errors import UserError
 from lwd.files import read_json, write_json
+from lwd.groups import Group, Layout
 from lwd.models import LightningDiT, load_model
 from lwd.models.pretrained import load_checkpoint_model
 from lwd.schedules import Schedule
@@ -90,9 +92,11 @@ def test_a_released_folder_decides_no_code_and_fits_its_own_data_only(checkpoint
         check_data(target, tmp_path / "other")
     with pytest.raises(UserError, match=r"nowhere: no such folder; --data is"):
         export(checkpoint, tmp_path / "second", tmp_path / "nowhere")
-    (target / "config.yaml").write_text((target / "config.yaml").read_text() + "imports: [antigravity]\n")
-    with pytest.raises(UserError, match=r"config.yaml: not as `lwd export` writes it"):
-        released(target)
+    written = (target / "config.yaml").read_text()
+    for changed in (f"{written}imports: [antigravity]\n", written.replace("{num_classes: 10}", "5")):
+        (target / "config.yaml").write_text(changed)
+        with pytest.raises(UserError, match=r"config.yaml: not as `lwd export` writes it"):
+            released(target)
     with pytest.raises(UserError, match="not a folder of `lwd export` that carries a decoder"):
         released(checkpoint)
 
@@ -107,6 +111,22 @@ def test_what_cannot_be_exported(checkpoint, tmp_path):
         result = CliRunner().invoke(app, ["export", *map(str, arguments)])
         assert result.exit_code == 2 and result.stderr.count("\n") == 1
     assert {p.name for p in tmp_path.iterdir()} == {"there", "run"}
+
+
+@pytest.mark.parametrize("wrong", ["data: [1]", "data: {path: 5}", "output: [1]"])
+def test_a_run_whose_config_is_none_is_exported_without_decoder(checkpoint, tmp_path, wrong):
+    (checkpoint.parent / "config.yaml").write_text(wrong)
+    assert "no decoder: its data was not found" in export(checkpoint, tmp_path / "export")
+
+
+def test_a_vae_that_is_no_longer_there_is_not_named(data, tmp_path):
+    manifest, layout = read_json(data / "manifest.json"), Layout([Group("tex", 4), Group("sem", 2)])
+    shutil.copytree(data, tmp_path / "data")
+    for path in (str(tmp_path / "secret" / "vae"), "./vae", "models/vae.ckpt"):
+        texture = {"group": "tex", "encoder": "sd-vae-f16d32", "path": path}
+        write_json(tmp_path / "data" / "manifest.json", manifest | {"texture": texture})
+        with pytest.raises(UserError, match=f"sd-vae-f16d32 was at {path}, where there is nothing now"):
+            carry(tmp_path / "data", layout, tmp_path / "carried")
 
 
 def test_a_damaged_checkpoint_is_not_exported(checkpoint, tmp_path):

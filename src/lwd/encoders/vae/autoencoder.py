@@ -113,17 +113,22 @@ def resolve(source: str | Path) -> Path:
     path = Path(source).expanduser()
     if path.exists():
         return path
-    parts = str(source).split("/")
-    rest = "/".join(parts[2:])
-    if isinstance(source, Path) or path.is_absolute() or parts[0] in ("", ".", "..", "~"):
-        raise UserError(f"{source}: no such file or folder")
-    if len(parts) > 2 and path.suffix in CHECKPOINTS:
-        return fetch("/".join(parts[:2]), [rest], REMEDY)
-    if len(parts) >= 2 and path.suffix not in CHECKPOINTS:
-        repo, under = "/".join(parts[:2]), f"{rest}/" if rest else ""
-        fetch(repo, [under + CONFIG], REMEDY)
-        return fetch(repo, [under + WEIGHTS], REMEDY).parent
-    raise UserError(f"{source}: no such file or folder, nor a Hub id (owner/name or owner/name/file.ckpt)")
+    if (named := hub_file(source)) is None:
+        raise UserError(f"{source}: no such file or folder, nor a Hub id (owner/name or owner/name/file.ckpt)")
+    repo, rest = named
+    if path.suffix in CHECKPOINTS:
+        return fetch(repo, [rest], REMEDY)
+    under = f"{rest}/" if rest else ""
+    fetch(repo, [under + CONFIG], REMEDY)
+    return fetch(repo, [under + WEIGHTS], REMEDY).parent
+
+
+def hub_file(source: str | Path) -> tuple[str, str] | None:
+    """``owner/name`` and the rest of what may be a Hub id as `resolve` takes it; None of what can only be a path."""
+    parts, path = str(source).split("/"), Path(source).expanduser()
+    least = 3 if path.suffix in CHECKPOINTS else 2
+    local = isinstance(source, Path) or path.is_absolute() or parts[0] in ("", ".", "..", "~")
+    return None if local or len(parts) < least else ("/".join(parts[:2]), "/".join(parts[2:]))
 
 
 def read_model(folder: Path) -> Any:

@@ -25,7 +25,8 @@ def released(folder: Path) -> dict[str, Any]:
             f"sample.checkpoint={folder}"
         )
     settings = read_yaml(file)
-    if set(settings) != set(KEYS) or set(settings["model"]) != {"num_classes"}:
+    model = settings.get("model")
+    if set(settings) != set(KEYS) or not isinstance(model, dict) or set(model) != {"num_classes"}:
         raise UserError(f"{file}: not as `lwd export` writes it, with {', '.join(KEYS)}.num_classes and no more")
     name = folder.absolute().name
     where = {"output": str(Path("runs") / name), "data": {"path": str(carried)}}

@@ -136,8 +136,9 @@ def _data(checkpoint: Path, state: State, given: Path | None) -> Path | None:
         return given
     file = checkpoint.parent / CONFIG_YAML
     settings = read_yaml(file) if file.is_file() else {}
-    own = (settings.get("data") or {}).get("path")
-    data = Path(own or Path(settings.get("output") or checkpoint) / "data")
+    section, output = settings.get("data"), settings.get("output")
+    own = section.get("path") if isinstance(section, dict) else None
+    data = Path(own) if isinstance(own, str) else Path(output if isinstance(output, str) else checkpoint) / "data"
     return data if data.is_dir() and fingerprint_of(data) == state.recipe.get("data") else None
 
 

@@ -295,6 +295,17 @@ def test_a_list_that_lies_reads_nothing_it_should_not(source, tmp_path, change, 
         mirrored(f"file://{folder}", tmp_path / "cache").read(torch.tensor([22]))
 
 
+def test_a_list_of_no_shards_is_refused(source, tmp_path):
+    folder, text = tmp_path / "source", json.dumps({"format": "lwd.shards/1", "shards": {}}).encode()
+    shutil.copytree(source, folder)
+    (folder / "train" / "index.json").write_bytes(text)
+    listing = json.loads((folder / "files.json").read_text())
+    listing["files"]["train/index.json"] = {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
+    (folder / "files.json").write_text(json.dumps(listing))
+    with pytest.raises(UserError, match="not a list of shards: shards: .*at least 1"):
+        mirrored(f"file://{folder}", tmp_path / "cache")
+
+
 def test_protocols_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match=r"nosuch://bucket/data/files\.json: cannot be used"):
         Mirror(RemoteFolder("nosuch://bucket/data", never), tmp_path, 10**9)

@@ -84,7 +84,7 @@ class ShardList(Record):
     remedy: ClassVar[str] = "make it again by `lwd data index`"
 
     format: Literal["lwd.shards/1"]
-    shards: dict[_Part, ListedShard]
+    shards: Annotated[dict[_Part, ListedShard], Field(min_length=1)]
 
 
 def write_listing(folder: Path) -> list[Path]:

@@ -162,13 +162,15 @@ def test_an_unreadable_run_is_one_line_and_hides_no_other(tmp_path):
     train(tmp_path, "good", saved=6)
     torn = train(tmp_path, "torn\n")
     (torn / "config.yaml").write_bytes(b"train: [\xff")
+    (train(tmp_path, "endless") / "config.yaml").write_text("train: {steps: .inf}")
     linked = train(tmp_path, "linked")
     (linked / "config.yaml").unlink()
     (linked / "config.yaml").symlink_to(torn / "config.yaml")
     states = {row.folder.name: row.state for row in overview(tmp_path).rows}
-    assert states == {"good": "stopped", "torn\n": "unreadable", "linked": "unreadable"}
+    unreadable = ("torn\n", "linked", "endless")
+    assert states == {"good": "stopped", **dict.fromkeys(unreadable, "unreadable")}
     lines = as_text(overview(tmp_path), 0.0).splitlines()
-    assert len(lines) == 1 + 3 + 2 and sum("not the config of a run" in line for line in lines) == 2
+    assert len(lines) == 1 + 4 + 3 and sum("not the config of a run" in line for line in lines) == 3
 
 
 def test_reads_are_bounded(tmp_path):

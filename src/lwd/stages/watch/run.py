@@ -97,7 +97,7 @@ class Run:
         try:
             steps, batch = (None if (n := section.get(key)) is None else int(n) for key in ("steps", "batch"))
             return steps, batch
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise UserError(f"{self._config}: not the config of a run") from error
 
     def distance(self, parameters: Sequence[float]) -> float | None:

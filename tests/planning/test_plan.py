@@ -69,6 +69,9 @@ def test_the_disk_of_xl_is_that_of_the_docs(xl):
     assert checkpoints.bytes == pytest.approx(6 * 10.9e9, rel=0.01)  # 70K, 120K, 400K, two periodic ones, one in work
     assert samples.bytes == 2 * 50_000 * 3 * 256**2
     assert disk_of(xl, data_of(xl), *counts)[0].bytes is None
+    averaged = xl.model_copy(update={"train": xl.train.model_copy(update={"posthoc_ema": (0.05, 0.1)})})
+    more = disk_of(averaged, data, *counts)[1].bytes - checkpoints.bytes
+    assert more == (6 * 2 + 40 * 2) * 4 * counts[0].parameters  # in each checkpoint, and docs/ema.md's 40 snapshots
 
 
 def test_the_digits_on_a_screen_and_as_json(data):
@@ -102,6 +105,9 @@ def test_the_digits_on_a_screen_and_as_json(data):
         (["digits.yaml", "--mfu", "1.5"], "--mfu 1.5"),
         (["digits.yaml", "--gpus", "7"], "does not divide over 7 cards"),
         (["digits.yaml", "--memory", "-1"], "--memory -1"),
+        (["digits.yaml", "--tflops", "inf"], "--tflops inf"),
+        (["digits.yaml", "--price", "nan"], "--price nan"),
+        (["digits.yaml", "--images", "0"], "--images 0"),
     ],
 )
 def test_bad_words_are_one_line(words, says, capsys, monkeypatch):

@@ -47,8 +47,9 @@ def _checkpoints(config: Experiment, count: Count) -> Disk:
     periodic = (periodic | {train.steps}) - good
     newest = sorted(periodic)[-compute.keep_checkpoints :] if compute.keep_checkpoints else periodic
     number = len(good) + len(newest) + 1
-    each = FLOAT32 * (2 * count.parameters + MOMENTS * count.trained)
-    snapshots = len(train.posthoc_ema) * (train.steps // train.posthoc_every + 1)
+    networks = 2 + len(train.posthoc_ema)  # weights and averages
+    each = FLOAT32 * (networks * count.parameters + MOMENTS * count.trained)
+    snapshots = len(train.posthoc_ema) * math.ceil(train.steps / train.posthoc_every)
     width = FLOAT16 if train.posthoc_dtype == "float16" else FLOAT32
     words = f"{number} of {size(each)}, one of them being written"
     more = f"; {snapshots} snapshots of averages" if snapshots else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -88,10 +89,10 @@ def machine_of(
     rate = rate_of(config.compute)
     given = {"--tflops": tflops, "--memory": memory_gib}
     for name, value in given.items():
-        if value is not None and not value > 0:
-            raise UserError(f"{name} {value:g} must be above 0")
-    if price is not None and price < 0:
-        raise UserError(f"--price {price:g} must not be negative")
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"{name} {value:g} must be above 0, and finite")
+    if price is not None and not 0 <= price < math.inf:
+        raise UserError(f"--price {price:g} must be finite, and not negative")
     return Machine(
         known.name,
         gpus,
@@ -110,6 +111,8 @@ def plan(config: Experiment, machine: Machine, images: int | None = None) -> Pla
     ``images``: how many there are to be in training, where the data is not here. Raises UserError for settings that do
     not fit, and where neither shards nor encode's settings say what the latents are.
     """
+    if images is not None and images < 1:
+        raise UserError(f"--images {images} must be at least 1")
     data = data_of(config, images)
     main, searched = Estimate(trained(config, data.shape, data.feature_dim)), Estimate(probed(config, data.shape))
     hours = [_hours(work, machine) for work in work_of(config, data)]

@@ -302,7 +302,7 @@ def test_a_list_of_no_shards_is_refused(source, tmp_path):
     listing = json.loads((folder / "files.json").read_text())
     listing["files"]["train/index.json"] = {"bytes": len(text), "sha256": hashlib.sha256(text).hexdigest()}
     (folder / "files.json").write_text(json.dumps(listing))
-    with pytest.raises(UserError, match="not a list of shards: shards: .*at least 1"):
+    with pytest.raises(UserError, match=r"not a list of shards: shards: .*at least 1"):
         mirrored(f"file://{folder}", tmp_path / "cache")
 
 

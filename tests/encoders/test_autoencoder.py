@@ -169,6 +169,8 @@ def _pickle(folder: Path) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "class": (lambda f: _edit(f, _class_name="AutoencoderKLWan"), "_class_name 'AutoencoderKLWan' is not supported"),
     "no class": (lambda f: (f / "config.json").write_text("{}"), "_class_name None is not supported; known: Autoencod"),
+    "classes": (lambda f: _edit(f, _class_name=["AutoencoderKL"]), "_class_name .* is not supported"),
+    "groups": (lambda f: _edit(f, norm_num_groups=0), "cannot be read as AutoencoderKL"),
     "no json": (lambda f: (f / "config.json").write_text("{"), "config.json"),
     "no config": (lambda f: (f / "config.json").unlink(), r"not a diffusers folder \(config.json is missing\)"),
     "scale": (lambda f: _edit(f, scaling_factor="a"), "scaling_factor 'a' and shift_factor None must be numbers"),

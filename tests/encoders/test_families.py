@@ -207,6 +207,7 @@ def test_preprocessing_that_a_folder_leaves_open(tmp_path: Path) -> None:
         ({"image_std": ["a", 1, 1]}, "image_std must be three numbers"),
         ({"rescale_factor": 1}, "rescale_factor is 1; only"),
         ({"rescale_factor": "half"}, "rescale_factor is 'half'; only"),
+        ({"image_mean": [10**400, 1, 1]}, "image_mean must be three numbers"),
     ]:
         save(model, tmp_path, **wrong)
         with pytest.raises(UserError, match=line) as error:
@@ -236,6 +237,7 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         ({"model_type": "bert"}, "model_type 'bert' is not supported"),
         ({"vision_config": 3, "model_type": "clip"}, "model_type None is not supported"),
         ({}, "model_type None is not supported"),
+        ({"model_type": ["dinov2"]}, "model_type .* is not supported"),
         ({"model_type": "dinov2", "patch_size": [14, 7]}, "foreign"),
         ({"model_type": "dinov2", "num_hidden_layers": "many"}, "foreign"),
     ]:
@@ -243,7 +245,14 @@ def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
             load_transformers_encoder(config(**fields), PATCH)
         assert "\n" not in str(error.value)
     assert not ran.exists()
+    made = json.loads((good / "config.json").read_text())
+    for changed in ({"patch_size": 0}, {"num_attention_heads": 0}):
+        (good / "config.json").write_text(json.dumps(made | changed))
+        with pytest.raises(UserError, match="good: cannot be read as DINOv2"):
+            load_transformers_encoder(good, PATCH)
+    (good / "config.json").write_text(json.dumps(made))
     for source, more, line in [
+        (good, {"layer": 0}, "good: layer 0: the model has 3; choose one from 1 to 3"),
         (good, {"layer": 4}, "good: layer 4: the model has 3; choose one from 1 to 3"),
         (good, {"resolution": 30}, "good: resolution 30 is no multiple of the patch of 8 pixels"),
         (tmp_path / "empty", {}, "empty: no config.json there"),

@@ -135,7 +135,7 @@ def read_model(folder: Path) -> Any:
     """diffusers' model in a folder; raises UserError for another class, weights missing, or no safetensors."""
     config = read_mapping(folder / CONFIG, "the config of a diffusers model", "name the folder of an autoencoder")
     kind = config.get("_class_name")
-    if kind not in CLASSES:
+    if not isinstance(kind, str) or kind not in CLASSES:
         known = ", ".join(f"{name} ({some})" for name, some in CLASSES.items())
         raise UserError(f"{folder / CONFIG}: _class_name {kind!r} is not supported; known: {known}")
     if not (folder / WEIGHTS).is_file():
@@ -146,7 +146,10 @@ def read_model(folder: Path) -> Any:
         model, report = library("diffusers", kind).from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (
+        *(OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ArithmeticError, ImportError),
+        SafetensorError,
+    ) as error:
         raise UserError(f"{folder}: cannot be read as {kind} ({' '.join(str(error).split())})") from error
     if missing := sorted(report["missing_keys"]):
         raise UserError(f"{folder}: weight {missing[0]!r} is missing; not the weights of its {CONFIG}")

@@ -122,7 +122,7 @@ def load_transformers_encoder(
     kind = tower.get("model_type") if isinstance(tower, dict) else None
     if isinstance(tower, dict) and kind is None and tower is not found:
         kind = f"{found.get('model_type')}_vision_model"  # old files leave it out
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         known = ", ".join(family.title for family in FAMILIES.values())
         raise UserError(f"{folder / CONFIG}: model_type {kind!r} is not supported; known: {known}")
     family = FAMILIES[kind]

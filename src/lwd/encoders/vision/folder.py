@@ -15,7 +15,10 @@ from lwd.errors import UserError
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError)
+_ERRORS = (
+    *(OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ArithmeticError, ImportError),
+    *(SafetensorError, pickle.UnpicklingError),
+)
 _UNUSED = "pooler."  # of the class token; some publish none
 
 
@@ -53,7 +56,7 @@ def cut_at_layer(config: Any, layer: int | None, where: Path) -> None:
     Raises UserError where it has no such layer.
     """
     depth = config.num_hidden_layers
-    if layer is not None and layer > depth:
+    if layer is not None and not 1 <= layer <= depth:
         raise UserError(f"{where}: layer {layer}: the model has {depth}; choose one from 1 to {depth}")
     config.num_hidden_layers = depth if layer is None else layer
 

@@ -17,7 +17,7 @@ from lwd.stages.plan.disk import disk_of
 from lwd.stages.plan.facts import data_of
 from lwd.stages.plan.run import _hours
 from lwd.stages.plan.units import binary, duration, money, scaled, size
-from lwd.stages.plan.work import _sample, _search, _train
+from lwd.stages.plan.work import _encode, _sample, _search, _train
 from lwd.stages.probe.run import trained as probed
 from lwd.stages.train.estimate import trained
 
@@ -123,6 +123,22 @@ def test_other_groups_than_encode_makes_need_shards(tmp_path):
     )
     with pytest.raises(UserError, match="no shards here"):
         data_of(config)
+
+
+def test_further_groups_and_models_by_their_folders(tmp_path):
+    more = [
+        f"output={tmp_path}",
+        "groups=[{name: tex, channels: 4}, {name: sem, channels: 2}, {name: edge, channels: 1}]",
+        "encode.further=[{group: edge, encoder: edges}]",
+    ]
+    config = load(Experiment, CONFIGS / "digits.yaml", more)
+    data = data_of(config)
+    assert data.shape == (4, 4) and data.images == 1352 and _encode(config, data).operations == 0
+    for key in ("texture", "semantic"):
+        part = getattr(config.encode, key)
+        other = part.model_copy(update={"encoder": "diffusers" if key == "texture" else "transformers"})
+        encode = config.encode.model_copy(update={key: other})
+        assert _encode(config.model_copy(update={"encode": encode}), data).operations is None
 
 
 def test_units():

@@ -47,7 +47,7 @@ def data_of(config: Experiment, images: int | None = None) -> Data:
     folder = config.data_path / "train"
     if config.has_shards("train"):
         return _of_shards(config, folder)
-    groups = {config.encode.texture.group, config.encode.semantic.group}
+    groups = {config.encode.texture.group, *(part.group for part in config.encode.others)}
     if groups != set(config.layout.names):
         raise UserError(
             f"{folder}: no shards here, and encode makes the groups {sorted(groups)}; write the shards first"

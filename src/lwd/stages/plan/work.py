@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lwd.datasets.builtin import DATASETS
 from lwd.encoders.semvae import SemVAE
-from lwd.encoders.vae import SDVAE
+from lwd.encoders.vae import DIFFUSERS, SDVAE
 from lwd.encoders.vision import VISION_MODELS, blank_patch_encoder
 from lwd.errors import UserError
 from lwd.models.flops import BACKWARD
@@ -23,7 +23,7 @@ from lwd.models.settings import ModelConfig
 from lwd.ode.methods import method
 from lwd.probe.bisection import Bisection
 from lwd.runtime.hub import CONFIG
-from lwd.stages.encode.settings import NONE, SAME
+from lwd.stages.encode.settings import NONE, SAME, TRANSFORMERS
 from lwd.stages.evaluate.settings import JUDGED, PAPER, features_of
 from lwd.stages.experiment import Experiment
 from lwd.stages.plan.facts import Data
@@ -68,12 +68,13 @@ def _encode(config: Experiment, data: Data) -> Work:
 
 
 def _encoders(config: Experiment, data: Data) -> int | None:
-    """Operations of one image through all encoders; those trained on the spot count for nothing, being small."""
+    """Operations of one image through all encoders; those trained on the spot count for nothing, being small. None
+    where they cannot be counted: without the packages, and for models that are known by their folders alone."""
     settings, total = config.encode, 0
-    names = [settings.semantic.encoder]
+    names = [part.encoder for part in settings.others]
     if settings.repa.encoder not in (SAME, NONE, settings.semantic.encoder):
         names.append(settings.repa.encoder)
-    if data.pixels is None:
+    if data.pixels is None or TRANSFORMERS in names or settings.texture.encoder == DIFFUSERS:
         return None
     pixels = (1, *data.pixels)
     try:
@@ -82,9 +83,10 @@ def _encoders(config: Experiment, data: Data) -> int | None:
         for name in names:
             if name in VISION_MODELS:
                 total += _counted(partial(_patch_features, name), pixels)
-        if settings.semantic.compress == "semvae" and settings.semantic.encoder in VISION_MODELS:
-            width, channels = VISION_MODELS[settings.semantic.encoder].width, _channels(config, settings.semantic.group)
-            total += _counted(lambda: SemVAE(width, channels).encode, (1, width, *data.shape))
+        for part in settings.others:
+            if part.compress == "semvae" and part.encoder in VISION_MODELS:
+                width, channels = VISION_MODELS[part.encoder].width, _channels(config, part.group)
+                total += _counted(partial(_compress, width, channels), (1, width, *data.shape))
     except UserError:  # the packages of pretrained encoders are an extra
         return None
     return total
@@ -96,6 +98,10 @@ def _channels(config: Experiment, name: str) -> int:
 
 def _patch_features(name: str) -> Callable[[Tensor], object]:
     return blank_patch_encoder(name).patch_features
+
+
+def _compress(width: int, channels: int) -> Callable[[Tensor], object]:
+    return SemVAE(width, channels).encode
 
 
 def _counted(make: Callable[[], Callable[[Tensor], object]], shape: tuple[int, ...]) -> int:

@@ -1,5 +1,6 @@
 """Stages on data at a URL: the same weights as from the folder, and `lwd encode` that writes there and goes on."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,12 @@ def test_encode_writes_there_and_goes_on(kind, request, tmp_path, monkeypatch):
     assert sent[0] == "recipe.json" and all(name.startswith("train/") for name in sent[1:])
     assert RemoteFolder(url).read("files.json", 10**6) is None
     monkeypatch.setattr(RemoteFolder, "upload", lambda self, file, name: (sent.append(name), upload(self, file, name)))
+    first = tmp_path / "data" / "train" / Path(sent[1]).name
+    torn = bytearray(first.read_bytes())
+    torn[-1] ^= 1  # as another machine's last bits
+    RemoteFolder(url).write(sent[1], bytes(torn))
+    RemoteFolder(url).write(f"{sent[1]}.sha256", hashlib.sha256(torn).hexdigest().encode())
+    sent.remove(sent[1])
     folder = encode(config_of(f"output={tmp_path}", there))
     assert folder == tmp_path / "data" and sent[-1] == "files.json" and len(sent) == len(set(sent))
     files = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}

@@ -100,28 +100,18 @@ class RemoteFolder:
         target.touch()
         self._tried(name, attempt)
 
-    def size(self, name: str) -> int | None:
-        """Bytes of a file, None where there is none."""
-
-        def attempt() -> int | None:
-            system, path = self._at(name)
-            try:
-                return cast(int, system.info(path)["size"])
-            except FileNotFoundError:
-                return None
-
-        return self._tried(name, attempt)
-
     def upload(self, file: Path, name: str) -> None:
         """Copy a local file there, under ``name``. Raises UserError where nothing can be written to the protocol."""
+        self._change(name, lambda system, path: system.put_file(str(file), path))
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a small file there. Raises UserError as `upload` does."""
+        self._change(name, lambda system, path: system.pipe_file(path, content))
+
+    def _change(self, name: str, change: Callable[[Any, str], object]) -> None:
         if self.url.startswith(_HTTP):
             raise UserError(f"{self.shown}: can be read over HTTP, not written to; take s3://, gs:// or file://")
-
-        def attempt() -> None:
-            system, path = self._at(name)
-            system.put_file(str(file), path)
-
-        self._tried(name, attempt)
+        self._tried(name, lambda: change(*self._at(name)))
 
     def _at(self, name: str) -> tuple[Any, str]:
         """The file system (fsspec keeps one a process and thread, so that a fork gets its own) and the path in it."""

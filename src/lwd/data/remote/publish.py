@@ -11,6 +11,8 @@ from lwd.errors import UserError
 from lwd.files import parse_json, read_json
 from lwd.records import read_record
 
+SUM = ".sha256"
+"""Behind a shard's name: the file with its checksum."""
 _BYTES = 2**26
 """No list or recipe is larger."""
 
@@ -19,7 +21,8 @@ _BYTES = 2**26
 class Publisher:
     """Copies the data in ``folder`` to ``remote``; ``recipe`` is the name of the file in it that decides its shards.
 
-    What was begun under the same recipe is gone on with: shards that are there in the right size are not sent again.
+    What was begun under the same recipe is gone on with: shards that are there are not sent again. Each has its SHA-256
+    beside it, written after it, since another machine's shard of the same recipe and size may differ in its last bits.
     """
 
     folder: Path
@@ -34,11 +37,12 @@ class Publisher:
         elif theirs is None or parse_json(theirs, self.remote.shown) != read_json(self.folder / self.recipe):
             raise UserError(f"{self.remote.shown}: holds other data; choose another data.path, or remove it")
 
-    def shard(self, file: Path) -> None:
+    def shard(self, file: Path, sha256: str) -> None:
         """Copy a shard that is whole, unless it is there."""
         name = file.relative_to(self.folder).as_posix()
-        if self.remote.size(name) != file.stat().st_size:
+        if self.remote.read(name + SUM, len(sha256)) != sha256.encode():
             self.remote.upload(file, name)
+            self.remote.write(name + SUM, sha256.encode())
 
     def finish(self) -> bool:
         """Copy all that is not there yet, `FILES` last, which is written where it is missing; False: all was there."""
@@ -49,8 +53,8 @@ class Publisher:
             return False
         names = read_record(self.folder / FILES, FileList).files
         for split in sorted(Path(name).parent for name in names if Path(name).name == SHARDS):
-            for shard in read_record(self.folder / split / SHARDS, ShardList).shards:
-                self.shard(self.folder / split / shard)
+            for shard, listed_shard in read_record(self.folder / split / SHARDS, ShardList).shards.items():
+                self.shard(self.folder / split / shard, listed_shard.sha256)
         for name in names.keys() - {self.recipe}:
             self.remote.upload(self.folder / name, name)
         self.remote.upload(self.folder / FILES, FILES)

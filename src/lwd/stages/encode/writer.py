@@ -72,10 +72,11 @@ class ShardWriter(Background):
         write_shard(path, self._layout, latents, labels, flipped, features, features_flipped)
         values, counts = torch.unique(labels, return_counts=True)
         per_label = {str(value): count for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
-        row = {"file": path.name, "images": len(labels), "labels": per_label, "sha256": checksum(path)}
+        digest = checksum(path)
+        row = {"file": path.name, "images": len(labels), "labels": per_label, "sha256": digest}
         write_json(record, {**row, **facts})
         if self._publisher is not None:
-            self._publisher.shard(path)
+            self._publisher.shard(path, digest)
 
 
 def shards_of(count: int, shard_images: int) -> list[range]:

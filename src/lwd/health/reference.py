@@ -91,6 +91,13 @@ def reference_for(config: Mapping[str, Any]) -> Reference | None:
     """The reference run of the same network, data and objective; None where there is none."""
     own = signature(config)
     for curve in as_record(read_json(CURVES), Curves, str(CURVES)).curves:
-        if all(own.get(key) == value for key, value in curve.match.items()):
+        if _holds(own, curve.match):
             return Reference(curve.name, curve.every, curve.loss)
     return None
+
+
+def _holds(own: Any, wanted: Any) -> bool:
+    """Whether all that a curve was made with stands in a config, which may have younger keys, too."""
+    if not isinstance(wanted, Mapping):
+        return bool(own == wanted)
+    return isinstance(own, Mapping) and all(key in own and _holds(own[key], value) for key, value in wanted.items())

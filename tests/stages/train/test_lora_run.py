@@ -85,6 +85,8 @@ def test_a_run_trains_the_adapters_alone_stops_and_goes_on(config, base, tmp_pat
     export(whole, tmp_path / "exported")
     assert {path.name for path in (tmp_path / "exported").iterdir()} == {
         "README.md",
+        "config.yaml",
+        "data",
         "config.json",
         "model.safetensors",
         "schedule.json",

@@ -17,7 +17,7 @@ from lwd.config import load
 from lwd.data.batches import StepBatches
 from lwd.data.order import WindowOrder
 from lwd.data.remote import Mirror, RemoteFolder
-from lwd.data.remote.cache import Cache, _locked
+from lwd.data.remote.cache import Cache, locked
 from lwd.data.remote.folder import Entry
 from lwd.data.remote.listing import write_listing
 from lwd.data.shards import LatentShards, write_shard
@@ -76,7 +76,8 @@ def never(seconds):
 
 def in_cache(cache):
     """Bytes in the cache, with what is on its way there."""
-    return sum(file.stat().st_size for file in (cache / "shards").iterdir() if file.is_file())
+    with locked(Cache(cache / "shards", 0).room):
+        return sum(file.stat().st_size for file in (cache / "shards").iterdir() if file.is_file())
 
 
 def same(one, two):
@@ -193,13 +194,13 @@ def test_two_that_wait_for_room_do_not_wait_for_each_other(tmp_path, monkeypatch
     def watched(path, wait=True):
         if path.name == "room" and threading.current_thread() is not other:
             waiting.set()
-        return _locked(path, wait)
+        return locked(path, wait)
 
     def get(entry, content):
         return cache.shard(entry, lambda path: path.write_bytes(content))["x"]
 
     monkeypatch.setattr(Cache, "_oldest_first", oldest_first)
-    monkeypatch.setattr("lwd.data.remote.cache._locked", watched)
+    monkeypatch.setattr("lwd.data.remote.cache.locked", watched)
     other = threading.Thread(target=get, args=(second, contents[1]), daemon=True)
     one = threading.Thread(target=get, args=(first, contents[0]), daemon=True)
     other.start()

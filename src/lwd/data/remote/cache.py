@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,14 +34,22 @@ class Cache:
     def shard(self, entry: Entry, fetch: Callable[[Path], None]) -> Shard:
         """The shard of ``entry``, mapped; where it is not here ``fetch`` writes it to a path."""
         path = self.folder / f"{entry.sha256}.safetensors"
-        with _locked(self._lock(entry.sha256)):
+        with locked(self._lock(entry.sha256)):
             if path.is_file():
                 os.utime(path)
                 return open_shard(path)
-            with atomic_path(path) as temporary:
-                self._reserve(entry, temporary)
-                fetch(temporary)
-                return open_shard(temporary)
+            with ExitStack() as room:
+                with atomic_path(path) as temporary:
+                    self._reserve(entry, temporary)
+                    fetch(temporary)
+                    shard = open_shard(temporary)
+                    room.enter_context(locked(self.room))  # who counts sees a file under one name, and not under none
+                return shard
+
+    @property
+    def room(self) -> Path:
+        """The lock of who counts the shards' bytes, or changes what they come to."""
+        return self.folder / "locks" / "room"
 
     def _lock(self, sha256: str) -> Path:
         return self.folder / "locks" / sha256
@@ -49,11 +57,11 @@ class Cache:
     def _reserve(self, entry: Entry, temporary: Path) -> None:
         """Make ``temporary`` as long as the shard of ``entry``, whose lock is held, once there is room for it.
 
-        Nobody waits with the lock "room": those who are waited for may want it themselves.
+        Nobody waits with the lock `room`: those who are waited for may want it themselves.
         """
         self._remove(entry.sha256)  # what an earlier try left
         while True:
-            with _locked(self.folder / "locks" / "room"):
+            with locked(self.room):
                 if self._make_room(entry.bytes):
                     with temporary.open("wb") as file:
                         file.truncate(entry.bytes)  # it counts from now on
@@ -68,7 +76,7 @@ class Cache:
         for sha256, _ in self._oldest_first():
             if self._fits(size):
                 return True
-            with _locked(self._lock(sha256), wait=False) as free:
+            with locked(self._lock(sha256), wait=False) as free:
                 if free:
                     self._remove(sha256)
         return self._fits(size)
@@ -92,7 +100,7 @@ class Cache:
 
 
 @contextmanager
-def _locked(path: Path, wait: bool = True) -> Iterator[bool]:
+def locked(path: Path, wait: bool = True) -> Iterator[bool]:
     """Hold ``path`` against other threads and processes; without ``wait`` yield whether that was possible at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)

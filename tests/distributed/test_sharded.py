@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed.fsdp  # with SymPy behind it: once, and not in every process that is forked
 from safetensors.torch import load_file
 from several_runs import run_all
 

@@ -24,7 +24,7 @@ from lwd.training.logging import read_log
 from traces import per_step
 
 ROOT = Path(__file__).parents[2]
-KILLS = 20
+KILLS = 12
 
 
 def changed(experiment, folder, steps, **compute):

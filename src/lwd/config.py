@@ -29,6 +29,9 @@ from lwd.errors import UserError
 from lwd.scalars import at_home, only_numbers
 from lwd.yaml12 import Dumper, Loader
 
+SETTINGS = "config.yaml"
+"""The name of the file, beside a result, with the settings that it was made under."""
+
 
 class Config(BaseModel):
     """Base of every settings class: immutable, no unknown keys, defaults checked like everything else.

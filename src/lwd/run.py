@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from pydantic import PositiveFloat, PositiveInt, field_serializer, field_validator, model_validator
 
-from lwd.config import Config, Seed, dump
+from lwd.config import SETTINGS, Config, Seed, dump
 from lwd.data.encoded import fingerprint_of
 from lwd.data.format import is_shard
 from lwd.data.remote.folder import Url
@@ -160,5 +160,5 @@ class RunConfig(Config):
 
 def write_run_files(config: RunConfig, folder: Path) -> None:
     """Beside a stage's result: its resolved config and the versions it ran under."""
-    write_text(folder / "config.yaml", dump(config))
+    write_text(folder / SETTINGS, dump(config))
     write_json(folder / "versions.json", versions())

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lwd.config import dump, load
+from lwd.config import SETTINGS, dump, load
 from lwd.data.evaluation import RESULT
 from lwd.errors import UserError
 from lwd.files import check_place, read_text, write_json
@@ -72,7 +72,7 @@ def _measure(one: Experiment, job: Job, name: str, steps: int) -> Result:
     changes = {"sample": sampling, "evaluate": evaluate.EvaluateSettings(samples=folder), "compute": afresh}
     one = one.model_copy(update=changes)
     done = folder / RESULT
-    if not (done.is_file() and read_text(folder / "config.yaml") == dump(one)):
+    if not (done.is_file() and read_text(folder / SETTINGS) == dump(one)):
         sample.run(one)
         evaluate.run(one)
     found = evaluate.Evaluation.read(done)

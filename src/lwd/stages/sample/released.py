@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lwd.config import read_yaml
+from lwd.config import SETTINGS, read_yaml
 from lwd.encoders.decoder import CARRIED
 from lwd.errors import UserError
 
@@ -18,7 +18,7 @@ def released(folder: Path) -> dict[str, Any]:
     Results go to runs/NAME/samples/NAME of the current folder, with the folder's name. Raises UserError for another
     folder, and for one that sets more, as ``imports``: a folder alone never decides what code is run.
     """
-    file, carried = folder / "config.yaml", folder / CARRIED
+    file, carried = folder / SETTINGS, folder / CARRIED
     if not (file.is_file() and carried.is_dir()):
         raise UserError(
             f"{folder}: not a folder of `lwd export` that carries a decoder; give a YAML file, and "

@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import HfApi, ModelCardData
 from safetensors import safe_open
 
-from lwd.config import read_yaml
+from lwd.config import SETTINGS, read_yaml
 from lwd.data.encoded import MANIFEST, fingerprint_of
 from lwd.encoders.decoder import CARRIED, carry, check_data
 from lwd.errors import UserError
@@ -21,9 +21,6 @@ from lwd.models.sizes import name_of
 from lwd.runtime.checkpoint import State, read_state, verify
 from lwd.runtime.hub import CONFIG, WEIGHTS, unreachable
 from lwd.schedules import Schedule
-
-CONFIG_YAML = "config.yaml"
-"""Of a run, its settings; in an exported folder as much as sampling needs."""
 
 CARD = """---
 {metadata}
@@ -120,7 +117,7 @@ def export(checkpoint: Path, target: Path, data: Path | None = None) -> str:
         config = {key: state.recipe[key] for key in ("groups", "leader")} | {
             "model": {"num_classes": record.num_classes}
         }
-        write_text(temporary / CONFIG_YAML, yaml.dump(config, sort_keys=False, default_flow_style=None))
+        write_text(temporary / SETTINGS, yaml.dump(config, sort_keys=False, default_flow_style=None))
         decodes = (temporary / CARRIED / MANIFEST).is_file()
         write_text(temporary / "README.md", _card(checkpoint, state, schedule, decodes))
     parts = f"the average after {state.step} steps, its schedule and a model card"
@@ -134,7 +131,7 @@ def _data(checkpoint: Path, state: State, given: Path | None) -> Path | None:
             raise UserError(f"{given}: no such folder; --data is the folder that `lwd encode` wrote")
         check_data(checkpoint, given)
         return given
-    file = checkpoint.parent / CONFIG_YAML
+    file = checkpoint.parent / SETTINGS
     settings = read_yaml(file) if file.is_file() else {}
     section, output = settings.get("data"), settings.get("output")
     own = section.get("path") if isinstance(section, dict) else None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from lwd.config import parse
+from lwd.config import SETTINGS, parse
 from lwd.data import samples
 from lwd.errors import UserError
 from lwd.files import parse_json, read_bounded
@@ -19,7 +19,7 @@ from lwd.probe.table import TABLE
 from lwd.runtime.checkpoint import STATE, checkpoint_path
 from lwd.runtime.lock import is_held
 from lwd.schedules.choice import ScheduleChoice
-from lwd.stages.watch.run import CONFIG, Run
+from lwd.stages.watch.run import Run
 from lwd.training.log_file import TRACE, last_line
 
 State = Literal["running", "ended", "stopped", "killed", "unknown", "unreadable"]
@@ -84,7 +84,7 @@ def _trained(folder: Path) -> Row | None:
     run, line = Run(folder), last_line(folder / TRACE)
     run.add([line] if line is not None else [])
     saved = _newest_checkpoint(folder)
-    if line is None and not (folder / CONFIG).is_file():
+    if line is None and not (folder / SETTINGS).is_file():
         return None
     state = "ended" if run.ended else _state(folder, run.done == (saved or 0))
     row = Row(
@@ -116,32 +116,24 @@ def _sampled(folder: Path) -> Row:
     done = None
     if total is not None and block is not None:
         done = sum(max(0, min(block, total - int(match[1]) * block)) for match in names if match)
-    ended = (folder / samples.INFO).is_file()
-    return Row(
-        folder,
-        "sample",
-        "ended" if ended else _state(folder, True),
-        "images",
-        total if ended else done,
-        total,
-        schedule=_choice(folder, settings.get("schedule")),
-        fingerprint=_text(begun.get("schedule")),
-        written=max(map(_written, (folder / samples.RECIPE, folder / samples.INFO, folder / samples.PARTS))),
-    )
+    row = _by_blocks(folder, "sample", (samples.RECIPE, samples.PARTS, samples.INFO), done, total)
+    return replace(row, schedule=_choice(folder, settings.get("schedule")), fingerprint=_text(begun.get("schedule")))
 
 
 def _mapped(folder: Path) -> Row:
     _json(folder / maps.RECIPE)
     names = (re.fullmatch(r"[a-z]+-\d{6}-(\d{1,9})\.safetensors", name) for name in entries(folder / maps.PARTS)[0])
-    ended = (folder / maps.FACTS).is_file()
-    return Row(
-        folder,
-        "map",
-        "ended" if ended else _state(folder, True),
-        "images",
-        None if ended else sum(int(match[1]) for match in names if match),
-        written=max(map(_written, (folder / maps.RECIPE, folder / maps.FACTS, folder / maps.PARTS))),
-    )
+    done = sum(int(match[1]) for match in names if match)
+    return _by_blocks(folder, "map", (maps.RECIPE, maps.PARTS, maps.FACTS), done, None)
+
+
+def _by_blocks(folder: Path, command: str, files: tuple[str, str, str], done: int | None, total: int | None) -> Row:
+    """A run that writes finished images block by block; ``files``: what began it, its parts, and what ends it."""
+    recipe, parts, end = (folder / name for name in files)
+    ended = end.is_file()
+    state = "ended" if ended else _state(folder, True)
+    written = max(map(_written, (recipe, end, parts)))
+    return Row(folder, command, state, "images", total if ended else done, total, written=written)
 
 
 def _swept(folder: Path) -> Row:
@@ -176,7 +168,7 @@ def _newest_checkpoint(folder: Path) -> int | None:
 
 def _choice(folder: Path, data: Any) -> str | None:
     """A schedule as a config names it, in short."""
-    return None if data is None else str(parse(ScheduleChoice, data, f"{folder / CONFIG}: schedule"))
+    return None if data is None else str(parse(ScheduleChoice, data, f"{folder / SETTINGS}: schedule"))
 
 
 def _lambda(weight: float | None) -> str | None:

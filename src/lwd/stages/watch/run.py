@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lwd.config import parse_yaml
+from lwd.config import SETTINGS, parse_yaml
 from lwd.errors import UserError
 from lwd.files import read_bounded
 from lwd.health.reference import Reference, reference_for
@@ -25,7 +25,6 @@ POLYNOMIAL = PolynomialCurve.kind
 """Whose degree the log itself says."""
 HISTORY = 60
 """How many means of a value are kept, up to twice as many."""
-CONFIG = "config.yaml"
 RECENT = 50
 """Losses are means over so many steps."""
 
@@ -119,7 +118,7 @@ class Run:
 
     @property
     def _config(self) -> Path:
-        return self.folder / CONFIG
+        return self.folder / SETTINGS
 
     def section(self, stage: str) -> Mapping[str, Any]:
         """The stage's settings, none where there is no config.yaml; raises UserError for a file of something else."""
@@ -142,7 +141,7 @@ class Run:
 
 def config_of(folder: Path) -> dict[str, Any]:
     """What the config.yaml in a run's folder holds, nothing where there is none; raises UserError for another file."""
-    file = folder / CONFIG
+    file = folder / SETTINGS
     try:
         return parse_yaml(read_bounded(file), str(file)) if file.is_file() else {}
     except UserError as error:

@@ -197,7 +197,7 @@ def run(config: TrainConfig) -> Path:
     if settings.preview_every:
         preview = SamplePreview(config, settings.preview_images, schedule, pictures, processes)
         preview.check()
-    sampled = sampled_of(config, schedule, processes)
+    sampled = sampled_of(config, schedule, shards.statistics, processes)
 
     def on_start() -> None:
         pictures.start()
@@ -258,7 +258,8 @@ def check(config: TrainConfig) -> None:
         return
     shards = _open_shards(config)
     if config.train.evaluate_every:
-        Sampled(config, config.train.evaluate, Schedule.synchronous(config.layout.names), Processes(config.compute))
+        schedule, processes = Schedule.synchronous(config.layout.names), Processes(config.compute)
+        Sampled(config, config.train.evaluate, schedule, shards.statistics, processes)
     try:
         with torch.device("meta"):
             model = config.model.build(config.layout, shards.shape, shards.feature_dim)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lwd.console import complain
 from lwd.data.encoded import MANIFEST, read_manifest
+from lwd.data.stats import Statistics
 from lwd.encoders.decoder import decode_rgb, load_decoder
 from lwd.errors import UserError
 from lwd.evaluation.distance import classified_right, frechet_between
@@ -35,12 +36,21 @@ _DISTANCE = {"classifier": "frechet", "inception": "fid", "dinov2": "fd_dinov2"}
 
 
 class Sampled:
-    """Measures samples of a network under ``schedule``, shared out over the processes in batches of fixed composition.
+    """Measures samples of a network under ``schedule``, shared out over the processes in batches of fixed composition;
+    ``statistics``: by which the latents that it was trained on are standardised.
 
     Making one looks at everything that it needs but the network. Raises UserError where that does not go together.
     """
 
-    def __init__(self, config: RunConfig, settings: SampledSettings, schedule: Schedule, processes: Processes) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        settings: SampledSettings,
+        schedule: Schedule,
+        statistics: Statistics,
+        processes: Processes,
+    ) -> None:
+        self._statistics = statistics
         self._config, self._settings, self._schedule, self._processes = config, settings, schedule, processes
         data = config.data_path
         if config.compute.shard:
@@ -61,7 +71,6 @@ class Sampled:
         self._extractor = self._open()
         self._real = RealImages(config, "heldout")
         self._decoder = load_decoder(data, processes.device)
-        self._shards = config.shards("train", features=False)
         self._reference: FeatureSet | None = None
 
     def prepare(self) -> None:
@@ -100,7 +109,7 @@ class Sampled:
 
     def _decode(self, latents: Tensor) -> Tensor:
         """Standardised latents (n, C, ...) -> uint8 (n, 3, H, W)."""
-        return decode_rgb(self._decoder, self._shards.destandardise(latents), self._config.layout)
+        return decode_rgb(self._decoder, self._statistics.destandardise(latents), self._config.layout)
 
     def _open(self) -> Extractor:
         s, device = self._settings, self._processes.device
@@ -111,14 +120,14 @@ class Sampled:
         return JudgeExtractor(self._config.data_path, device)
 
 
-def sampled_of(config: TrainConfig, schedule: Schedule, processes: Processes) -> Sampled | None:
+def sampled_of(config: TrainConfig, schedule: Schedule, statistics: Statistics, processes: Processes) -> Sampled | None:
     """What ``train.evaluate_every`` asks for, ready to measure; None: nothing.
 
     Raises UserError where it could never work.
     """
     if not config.train.evaluate_every:
         return None
-    sampled = Sampled(config, config.train.evaluate, schedule, processes)
+    sampled = Sampled(config, config.train.evaluate, schedule, statistics, processes)
     sampled.prepare()
     return sampled
 

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Sequence
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from lwd.errors import UserError
 from lwd.runtime.hub import unreachable
 
 _CHUNK_BYTES = 2**24
+_ERRORS = (
+    *(OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ArithmeticError, ImportError),
+    *(SafetensorError, pickle.UnpicklingError),
+)
 
 
 def library(module: str, name: str) -> Any:
@@ -54,6 +61,19 @@ def fetch(repo: str, candidates: Sequence[str], remedy: str) -> Path:
             except (OSError, ValueError) as error:  # no such repository, no access, no connection, no valid Hub id
                 raise UserError(f"{what} ({' '.join(str(error).split())}); {remedy}") from error
     raise UserError(f"{what} ({' '.join(str(reason).split())}); {remedy}") from reason
+
+
+@contextmanager
+def read_as(folder: Path, what: str) -> Iterator[None]:
+    """Whatever transformers or diffusers raise inside becomes a UserError: ``folder`` cannot be read as ``what``."""
+    from huggingface_hub import errors
+
+    strict = getattr(errors, "StrictDataclassError", ValueError)  # a config's value of a wrong type; new in 0.34
+    try:
+        yield
+    except (*_ERRORS, strict) as error:
+        line = " ".join(str(error).split())
+        raise UserError(f"{folder}: cannot be read as {what} ({line})") from error
 
 
 def fingerprint(module: nn.Module) -> str:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lwd.encoders.pretrained import fetch, fingerprint, library
+from lwd.encoders.pretrained import fetch, fingerprint, library, read_as
 from lwd.errors import UserError
 from lwd.records import read_mapping
 
@@ -140,17 +140,10 @@ def read_model(folder: Path) -> Any:
         raise UserError(f"{folder / CONFIG}: _class_name {kind!r} is not supported; known: {known}")
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder}: not a diffusers folder ({WEIGHTS} is missing)")
-    from safetensors import SafetensorError
-
-    try:
+    with read_as(folder, kind):
         model, report = library("diffusers", kind).from_pretrained(
             folder, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
-    except (
-        *(OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ArithmeticError, ImportError),
-        SafetensorError,
-    ) as error:
-        raise UserError(f"{folder}: cannot be read as {kind} ({' '.join(str(error).split())})") from error
     if missing := sorted(report["missing_keys"]):
         raise UserError(f"{folder}: weight {missing[0]!r} is missing; not the weights of its {CONFIG}")
     return model

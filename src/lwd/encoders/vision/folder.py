@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-from lwd.encoders.pretrained import library
+from lwd.encoders.pretrained import library, read_as
 from lwd.errors import UserError
 
 CONFIG = "config.json"
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-_ERRORS = (
-    *(OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ArithmeticError, ImportError),
-    *(SafetensorError, pickle.UnpicklingError),
-)
 _UNUSED = "pooler."  # of the class token; some publish none
 
 
 @contextmanager
 def readable_as(folder: Path, what: str) -> Iterator[None]:
-    """Whatever transformers raises inside becomes a UserError: ``folder`` cannot be read as ``what``."""
-    from huggingface_hub import errors
-
-    strict = getattr(errors, "StrictDataclassError", ValueError)  # a config's value of a wrong type; new in 0.34
-    try:
-        with _quiet_transformers():
-            yield
-    except (*_ERRORS, strict) as error:
-        line = " ".join(str(error).split())
-        raise UserError(f"{folder}: cannot be read as {what} ({line})") from error
+    """As `read_as`, without what transformers prints."""
+    with read_as(folder, what), _quiet_transformers():
+        yield
 
 
 def with_weights(model_class: Any, folder: Path, config: Any, what: str) -> Any:

@@ -15,17 +15,14 @@ from lwd.data.format import is_shard
 from lwd.data.remote.folder import RemoteFolder
 from lwd.data.remote.listing import write_listing
 from lwd.data.remote.publish import Publisher
-from lwd.datasets.builtin import DATASETS, every_nth, load
-from lwd.datasets.prepared import SPLITS, SUFFIX, Split, read_prepared
+from lwd.datasets.builtin import DATASETS
+from lwd.datasets.prepared import Split
 from lwd.encoders.composite import CompositeEncoder, Encoded
 from lwd.errors import UserError
 from lwd.files import checksum, remove, write_json
 from lwd.images.crop import CropBatch, CroppedImages
 from lwd.images.decode import WHITE
-from lwd.images.open import open_source
 from lwd.images.sheets import to_unit
-from lwd.images.source import ImageSource
-from lwd.images.subset import Subset
 from lwd.images.walk import files_in, folders_in, summary
 from lwd.records import read_mapping
 from lwd.run import RunConfig, write_run_files
@@ -34,7 +31,7 @@ from lwd.runtime.preemption import InTime
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
 from lwd.stages.encode.encoders import Networks, assemble, prepare
-from lwd.stages.encode.feed import ImagesOrFiles, TensorImages, image_loader
+from lwd.stages.encode.feed import ImagesOrFiles, image_loader, open_images
 from lwd.stages.encode.manifest import UNREADABLE, finish, write_unreadable
 from lwd.stages.encode.settings import EncodeSettings
 from lwd.stages.encode.writer import ShardWriter, read_shard_record, shards_of
@@ -143,40 +140,6 @@ def check(config: EncodeConfig) -> None:
     images = open_images(config.encode)
     if not _finished(config.encoded_path, _recipe(config, images)):
         assemble(config.encode, config.layout, Processes(config.compute), images["train"])
-
-
-def open_images(settings: EncodeSettings) -> dict[Split, ImagesOrFiles]:
-    """The images of each split. Raises UserError for a data set that is unknown or not there."""
-    prepared = Path(settings.dataset).suffix == SUFFIX
-    if prepared or settings.dataset in DATASETS:
-        for key in ("heldout", "heldout_every", "unlabelled"):
-            if getattr(settings, key):
-                raise UserError(f"encode.{key}: {settings.dataset} has held-out images of its own, and labels")
-        if prepared:
-            return {split: TensorImages(*pair) for split, pair in read_prepared(Path(settings.dataset)).items()}
-        return {split: TensorImages(*load(settings.dataset, split)) for split in SPLITS}
-    if "/" not in settings.dataset and not Path(settings.dataset).exists():
-        load(settings.dataset, "train")  # says which names there are
-    if settings.heldout is not None and settings.heldout_every is not None:
-        raise UserError("encode.heldout_every: encode.heldout names held-out images; leave one of the two out")
-    sources = _sources(settings)
-    return {split: CroppedImages(source, settings.size, settings.background) for split, source in sources.items()}
-
-
-def _sources(settings: EncodeSettings) -> dict[Split, ImageSource]:
-    """The images on disk of each split."""
-    train = open_source(settings.dataset, labelled=not settings.unlabelled)
-    if settings.heldout is not None:
-        return {"train": train, "heldout": open_source(settings.heldout, train, labelled=not settings.unlabelled)}
-    if settings.heldout_every is None:
-        return {"train": train}
-    out = every_nth(torch.from_numpy(train.labels), settings.heldout_every).numpy()
-    if not out.any():
-        raise UserError(
-            f"encode.heldout_every: no class of {settings.dataset} has {settings.heldout_every} images, so none is "
-            "held out; choose a smaller number"
-        )
-    return {"train": Subset(train, (~out).nonzero()[0], True), "heldout": Subset(train, out.nonzero()[0], False)}
 
 
 def encode_split(

@@ -13,8 +13,7 @@ from lwd.encoders.small import SmallViT
 from lwd.encoders.vae import DIFFUSERS, SDVAE, Autoencoder
 from lwd.encoders.vision import load_transformers_encoder, vision_model
 from lwd.errors import UserError
-from lwd.stages.encode.feed import image_shape
-from lwd.stages.encode.run import open_images
+from lwd.stages.encode.feed import image_shape, open_images
 from lwd.stages.encode.settings import NONE, PLAIN, SAME, TRANSFORMERS
 from lwd.stages.encode.small import SMALL, small_vit
 from lwd.stages.experiment import Experiment

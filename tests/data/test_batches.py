@@ -5,8 +5,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from lwd.data.batches import StepBatches, StepDraws, draw
-from lwd.data.shards import LatentShards, write_shard
+from lwd.data.shards import LatentShards
 from lwd.data.stats import save_stats, stats_path
+from lwd.data.writing import write_shard
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
 from lwd.training.loading import read_ahead

@@ -14,7 +14,7 @@ from lwd.data.check import BINS, check
 from lwd.data.check_picture import save_histograms, table
 from lwd.data.encoded import FORMAT
 from lwd.data.format import infer_layout
-from lwd.data.shards import write_shard, write_stats
+from lwd.data.writing import write_shard, write_stats
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
 

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader, Subset
 
 from lwd.data.batches import StepBatches
 from lwd.data.gather import Buffers, MappedRows
-from lwd.data.shards import LatentShards, write_stats
+from lwd.data.shards import LatentShards
+from lwd.data.writing import write_stats
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
 

@@ -20,8 +20,9 @@ from lwd.data.remote import Mirror, RemoteFolder
 from lwd.data.remote.cache import Cache, locked
 from lwd.data.remote.folder import Entry
 from lwd.data.remote.listing import write_listing
-from lwd.data.shards import LatentShards, write_shard
+from lwd.data.shards import LatentShards
 from lwd.data.stats import save_stats, stats_path
+from lwd.data.writing import write_shard
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
 from lwd.run import RunConfig

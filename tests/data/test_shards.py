@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader
 
-from lwd.data.shards import LatentShards, shard_key, write_shard
+from lwd.data.shards import LatentShards, shard_key
+from lwd.data.writing import write_shard
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
 

@@ -11,8 +11,8 @@ import torch
 import lwd.data.check
 import lwd.stages.report.page
 from lwd.cli.main import main
-from lwd.data.shards import write_stats
 from lwd.data.stats import stats_path
+from lwd.data.writing import write_stats
 from lwd.errors import UserError
 from lwd.files import check_new_place, check_place
 from lwd.groups import Group, Layout

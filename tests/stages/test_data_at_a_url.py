@@ -9,7 +9,7 @@ import torch
 from lwd.config import load
 from lwd.data.remote import RemoteFolder
 from lwd.data.remote.listing import write_listing
-from lwd.data.shards import write_shard, write_stats
+from lwd.data.writing import write_shard, write_stats
 from lwd.errors import UserError
 from lwd.files import checksum
 from lwd.stages import train

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from lwd.data.format import FEATURES, FLIP, LABELS, infer_layout, is_shard, open_shard, shard_files
-from lwd.data.shards import write_stats
 from lwd.data.stats import stats_path
+from lwd.data.writing import write_stats
 from lwd.errors import UserError
 from lwd.files import copy_file
 from lwd.groups import Group, Layout

@@ -13,8 +13,8 @@ import torch
 from torch.nn.functional import adaptive_avg_pool2d
 
 from lwd.data.encoded import FORMAT, JUDGE, MANIFEST
-from lwd.data.shards import write_stats
 from lwd.data.stats import stats_path
+from lwd.data.writing import write_stats
 from lwd.datasets.prepared import Split
 from lwd.encoders.composite import CompositeEncoder
 from lwd.encoders.pca import PatchPCA

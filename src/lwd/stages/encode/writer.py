@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lwd.data.format import shard_path
 from lwd.data.remote.publish import Publisher
-from lwd.data.shards import write_shard
+from lwd.data.writing import write_shard
 from lwd.encoders.composite import Encoded
 from lwd.files import checksum, write_json
 from lwd.groups import Layout

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lwd.data.format import shard_path
 from lwd.data.samples import IMAGE_FOLDER, LATENT_FOLDER, PARTS, image_name
-from lwd.data.shards import write_shard
+from lwd.data.writing import write_shard
 from lwd.encoders.decoder import Decoder, decode_rgb
 from lwd.errors import UserError
 from lwd.files import atomic_path, writing_to

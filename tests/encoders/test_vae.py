@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from lwd.data.stats import save_stats
 from lwd.encoders.decoder import carry, load_decoder
 from lwd.encoders.texture import TextureEncoder
-from lwd.encoders.vae import SDVAE
+from lwd.encoders.vae import SDVAE, load_vae
 from lwd.encoders.vae.keys import key_map
 from lwd.errors import UserError
 from lwd.files import write_json
@@ -134,6 +135,33 @@ def test_other_files_hold_the_same(oracle: AutoencoderKL, vae: SDVAE, images: Te
         loaded = SDVAE.load(source)
         assert torch.equal(loaded.encode(images[:1]), expected)
         assert loaded.fingerprint() == fingerprint
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(
+    ("said", "scale", "shift"), [({}, 1.0, 0.0), ({"scaling_factor": 0.5, "shift_factor": 0.1}, 0.5, 0.1)]
+)
+def test_a_folder_has_one_scale(
+    said: dict[str, float],
+    scale: float,
+    shift: float,
+    oracle: AutoencoderKL,
+    vae: SDVAE,
+    images: Tensor,
+    tmp_path: Path,
+) -> None:
+    """By either name: encoded as `sd-vae-f16d32`, decoded as `sample.decoder.path` does, whatever diffusers takes a
+    config.json for that says nothing. The original's latents are 2e-5 from these (above)."""
+    vae.model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["scaling_factor"], config["shift_factor"]
+    (tmp_path / "config.json").write_text(json.dumps(config | said))
+    encoder, decoder, x = SDVAE.load(tmp_path), load_vae(tmp_path), images[:1, :, :32, :32]
+    mean = oracle.moments(x)[:, :32]
+    for loaded in (encoder, decoder):
+        assert relative(loaded.encode(x), (mean - shift) * scale) < 2e-5
+        assert (loaded.model.config["scaling_factor"], loaded.facts()["shift"]) == (scale, shift)
+    assert relative(decoder.decode(encoder.encode(x)), oracle.decode(mean)) < 2e-5
 
 
 def test_bfloat16(released: Path, vae: SDVAE, images: Tensor) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lwd.encoders.pretrained import fetch, fingerprint, library, read_as
+from lwd.encoders.vae import keys
 from lwd.errors import UserError
 from lwd.records import read_mapping
 
@@ -21,6 +23,7 @@ CLASSES = {
 }
 """Of diffusers, by the ``_class_name`` in a folder's config, with some that are published."""
 
+_SCALE, _SHIFT = "scaling_factor", "shift_factor"
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
 CHECKPOINTS = (".ckpt", ".pt", ".pth", ".bin", ".safetensors")
 REMEDY = "download it on a machine with a network, and give the path of the file or folder here instead of the Hub id"
@@ -30,9 +33,9 @@ class Autoencoder:
     """A `TextureEncoder`: images (N, c, f h, f w) in [-1, 1] <-> latents (N, C, h, w), through a diffusers ``model``.
 
     Latents are what the model's encoder gives (of a posterior the mean; of quantisation and noise nothing), less its
-    config's ``shift_factor`` and times its ``scaling_factor``, as its own diffusion models see them; `decode` undoes
-    both. Weights and arithmetic are in the model's dtype, results always float32. Raises UserError for a scale or shift
-    that is no number.
+    config's ``shift_factor`` and times its ``scaling_factor`` (`scaling`), as its own diffusion models see them;
+    `decode` undoes both. Weights and arithmetic are in the model's dtype, results always float32. Raises UserError for
+    a scale or shift that is no number.
     """
 
     name: ClassVar[str] = ""
@@ -43,7 +46,7 @@ class Autoencoder:
         levels = config["block_out_channels" if "block_out_channels" in config else "encoder_block_out_channels"]
         self.factor: int = 2 ** (len(levels) - 1)
         self.channels, self.image_channels = int(config["latent_channels"]), int(config["in_channels"])
-        scale, shift = config.get("scaling_factor"), config.get("shift_factor")
+        scale, shift = config.get(_SCALE), config.get(_SHIFT)
         self.scale, self.shift = 1.0 if scale is None else scale, 0.0 if shift is None else shift
         if not all(isinstance(x, int | float) and math.isfinite(x) for x in (self.scale, self.shift)) or not self.scale:
             raise UserError(f"{self._called}: scaling_factor {scale!r} and shift_factor {shift!r} must be numbers")
@@ -131,9 +134,27 @@ def hub_file(source: str | Path) -> tuple[str, str] | None:
     return None if local or len(parts) < least else ("/".join(parts[:2]), "/".join(parts[2:]))
 
 
+def read_config(folder: Path) -> dict[str, Any]:
+    """What config.json in a diffusers folder says; raises UserError where it is missing or malformed."""
+    return read_mapping(folder / CONFIG, "the config of a diffusers model", "name the folder of an autoencoder")
+
+
+def scaling(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The scale and shift that latents of a model with this config.json get, by whatever name it is encoded or decoded;
+    nothing where its class in diffusers decides.
+
+    What the file says counts. Where it says nothing that class takes every `AutoencoderKL` for Stable Diffusion's, of
+    scale 0.18215; SD-VAE f16d32 is none of these and has neither.
+    """
+    said = {key: config[key] for key in (_SCALE, _SHIFT) if key in config}
+    sizes = {key: list(value) if isinstance(value, tuple) else value for key, value in keys.CONFIG.items()}
+    f16d32 = all(config.get(key) == sizes[key] for key in keys.SIZES)
+    return {_SCALE: sizes[_SCALE], **said} if f16d32 else said
+
+
 def read_model(folder: Path) -> Any:
     """diffusers' model in a folder; raises UserError for another class, weights missing, or no safetensors."""
-    config = read_mapping(folder / CONFIG, "the config of a diffusers model", "name the folder of an autoencoder")
+    config = read_config(folder)
     kind = config.get("_class_name")
     if not isinstance(kind, str) or kind not in CLASSES:
         known = ", ".join(f"{name} ({some})" for name, some in CLASSES.items())
@@ -142,7 +163,7 @@ def read_model(folder: Path) -> Any:
         raise UserError(f"{folder}: not a diffusers folder ({WEIGHTS} is missing)")
     with read_as(folder, kind):
         model, report = library("diffusers", kind).from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **scaling(config)
         )
     if missing := sorted(report["missing_keys"]):
         raise UserError(f"{folder}: weight {missing[0]!r} is missing; not the weights of its {CONFIG}")

@@ -27,6 +27,8 @@ CONFIG: dict[str, Any] = {
     "sample_size": 256,
     "scaling_factor": 1.0,
 }
+SIZES = ("down_block_types", "block_out_channels", "layers_per_block", "latent_channels")
+"""What of it tells the model from others."""
 
 _LOSS = "loss."  # the discriminator and LPIPS, which the released file keeps for training
 _BLOCK = {"norm1": "norm1", "conv1": "conv1", "norm2": "norm2", "conv2": "conv2"}

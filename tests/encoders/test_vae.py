@@ -111,8 +111,9 @@ def test_size_of_the_released_file(vae: SDVAE) -> None:
 
 @pytest.mark.usefixtures("no_network")
 def test_a_released_model_carries_a_local_vae(released: Path, vae: SDVAE, tmp_path: Path) -> None:
-    """It decodes alike without the file that the data named, of which nothing is told."""
-    texture = {"group": "tex", "encoder": "sd-vae-f16d32", "path": str(released)}
+    """It decodes alike without the file that the data named, of which nothing is told; encoded in bfloat16, too."""
+    half = SDVAE.load(released, dtype=torch.bfloat16).fingerprint()
+    texture = {"group": "tex", "encoder": "sd-vae-f16d32", "path": str(released), "weights_sha256": half}
     parts = {"recipe": {}, "splits": {}, "texture": texture, "judge": None}
     manifest = {"format": "lwd.data/1", "fingerprint": "x", **parts}
     write_json(tmp_path / "data" / "manifest.json", manifest)

@@ -381,6 +381,18 @@ def test_any_autoencoder_by_its_folder(tmp_path):
     assert carry(data, load(Experiment, DIGITS).layout, tmp_path / "released") == "statistics and decoder (diffusers)"
     released = load_decoder(tmp_path / "released").decode(composite, load(Experiment, DIGITS).layout)
     assert torch.equal(released, images)
+    assert json.loads((tmp_path / "released" / "manifest.json").read_text())["texture"]["scale"] == 0.3
+    layout, config = load(Experiment, DIGITS).layout, tmp_path / "vae" / "config.json"
+    config.write_text(config.read_text().replace("0.3", "0.25"))
+    with pytest.raises(
+        UserError, match=r"its scale and shift are \(0.25, 0.5\), and were \(0.3, 0.5\) in the VAE that"
+    ):
+        carry(data, layout, tmp_path / "second")
+    torch.nn.init.zeros_(vae.decoder.conv_out.bias)
+    vae.save_pretrained(tmp_path / "vae")
+    for use in (load_decoder, lambda folder: carry(folder, layout, tmp_path / "second")):
+        with pytest.raises(UserError, match=r"vae: its weights are not those that .*data was encoded with; put that"):
+            use(data)
     facts = json.loads((data / "manifest.json").read_text())["texture"]
     assert (facts["class"], facts["factor"], facts["scale"], facts["shift"]) == ("AutoencoderKL", 2, 0.3, 0.5)
     with pytest.raises(UserError, match=r"encode\.texture.*name the autoencoder's diffusers folder"):

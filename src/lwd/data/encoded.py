@@ -56,7 +56,8 @@ class Reconstructed(Record):
 
 
 class Texture(Part):
-    """The encoder of the group that is decoded back to pixels; channels are those of an encoder made on the spot."""
+    """The encoder of the group that is decoded back to pixels; channels are those of an encoder made on the spot, scale
+    and shift those of a pretrained one's latents."""
 
     group: str
     encoder: str
@@ -64,6 +65,9 @@ class Texture(Part):
     path: str = ""
     channels: Size | None = None
     image_channels: Size | None = None
+    scale: float | None = None
+    shift: float | None = None
+    weights_sha256: str | None = None
     reconstruction: Reconstructed | None = None
 
 

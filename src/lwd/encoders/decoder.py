@@ -12,6 +12,7 @@ from torch import Tensor
 from lwd.data.encoded import FORMAT, JUDGE, MANIFEST, TEXTURE, Texture, fingerprint_of, read_manifest
 from lwd.data.format import shard_key
 from lwd.data.stats import stats_path
+from lwd.encoders.pretrained import fingerprint
 from lwd.encoders.small import SmallCNN
 from lwd.encoders.small_vae import SMALL_VAE, SmallVAE
 from lwd.encoders.texture import IDENTITY, PixelUnshuffle, TextureEncoder
@@ -27,6 +28,8 @@ CARRIED = "data"
 """In a released model's folder: what decodes its samples, without any latents."""
 VAE = "vae"
 """Beside the manifest of such data: the VAE, in diffusers' layout."""
+_KEPT = {"group", "encoder", "factor", "channels", "image_channels", "scale", "shift", "weights_sha256"}
+"""Of the facts about the texture's encoder."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +50,28 @@ def decode_rgb(decoder: Decoder, latents: Tensor, layout: Layout) -> Tensor:
 
 
 def load_decoder(folder: Path, device: torch.device | str = "cpu") -> Decoder:
-    """The decoder of encoded data, on ``device`` where it is a network."""
+    """The decoder of encoded data, on ``device`` where it is a network. Raises UserError where it is missing, or not
+    what the data was encoded with."""
     texture = read_manifest(folder).texture
     if texture.encoder == IDENTITY:
         return Decoder(texture.group, PixelUnshuffle(texture.factor))
     if texture.encoder == SMALL_VAE:
         return Decoder(texture.group, _load_small_vae(folder, texture).to(device))
-    carried = folder / VAE
-    return Decoder(texture.group, _pretrained(texture.encoder, carried if carried.is_dir() else texture.path, device))
+    return Decoder(texture.group, _pretrained(folder, texture, device))
 
 
-def _pretrained(encoder: str, path: str | Path, device: torch.device | str = "cpu") -> Autoencoder:
-    return (Autoencoder if encoder == DIFFUSERS else SDVAE).load(path, device)
+def _pretrained(folder: Path, texture: Texture, device: torch.device | str = "cpu") -> Autoencoder:
+    """The VAE that the data in ``folder`` was encoded with. Raises UserError where it is no longer what it was then."""
+    path = folder / VAE if (folder / VAE).is_dir() else texture.path
+    vae = (Autoencoder if texture.encoder == DIFFUSERS else SDVAE).load(path, device)
+    asked, found = (texture.scale, texture.shift), (vae.scale, vae.shift)
+    dtypes = (torch.float32, torch.bfloat16)  # in one of which it encoded
+    sha256 = texture.weights_sha256
+    same = sha256 is None or any(sha256 == fingerprint(vae.model, dtype) for dtype in dtypes)
+    if not same or any(a not in (None, b) for a, b in zip(asked, found, strict=True)):
+        what = "weights are not those" if not same else f"scale and shift are {found}, and were {asked} in the VAE"
+        raise UserError(f"{path}: its {what} that {folder} was encoded with; put that VAE there again")
+    return vae
 
 
 def carry(data: Path, layout: Layout, target: Path) -> str:
@@ -66,19 +79,19 @@ def carry(data: Path, layout: Layout, target: Path) -> str:
 
     That are the statistics by which latents are standardised and, where the data has a manifest, the decoder: the small
     VAE, or a VAE of a local path; one of the Hub stays named. Returns in words which. Raises UserError for what is
-    missing.
+    missing, and for another VAE than the data was encoded with.
     """
     for group in layout.groups:
         copy_file(*(stats_path(folder / "train", shard_key(group)) for folder in (data, target)))
     if not (data / MANIFEST).is_file():
         return "statistics, no decoder"
     manifest = read_manifest(data)
-    kept = manifest.texture.model_dump(include={"group", "encoder", "factor", "channels", "image_channels"})
+    kept = manifest.texture.model_dump(include=_KEPT, exclude_none=True)
     said, path = kept["encoder"], manifest.texture.path
     if said == SMALL_VAE:
         copy_file(data / TEXTURE, target / TEXTURE)
     elif said != IDENTITY and Path(path).expanduser().exists():
-        _pretrained(said, path).model.save_pretrained(target / VAE)
+        _pretrained(data, manifest.texture).model.save_pretrained(target / VAE)
     elif said != IDENTITY and hub_file(path) is None:
         raise UserError(f"{data}: its {said} was at {path}, where there is nothing now; put it there again")
     elif said != IDENTITY:

@@ -76,14 +76,16 @@ def read_as(folder: Path, what: str) -> Iterator[None]:
         raise UserError(f"{folder}: cannot be read as {what} ({line})") from error
 
 
-def fingerprint(module: nn.Module) -> str:
-    """sha256 of a module's weights as held: the sorted sha256 of each tensor's dtype, shape and values.
+def fingerprint(module: nn.Module, dtype: torch.dtype | None = None) -> str:
+    """sha256 of a module's weights as held, or as ``dtype`` would hold them: the sorted sha256 of each tensor's dtype,
+    shape and values.
 
     Names are left out, since transformers renames parameters from version to version; another dtype has another
     fingerprint. Values are read 16 MiB at a time.
     """
     digests = []
-    for tensor in module.state_dict().values():
+    for held in module.state_dict().values():
+        tensor = held if dtype is None or not held.is_floating_point() else held.to(dtype)
         digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)}\n".encode())
         for chunk in tensor.detach().contiguous().reshape(-1).view(torch.uint8).split(_CHUNK_BYTES):
             digest.update(chunk.cpu().numpy().data)

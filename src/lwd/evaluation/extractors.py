@@ -51,7 +51,7 @@ class InceptionExtractor:
         allow_other: bool = False,
         section: str = "evaluate",
     ) -> None:
-        self._network = FidInception.published(weights, download).to(device)
+        self._network = FidInception.published(weights, download, section).to(device)
         if not self._network.is_published and not allow_other:
             raise UserError(
                 f"{weights}: not the published Inception weights, so its numbers are no FID; fetch "

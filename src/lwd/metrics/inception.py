@@ -76,9 +76,9 @@ class FidInception(nn.Module):
             self.sha256 = checksum(path)
 
     @classmethod
-    def published(cls, weights: str | Path | None = None, download: bool = False) -> Self:
+    def published(cls, weights: str | Path | None = None, download: bool = False, section: str = "evaluate") -> Self:
         """Make the network with the weights at a path, else with those that `published_weights` finds or downloads."""
-        return cls(weights if weights is not None else published_weights(download))
+        return cls(weights if weights is not None else published_weights(download, section))
 
     @property
     def is_published(self) -> bool:

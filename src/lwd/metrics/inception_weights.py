@@ -18,17 +18,18 @@ PUBLISHED_URL = f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_
 PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
 
-def published_weights(download: bool = False) -> Path:
+def published_weights(download: bool = False, section: str = "evaluate") -> Path:
     """The published file in the cache of `torch.hub` (where pytorch-fid keeps it too), checked, fetched if asked to.
 
-    Raises UserError where it is not there and was not asked for, cannot be fetched, or is another file.
+    ``section``: of the settings that a refusal names. Raises UserError where it is not there and was not asked for,
+    cannot be fetched, or is another file.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / PUBLISHED_NAME
     if not path.is_file():
         if not download:
             raise UserError(
                 f"{path}: no Inception weights there; fetch {PUBLISHED_URL} (evaluate.download=true does), or name a "
-                "file that holds them with evaluate.weights=FILE"
+                f"file that holds them with {section}.weights=FILE"
             )
         _fetch(path)
     if checksum(path) != PUBLISHED_SHA256:

@@ -12,7 +12,7 @@ from lwd.files import checksum, read_json, write_json
 from lwd.runtime.preemption import TimeLimit
 from lwd.stages import evaluate, sample, train
 from lwd.stages.evaluate import EvaluateSettings
-from lwd.stages.train.run import check
+from lwd.stages.train.run import check, look
 from lwd.stages.train.sampled_settings import SampledSettings
 from lwd.training.logging import read_log
 from ranks import in_two_processes
@@ -123,10 +123,23 @@ def test_what_cannot_work_is_refused_before_the_first_step(tmp_path, config, spo
         spoil(data)
     settings = config.train.model_copy(update={"evaluate": SampledSettings(**DRAWN, **changes)})
     spoilt = config.model_copy(update={"data": config.data.model_copy(update={"path": data}), "train": settings})
-    for refuse in (check, train.run):
+    for refuse in (check, look, train.run):
         with pytest.raises(UserError, match=words):
             refuse(spoilt)
     assert not (tmp_path / "train").exists()
+
+
+@pytest.mark.parametrize(
+    ("features", "words"),
+    [("dinov2", r"set train\.evaluate\.dinov2=FOLDER"), ("inception", r"name a file .* train\.evaluate\.weights=FILE")],
+)
+def test_networks_of_others_are_looked_for_before_there_is_data(tmp_path, config, features, words, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    settings = config.train.model_copy(update={"evaluate": SampledSettings(**DRAWN, features=features)})
+    data = config.data.model_copy(update={"path": tmp_path / "none"})
+    with pytest.raises(UserError, match=words):
+        check(config.model_copy(update={"data": data, "train": settings}))
+    check(config.model_copy(update={"data": data}))
 
 
 def test_a_divided_network_is_refused(config):

@@ -35,7 +35,7 @@ from lwd.stages.train.begin import START, begin
 from lwd.stages.train.estimate import trained
 from lwd.stages.train.heldout import HeldOut
 from lwd.stages.train.preview import SamplePreview
-from lwd.stages.train.sampled import Sampled, sampled_of
+from lwd.stages.train.sampled import Sampled, check_sampled, sampled_of
 from lwd.stages.train.settings import TrainConfig, TrainSettings, choose_schedule, time_draws
 from lwd.training.ema import EMA
 from lwd.training.logging import Metric
@@ -234,6 +234,7 @@ def look(config: TrainConfig) -> tuple[list[Finding], str]:
         schedule = choose_schedule(config)
     except UserError as error:
         schedule, said = Schedule.synchronous(config.layout.names), f"under the synchronous schedule, since {error}"
+    check_sampled(config, shards.statistics)
     model, _ = begin(config, shards, processes)
     batches = StepBatches(shards, config.train.batch, config.seed, window=config.data.window)
     return _look(config, batches, model, schedule.to(processes.device), processes), said
@@ -253,13 +254,12 @@ def _look(
 
 def check(config: TrainConfig) -> None:
     """Raise UserError for what `run` would refuse of data and network before its work begins, as far as that shows
-    without weights; nothing where there is no data yet."""
+    without weights; where there is no data yet, of what ``train.evaluate_every`` needs beside it."""
     if not (config.data_path / "train").is_dir():
+        check_sampled(config, None)
         return
     shards = _open_shards(config)
-    if config.train.evaluate_every:
-        schedule, processes = Schedule.synchronous(config.layout.names), Processes(config.compute)
-        Sampled(config, config.train.evaluate, schedule, shards.statistics, processes)
+    check_sampled(config, shards.statistics)
     try:
         with torch.device("meta"):
             model = config.model.build(config.layout, shards.shape, shards.feature_dim)

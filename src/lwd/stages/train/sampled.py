@@ -68,7 +68,7 @@ class Sampled:
                 f"{SECTION}.features: {data} was encoded without a classifier; encode labelled images with "
                 f"encode.judge=true, or set {SECTION}.features=inception or dinov2"
             )
-        self._extractor = self._open()
+        self._extractor = _extractor(config, settings, processes.device)
         self._real = RealImages(config, "heldout")
         self._decoder = load_decoder(data, processes.device)
         self._reference: FeatureSet | None = None
@@ -111,13 +111,26 @@ class Sampled:
         """Standardised latents (n, C, ...) -> uint8 (n, 3, H, W)."""
         return decode_rgb(self._decoder, self._statistics.destandardise(latents), self._config.layout)
 
-    def _open(self) -> Extractor:
-        s, device = self._settings, self._processes.device
-        if s.features == "inception":
-            return InceptionExtractor(s.weights, device, allow_other=s.allow_other_weights, section=SECTION)
-        if s.features == "dinov2":
-            return DinoExtractor(s.dinov2, device, SECTION)
-        return JudgeExtractor(self._config.data_path, device)
+
+def check_sampled(config: TrainConfig, statistics: Statistics | None) -> None:
+    """Raise UserError where ``train.evaluate_every`` could never work; ``statistics`` None: there is no data yet, and
+    only the networks of others are looked for."""
+    if not config.train.evaluate_every:
+        return
+    settings, processes = config.train.evaluate, Processes(config.compute)
+    if statistics is not None:
+        Sampled(config, settings, Schedule.synchronous(config.layout.names), statistics, processes)
+    elif settings.features != "classifier":
+        _extractor(config, settings, processes.device)
+
+
+def _extractor(config: RunConfig, settings: SampledSettings, device: torch.device) -> Extractor:
+    """Raises UserError where its weights are not there."""
+    if settings.features == "inception":
+        return InceptionExtractor(settings.weights, device, allow_other=settings.allow_other_weights, section=SECTION)
+    if settings.features == "dinov2":
+        return DinoExtractor(settings.dinov2, device, SECTION)
+    return JudgeExtractor(config.data_path, device)
 
 
 def sampled_of(config: TrainConfig, schedule: Schedule, statistics: Statistics, processes: Processes) -> Sampled | None:

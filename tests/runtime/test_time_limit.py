@@ -128,15 +128,34 @@ def test_jobs_side_by_side_are_asked_to_save():
         run_jobs(_wait, [1, 2], "sweep", processes=2, show=False, limit=ticking(5))
 
 
-def test_blocks_and_shards_of_the_other_stages(experiment, tmp_path, limited):
-    semantic = experiment.encode.semantic.model_copy(update={"encoder": "random-vit"})
-    quick = {"shard_images": 600, "judge": False, "semantic": semantic}
-    data = limited(experiment, 0, output=tmp_path, encode=experiment.encode.model_copy(update=quick))
-    data = data.model_copy(update={"data": data.data.model_copy(update={"path": None})})
-    with pytest.raises(Preempted, match="data: the time limit"):
-        encode.run.run(data)
-    shards = list((tmp_path / "data").glob("*/*.safetensors"))
-    assert len(shards) == 1 and not (tmp_path / "data" / "manifest.json").exists()
+def test_encoding_that_was_cut_at_every_step_piece_and_shard_ends_with_the_same_bytes(experiment, tmp_path, limited):
+    """Two steps of a network, one of two others, a PCA, three shards and one. A shard after which there is no other of
+    its split does not end a run."""
+    settings = experiment.encode.model_dump() | {"shard_images": 600, "encoder_steps": 2, "judge_steps": 1}
+    settings |= {"vae_steps": 1, "texture": {"group": "tex", "encoder": "small-vae"}}
+    config = experiment.model_copy(
+        update={
+            "encode": type(experiment.encode).model_validate(settings),
+            "data": experiment.data.model_copy(update={"path": None}),
+        }
+    )
+    whole = encode.run.run(config.model_copy(update={"output": tmp_path / "whole"}))
+    cut, times = limited(config, 0, output=tmp_path / "cut"), itertools.count()
+    while True:
+        try:
+            data = encode.run.run(cut)
+            break
+        except Preempted as left:
+            assert "data: the time limit" in str(left) and next(times) < 20
+    assert next(times) == 2 + 1 + 1 + 1 + 2
+    made = {path.relative_to(whole) for path in whole.rglob("*.safetensors")}
+    assert {"semantic.safetensors", "judge.safetensors", "texture.safetensors"} < {str(path) for path in made}
+    assert not [path for path in data.rglob(".*") if path.is_file() and "unfinished" in path.name]
+    for name in made:
+        assert checksum(whole / name) == checksum(data / name), name
+
+
+def test_blocks_of_the_other_stages(experiment, tmp_path, limited):
     times = {"schedule": {"kind": "synchronous"}, "times": {"kind": "independent"}, "steps": 1}
     settings = type(experiment.train).model_validate(experiment.train.model_dump() | times)
     train.run(experiment.model_copy(update={"output": tmp_path, "train": settings}))

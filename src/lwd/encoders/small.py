@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lwd.encoders.downsample import area_average
-from lwd.encoders.training import train_briefly
+from lwd.encoders.training import Pause, train_briefly
 from lwd.runtime.seeding import Stream, batch_indices, uniform
 
 
@@ -152,10 +152,11 @@ def train_classifier(
     distortion: float = 0.0,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
-) -> None:
+    pause: Pause | None = None,
+) -> bool:
     """Train ``model`` in place with cross entropy on images (N, c, H, W), labels (N,); leaves it in evaluation mode.
 
-    See `train_briefly`. Order and distortion (see `distort`) are functions of (seed, step).
+    Returns whether it is done; see `train_briefly`. Order and distortion (see `distort`) are functions of (seed, step).
     """
 
     def loss(step: int) -> Tensor:
@@ -163,7 +164,7 @@ def train_classifier(
         x = distort(images[rows], distortion, seed, step) if distortion else images[rows]
         return F.cross_entropy(model(x), labels[rows])
 
-    train_briefly(model, loss, steps=steps, lr=lr, weight_decay=weight_decay, progress=progress)
+    return train_briefly(model, loss, steps=steps, lr=lr, weight_decay=weight_decay, progress=progress, pause=pause)
 
 
 def distort(images: Tensor, strength: float, seed: int, step: int) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lwd.encoders.posterior import LOGVAR_RANGE, Posterior
-from lwd.encoders.training import train_briefly
+from lwd.encoders.training import Pause, train_briefly
 from lwd.runtime.seeding import Stream, batch_indices, integer, normal, uniform
 
 SMALL_VAE = "small-vae"
@@ -111,8 +111,9 @@ def train_vae(
     batch: int = 16,
     lr: float = 2e-3,
     progress: Callable[[int], None] | None = None,
-) -> None:
-    """Train ``model`` in place on images (N, c, H, W) uint8; leaves it in evaluation mode.
+    pause: Pause | None = None,
+) -> bool:
+    """Train ``model`` in place on images (N, c, H, W) uint8; leaves it in evaluation mode. Returns whether it is done.
 
     The loss is the mean squared error and ``kl_weight`` times the KL for each pixel value: but for its scale, the
     evidence bound under a Gaussian decoder of variance kl_weight / 2. See `train_briefly`; order, crops and noise are
@@ -128,7 +129,9 @@ def train_vae(
         restored = model.decode(posterior.sample(noise.to(device)))
         return F.mse_loss(restored, x) + kl_weight * posterior.kl().sum() / x.numel()
 
-    train_briefly(model, loss, steps=steps, lr=lr, weight_decay=1e-4, clip_norm=1.0, progress=progress)
+    return train_briefly(
+        model, loss, steps=steps, lr=lr, weight_decay=1e-4, clip_norm=1.0, progress=progress, pause=pause
+    )
 
 
 def random_crops(images: Tensor, size: int, seed: int, step: int) -> Tensor:

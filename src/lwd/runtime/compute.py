@@ -69,7 +69,7 @@ class ComputeConfig(Config):
     """Before the first step of a new run, look at one batch and say what is wrong with it (docs/plan.md)."""
     time_limit: Duration | None = None
     """Save and leave with exit code 75 once the process is so old, in seconds or as 3h50m: before a scheduler's limit,
-    by as much as a step and a checkpoint take, or a block or shard of the other stages (docs/watching.md)."""
+    by as much as a step and a checkpoint take, or a block, shard or PCA of the other stages (docs/watching.md)."""
     progress: bool = True
     """Show bars and say what is done."""
     trackers: tuple[TrackerName, ...] = ()

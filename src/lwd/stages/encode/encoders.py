@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from lwd.errors import UserError
 from lwd.groups import Layout
 from lwd.images.sheets import to_unit
 from lwd.runtime.checkpoint import load_module
+from lwd.runtime.preemption import InTime
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
 from lwd.stages.encode.feed import ImagesOrFiles, image_loader, image_shape
@@ -39,7 +41,7 @@ from lwd.stages.encode.settings import (
     SemanticSettings,
     TextureSettings,
 )
-from lwd.stages.encode.small import SMALL, is_judged, small_vit, train_small
+from lwd.stages.encode.small import SMALL, is_judged, small_vit, trainings
 from lwd.stages.encode.texture import train_texture
 
 EXACT_PCA_VALUES = 2**26
@@ -92,35 +94,51 @@ def prepare(
     processes: Processes,
     train: ImagesOrFiles,
     networks: Networks,
+    in_time: InTime,
 ) -> CompositeEncoder:
     """Make what has to be made, on the main process and into ``folder``, then load it on every process.
 
-    What ``folder`` holds already is not made again. Raises UserError where PCA cannot be fitted.
+    What ``folder`` holds already is not made again. Raises UserError where PCA cannot be fitted, Preempted where
+    ``in_time`` leaves a training or PCA.
     """
     if processes.is_main:
-        train_small(settings, seed, folder, train, networks.texture.factor, processes.compute.progress)
-        if isinstance(networks.texture, SmallVAE):
-            train_texture(settings, seed, folder, train, networks.texture, processes)
+        show, texture = processes.compute.progress, networks.texture
+        todo = [*trainings(settings, seed, folder, train, texture.factor, show, in_time.leave)]
+        if isinstance(texture, SmallVAE) and not (folder / TEXTURE).is_file():
+            todo.append(partial(train_texture, settings, seed, folder, train, texture, processes, in_time.leave))
+        _in_turn(todo, in_time)
     processes.barrier()
+    in_time.end(str(folder))
     if isinstance(networks.texture, SmallVAE):
         load_module(networks.texture, folder / TEXTURE)
     made = [(part.encoder, networks.others[part.group][0]) for part in settings.others]
     for name, network in (*made, (settings.repa.encoder, networks.repa)):
         if name in SMALL and isinstance(network, SmallViT):
             load_module(network, folder / SMALL[name])
-    for part in settings.others:
-        network, compressor = networks.others[part.group]
-        path = pca_path(folder, settings, part)
-        if compressor is None and processes.is_main and not path.is_file():
-            channels = _channels(layout, part.group)
-            _fit_pca(settings, part, channels, train, network, processes).save(path)
+    fits = [
+        partial(_fit_pca, settings, part, _channels(layout, part.group), train, network, processes, path)
+        for part in settings.others
+        for network, compressor in [networks.others[part.group]]
+        for path in [pca_path(folder, settings, part)]
+        if compressor is None and processes.is_main and not path.is_file()
+    ]
+    _in_turn(fits, in_time)
     processes.barrier()
+    in_time.end(str(folder))
     others = {
         part.group: Described(network, compressor or PatchPCA.load(pca_path(folder, settings, part)))
         for part in settings.others
         for network, compressor in [networks.others[part.group]]
     }
     return CompositeEncoder(settings.texture.group, networks.texture, others, networks.repa)
+
+
+def _in_turn(todo: Sequence[Callable[[], None]], in_time: InTime) -> None:
+    """One after the other, as long as there is time, which may be up after the last."""
+    for piece in in_time.of(todo):
+        piece()
+    if todo:
+        in_time.leave()
 
 
 def keyed(settings: EncodeSettings) -> list[tuple[str, SemanticSettings]]:
@@ -219,7 +237,9 @@ def _fit_pca(
     train: ImagesOrFiles,
     network: PatchFeatures,
     processes: Processes,
-) -> PatchPCA:
+    path: Path,
+) -> None:
+    """Fit PCA to up to ``pca_images`` images, and write it to ``path``."""
     count = min(part.pca_images, len(train))
     rows = torch.arange(count) * len(train) // count
     chunks = _feature_chunks(settings, train, rows, network, processes)
@@ -228,10 +248,12 @@ def _fit_pca(
         raise UserError(f"encode: none of the {len(rows)} images for the PCA can be read")
     try:
         if first[0].numel() * len(rows) <= EXACT_PCA_VALUES:
-            return PatchPCA(channels).fit(torch.cat([first, *chunks]))
-        return PatchPCA(channels).fit_stream(chain([first], chunks))
+            pca = PatchPCA(channels).fit(torch.cat([first, *chunks]))
+        else:
+            pca = PatchPCA(channels).fit_stream(chain([first], chunks))
     except ValueError as error:
         raise UserError(f"encode: PCA to {channels} channels: {error}") from error
+    pca.save(path)
 
 
 def _feature_chunks(

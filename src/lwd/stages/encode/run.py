@@ -102,8 +102,8 @@ def _encode(
 ) -> None:
     """All splits' shards and what goes with them, unless they are there."""
     processes.barrier()
-    encoders = prepare(config.encode, config.layout, config.seed, folder, processes, images["train"], networks)
-    in_time = processes.in_time()
+    in_time, train = processes.in_time(), images["train"]
+    encoders = prepare(config.encode, config.layout, config.seed, folder, processes, train, networks, in_time)
     for split, source in images.items():
         encode_split(config, folder / split, source, encoders, processes, in_time, publisher)
         in_time.end(str(folder))

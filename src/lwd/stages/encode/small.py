@@ -6,7 +6,8 @@ read, averaged down to the few pixels that such a network sees.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,8 +16,9 @@ from torch import Tensor
 from lwd.data.encoded import JUDGE
 from lwd.encoders.downsample import area_average
 from lwd.encoders.small import SmallCNN, SmallViT, train_classifier
+from lwd.encoders.training import Pause
 from lwd.errors import UserError
-from lwd.files import atomic_path
+from lwd.files import atomic_path, remove
 from lwd.images.crop import CroppedImages
 from lwd.images.sheets import to_unit
 from lwd.runtime.checkpoint import save_tensors
@@ -113,10 +115,17 @@ def rotated(images: TensorImages) -> TensorImages:
     return TensorImages(torch.cat(turned), torch.arange(TURNS).repeat_interleave(len(images)))
 
 
-def train_small(
-    settings: EncodeSettings, seed: int, folder: Path, train: ImagesOrFiles, factor: int, show: bool
-) -> None:
-    """The semantic encoder and the judge, those that are asked for, each written once it is done."""
+def trainings(
+    settings: EncodeSettings,
+    seed: int,
+    folder: Path,
+    train: ImagesOrFiles,
+    factor: int,
+    show: bool,
+    leave: Callable[[], bool],
+) -> Iterator[Callable[[], None]]:
+    """What is still to be done for the semantic encoder and the judge, those that are asked for, one after the other;
+    ``leave`` as in `write_trained`."""
     asked = {settings.repa.encoder, *(part.encoder for part in settings.others)}
     whole = isinstance(train, TensorImages)  # always gets both
     with seeded(Stream.INITIALISE, seed):
@@ -128,20 +137,35 @@ def train_small(
         judge = small_judge(train) if is_judged(settings, train) else None
     if vit is not None and RANDOM_VIT in asked and not (folder / RANDOM_FILE).is_file():
         save_weights(vit, folder / RANDOM_FILE)
-    if vit is not None and (whole or SMALL_VIT in asked) and not (folder / VIT_FILE).is_file():
-        seen = lessons(vit, train, settings, show)
-        with progress_bar("semantic encoder", settings.encoder_steps, show=show) as advance:
-            own, steps = integer(Stream.ENCODER, seed, 0), settings.encoder_steps
-            train_classifier(vit, seen.images, seen.labels, steps=steps, seed=own, progress=advance)
-        save_weights(vit, folder / VIT_FILE)
-    if judge is not None and not (folder / JUDGE).is_file():
-        seen, steps = in_memory(train, settings, judge.image_size, show), settings.judge_steps
-        with progress_bar("judge", steps, show=show) as advance:
-            own, distortion = integer(Stream.ENCODER, seed, 1), settings.judge_distortion
-            train_classifier(
-                judge, seen.images, seen.labels, steps=steps, distortion=distortion, seed=own, progress=advance
+
+    def learn(network: SmallViT | SmallCNN, pause: Pause) -> bool:
+        if isinstance(network, SmallViT):
+            title, steps, distortion, part = "semantic encoder", settings.encoder_steps, 0.0, 0
+            seen = lessons(network, train, settings, show)
+        else:
+            title, steps, distortion, part = "judge", settings.judge_steps, settings.judge_distortion, 1
+            seen = in_memory(train, settings, network.image_size, show)
+        with progress_bar(title, steps, show=show) as advance:
+            how = {"steps": steps, "seed": integer(Stream.ENCODER, seed, part)}
+            return train_classifier(
+                network, seen.images, seen.labels, **how, distortion=distortion, progress=advance, pause=pause
             )
-        save_weights(judge, folder / JUDGE)
+
+    if vit is not None and (whole or SMALL_VIT in asked) and not (folder / VIT_FILE).is_file():
+        yield partial(write_trained, vit, folder / VIT_FILE, partial(learn, vit), leave)
+    if judge is not None and not (folder / JUDGE).is_file():
+        yield partial(write_trained, judge, folder / JUDGE, partial(learn, judge), leave)
+
+
+def write_trained(
+    network: torch.nn.Module, path: Path, learn: Callable[[Pause], bool], leave: Callable[[], bool]
+) -> None:
+    """Train a network and write it to ``path``; where ``leave`` says to go, what there is stays beside, hidden, and the
+    next call goes on with it."""
+    pause = Pause(path.with_name(f".{path.stem}.unfinished"), leave)
+    if learn(pause):
+        save_weights(network, path)
+        remove(pause.path)
 
 
 def lessons(vit: SmallViT, images: ImagesOrFiles, settings: EncodeSettings, show: bool) -> TensorImages:

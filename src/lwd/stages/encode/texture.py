@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lwd.data.encoded import TEXTURE
 from lwd.datasets.prepared import Split
 from lwd.encoders.small_vae import SmallVAE, reconstruction, train_vae
 from lwd.encoders.texture import TextureEncoder
+from lwd.encoders.training import Pause
 from lwd.encoders.vae import Autoencoder
 from lwd.errors import UserError
 from lwd.images.sheets import to_uint8
@@ -22,7 +23,7 @@ from lwd.runtime.progress import progress_bar
 from lwd.runtime.seeding import Stream, integer, seeded
 from lwd.stages.encode.feed import ImagesOrFiles, TensorImages, image_shape
 from lwd.stages.encode.settings import EncodeSettings
-from lwd.stages.encode.small import readable, save_weights
+from lwd.stages.encode.small import readable, write_trained
 
 MOST_BYTES = 2**29
 """Of images on disk, so many bytes are held in memory as pixels to train on: 2 730 images of 256 pixels."""
@@ -35,18 +36,23 @@ def train_texture(
     train: ImagesOrFiles,
     network: SmallVAE,
     processes: Processes,
+    leave: Callable[[], bool],
 ) -> None:
-    """Train a VAE like ``network`` and write it, unless that is done. Raises UserError where no image can be read."""
-    if (folder / TEXTURE).is_file():
-        return
-    show = processes.compute.progress
+    """Train a VAE like ``network`` and write it; ``leave`` as in `write_trained`. Raises UserError where no image can
+    be read."""
+    show, steps = processes.compute.progress, settings.vae_steps
     with seeded(Stream.INITIALISE, seed):
         vae = SmallVAE(network.channels, network.factor, network.image_channels).to(processes.device)
-    images, steps = _pixels(train, settings, show), settings.vae_steps
-    with progress_bar("texture encoder", steps, show=show) as advance:
-        own = integer(Stream.ENCODER, seed, 2)
-        train_vae(vae, images, steps=steps, kl_weight=settings.vae_kl, seed=own, progress=advance)
-    save_weights(vae, folder / TEXTURE)
+    images = _pixels(train, settings, show)
+
+    def learn(pause: Pause) -> bool:
+        with progress_bar("texture encoder", steps, show=show) as advance:
+            own = integer(Stream.ENCODER, seed, 2)
+            return train_vae(
+                vae, images, steps=steps, kl_weight=settings.vae_kl, seed=own, progress=advance, pause=pause
+            )
+
+    write_trained(vae, folder / TEXTURE, learn, leave)
 
 
 def texture_facts(

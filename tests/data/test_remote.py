@@ -308,6 +308,22 @@ def test_a_list_of_no_shards_is_refused(source, tmp_path):
         mirrored(f"file://{folder}", tmp_path / "cache")
 
 
+def test_a_folder_where_a_file_should_be_is_said_at_once(source, tmp_path):
+    """Nothing waits (`never`): a second try would find the same."""
+    folder = tmp_path / "source"
+    shutil.copytree(source, folder)
+    (folder / "texture.safetensors").unlink()
+    (folder / "texture.safetensors").mkdir()
+    with pytest.raises(UserError, match=r"source/texture\.safetensors: is no file.*IsADirectoryError") as error:
+        mirrored(f"file://{folder}", tmp_path / "cache")
+    assert "\n" not in str(error.value)
+    remote = RemoteFolder(f"file://{folder}", never)
+    with pytest.raises(UserError, match=r"files\.json/x: is no file, or not in a folder"):
+        remote.write("files.json/x", b"")
+    with pytest.raises(UserError, match=r"source/texture\.safetensors: is no file"):
+        remote.write("texture.safetensors", b"")
+
+
 def test_protocols_that_are_not_there(tmp_path):
     with pytest.raises(UserError, match=r"nosuch://bucket/data/files\.json: cannot be used"):
         Mirror(RemoteFolder("nosuch://bucket/data", never), tmp_path, 10**9)

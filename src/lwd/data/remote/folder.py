@@ -164,6 +164,8 @@ def _raise_if_final(where: str, error: Exception) -> None:
     status = status if isinstance(status, int) else None
     if isinstance(error, FileNotFoundError):
         raise UserError(f"{where}: not there (or not to be seen with these credentials)") from error
+    if isinstance(error, IsADirectoryError | NotADirectoryError | FileExistsError):
+        raise UserError(f"{where}: is no file, or not in a folder ({_said(error)}); look what lies there") from error
     if isinstance(error, PermissionError) or status in (401, 403) or "Credentials" in type(error).__name__:
         raise UserError(
             f"{where}: no access ({_said(error)}); give credentials the way the protocol's own tools take them"

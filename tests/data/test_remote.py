@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from lwd.config import load
 from lwd.data.batches import StepBatches
+from lwd.data.encoded import read_manifest
 from lwd.data.order import WindowOrder
 from lwd.data.remote import Mirror, RemoteFolder
 from lwd.data.remote.cache import Cache, locked
@@ -322,6 +323,47 @@ def test_a_folder_where_a_file_should_be_is_said_at_once(source, tmp_path):
         remote.write("files.json/x", b"")
     with pytest.raises(UserError, match=r"source/texture\.safetensors: is no file"):
         remote.write("texture.safetensors", b"")
+
+
+def test_errors_name_the_url_and_not_the_cache(source, tmp_path):
+    """Of a file that is mirrored, of a folder, of a shard, and of what a stage says of the data, in any process."""
+    folder, cache = tmp_path / "source", tmp_path / "cache"
+    shutil.copytree(source, folder)
+    (folder / "train" / "latents_sv_stats.pt").write_bytes(b"?")
+    shard = folder / "train" / "3.safetensors"
+    shard.write_bytes(b"?" * shard.stat().st_size)
+    listing = json.loads((folder / "train" / "index.json").read_text())
+    listing["shards"]["3.safetensors"]["sha256"] = hashlib.sha256(shard.read_bytes()).hexdigest()
+    (folder / "train" / "index.json").write_text(json.dumps(listing))
+    said = []
+    for spoilt in (True, False):
+        if not spoilt:
+            shutil.copy(source / "train" / "latents_sv_stats.pt", folder / "train")
+        listed = {"format": "lwd.files/1", "files": {}}
+        for name in ("train/index.json", "train/latents_stats.pt", "train/latents_sv_stats.pt"):
+            content = (folder / name).read_bytes()
+            listed["files"][name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        (folder / "files.json").write_text(json.dumps(listed))
+        with pytest.raises(UserError) as error:
+            mirrored(f"file://{folder}", cache).read(torch.tensor([22]))
+        said.append(str(error.value))
+    about = ["groups=[{name: tex, channels: 2}, {name: sem, channels: 1}]", "leader=tex", "model.num_classes=5"]
+    config = load(RunConfig, None, [*about, f"data.path=file://{folder}", f"data.cache={cache}"])
+    for open_it in (lambda: config.check_labels(config.shards("train", False)), lambda: config.shards("other", False)):
+        with pytest.raises(UserError) as error:
+            open_it()
+        said.append(str(error.value))
+    with pytest.raises(UserError) as error:
+        read_manifest(config.data_path)
+    said.append(str(pickle.loads(pickle.dumps(error.value))))
+    wanted = (
+        "train/latents_sv_stats.pt: not a stat",
+        "train/3.safetensors: not a read",
+        "train: labels run",
+        "other: no",
+    )
+    for line, begin in zip(said, (*wanted, "manifest.json: no such"), strict=True):
+        assert line.startswith(f"file://{folder}/{begin}") and str(cache) not in line
 
 
 def test_protocols_that_are_not_there(tmp_path):

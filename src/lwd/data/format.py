@@ -52,14 +52,15 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"latents_rank00_shard{number:04d}.safetensors"
 
 
-def open_shard(file: Path) -> Shard:
-    """Map all tensors of a file, without reading them. Raises UserError for a truncated or foreign file."""
+def open_shard(file: Path, name: str | None = None) -> Shard:
+    """Map all tensors of a file, without reading them. Raises UserError for a truncated or foreign file, which it calls
+    by its ``name``, by default the path."""
     try:
         with safe_open(file, framework="pt") as handle:
             return {key: handle.get_tensor(key) for key in handle.keys()}  # noqa: SIM118 - the handle is no mapping
     except (SafetensorError, OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"{file}: not a readable safetensors file ({reason})") from error
+        raise UserError(f"{name or file}: not a readable safetensors file ({reason})") from error
 
 
 def infer_layout(shards: Iterable[Shard]) -> Layout | None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lwd.data.samples import IMAGE_FOLDER, NPZ, SampleSet
 from lwd.encoders.decoder import decode_rgb, load_decoder
-from lwd.errors import UserError
+from lwd.errors import UserError, called
 from lwd.files import checksum
 from lwd.images.decode import EXTENSIONS, flat_picture, is_image
 from lwd.images.npz import IMAGES, LABELS, verify_npz
@@ -126,7 +126,7 @@ class RealImages:
     def __init__(self, config: RunConfig, split: str) -> None:
         self._shards, self._decoder = config.shards(split, features=False), load_decoder(config.data_path)
         _check_count(self._shards.path, len(self._shards))
-        self.name, self._layout = str(self._shards.path), config.layout
+        self.name, self._layout = called(str(self._shards.path)), config.layout
         self.labels: Tensor | None = self._shards.labels()
         self._fingerprint = f"{split} of {config.data_fingerprint()}"
 

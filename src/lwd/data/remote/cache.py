@@ -31,18 +31,18 @@ class Cache:
     folder: Path
     limit: int
 
-    def shard(self, entry: Entry, fetch: Callable[[Path], None]) -> Shard:
-        """The shard of ``entry``, mapped; where it is not here ``fetch`` writes it to a path."""
+    def shard(self, entry: Entry, fetch: Callable[[Path], None], name: str | None = None) -> Shard:
+        """The shard of ``entry``, mapped; where it is not here ``fetch`` writes it to a path. Errors say ``name``."""
         path = self.folder / f"{entry.sha256}.safetensors"
         with locked(self._lock(entry.sha256)):
             if path.is_file():
                 os.utime(path)
-                return open_shard(path)
+                return open_shard(path, name)
             with ExitStack() as room:
                 with atomic_path(path) as temporary:
                     self._reserve(entry, temporary)
                     fetch(temporary)
-                    shard = open_shard(temporary)
+                    shard = open_shard(temporary, name)
                     room.enter_context(locked(self.room))  # who counts sees a file under one name, and not under none
                 return shard
 

@@ -11,7 +11,7 @@ from lwd.data.remote.cache import Cache
 from lwd.data.remote.folder import RemoteFolder
 from lwd.data.remote.listing import FILES, SHARDS, FileList, ShardList
 from lwd.data.remote.shards import RemoteShards
-from lwd.errors import UserError
+from lwd.errors import UserError, call
 from lwd.files import atomic_path, parse_json, write_text
 from lwd.records import as_record, read_record
 
@@ -22,8 +22,9 @@ _LIST_BYTES = 2**26
 class Mirror:
     """The data at a URL; ``path`` has its small files, in ``cache``, which holds ``limit`` bytes of shards.
 
-    The folder's name is the checksum of `FILES`, so that other data get another one. Raises UserError for data without
-    `FILES`, for small files over ``limit``, and for whatever cannot be fetched or is not what the list says.
+    The folder's name is the checksum of `FILES`, so that other data get another one. Errors about what is in there name
+    the URL. Raises UserError for data without `FILES`, for small files over ``limit``, and for whatever cannot be
+    fetched or is not what the list says.
     """
 
     def __init__(self, remote: RemoteFolder, cache: Path, limit: int) -> None:
@@ -36,6 +37,7 @@ class Mirror:
         where = f"{remote.shown}/{FILES}"
         listed = as_record(parse_json(content, where), FileList, where).files
         self.path = cache / "data" / hashlib.sha256(content).hexdigest()[:16]
+        call(str(self.path), remote.shown)
         if (self.path / FILES).is_file():
             return
         if (total := sum(entry.bytes for entry in listed.values())) > limit:

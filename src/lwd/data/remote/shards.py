@@ -106,7 +106,7 @@ class RemoteShards:
     def _fetch(self, number: int) -> Shard:
         name, entry = self._names[number], self._entries[number]
         stop_at_the_end(self.files[number])
-        shard = self._cache.shard(entry, lambda path: self._remote.download(name, entry, path))
+        shard = self._cache.shard(entry, lambda path: self._remote.download(name, entry, path), self.files[number])
         if not entry.matches(shard):
             raise UserError(f"{self.files[number]}: other tensors or labels than listed; list them by `lwd data index`")
         return shard

@@ -41,6 +41,20 @@ class DataConfig(Config):
     cache_gb: PositiveFloat = 100.0
     """Bounds the shards in the cache: 10^9 bytes; the least recently used ones leave."""
 
+    @property
+    def mirror(self) -> Mirror | None:
+        """What is here of data at a URL, whose small files are fetched; None of a folder."""
+        return mirror(self.path, self.cache, int(self.cache_gb * 1e9)) if isinstance(self.path, str) else None
+
+    def folder(self, output: Path) -> Path:
+        """Where its small files are, for the run in ``output``."""
+        found = self.mirror
+        return found.path if found is not None else self.encoded(output)
+
+    def encoded(self, output: Path) -> Path:
+        """Where `lwd encode` works: ``path``, or OUTPUT/data where that is a URL."""
+        return self.path if isinstance(self.path, Path) else output / "data"
+
 
 class RunConfig(Config):
     """The sections that all stages read; each stage adds its own."""
@@ -95,18 +109,12 @@ class RunConfig(Config):
     @property
     def data_path(self) -> Path:
         """The folder of the encoded data; of data at a URL that of its small files here, which are fetched."""
-        found = self._mirror
-        return self.encoded_path if found is None else found.path
+        return self.data.folder(self.output)
 
     @property
     def encoded_path(self) -> Path:
         """Where `lwd encode` works: data.path, or OUTPUT/data where that is a URL."""
-        return self.data.path if isinstance(self.data.path, Path) else self.output / "data"
-
-    @property
-    def _mirror(self) -> Mirror | None:
-        data = self.data
-        return mirror(data.path, data.cache, int(data.cache_gb * 1e9)) if isinstance(data.path, str) else None
+        return self.data.encoded(self.output)
 
     @property
     def trained(self) -> Path:
@@ -115,13 +123,14 @@ class RunConfig(Config):
 
     def shards(self, split: str, features: bool) -> LatentShards:
         """The latents of one split ("train", "heldout"), flips as configured."""
-        source = None if self._mirror is None else self._mirror.split(split)
+        found = self.data.mirror
+        source = None if found is None else found.split(split)
         return LatentShards(self.data_path / split, self.layout, self.data.flip, features, self.seed, source)
 
     def has_shards(self, split: str) -> bool:
         """Whether there are any of one split."""
         folder = self.data_path / split
-        return bool(files_in(folder, is_shard)) if self._mirror is None else (folder / SHARDS).is_file()
+        return bool(files_in(folder, is_shard)) if self.data.mirror is None else (folder / SHARDS).is_file()
 
     def heldout_shards(self) -> Callable[[], LatentShards] | None:
         """A function that opens the held-out latents, without features; None where there are none."""

@@ -15,7 +15,8 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of lwd train, e.g. OUTPUT/train/NAME/step-00400000")],
     target: Annotated[Path, typer.Argument(help="The folder to write")],
     data: Annotated[
-        Path | None, typer.Option(help="What it was trained on, for the decoder; default: where the run found it")
+        str | None,
+        typer.Option(help="What it was trained on, a folder or its URL, for the decoder; default: where it was then"),
     ] = None,
     push_to: Annotated[str | None, typer.Option(help="Also upload it to this Hub repository, e.g. me/my-model")] = None,
 ) -> None:

@@ -11,6 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from lwd.cli.main import app
+from lwd.data.remote.mirror import mirror
 from lwd.encoders.decoder import carry, check_data
 from lwd.errors import UserError
 from lwd.files import read_json, write_json
@@ -90,7 +91,9 @@ def test_a_released_folder_decides_no_code_and_fits_its_own_data_only(checkpoint
         export(checkpoint, tmp_path / "second", tmp_path / "other")
     with pytest.raises(UserError, match=r"trained on data .*, .* is another"):
         check_data(target, tmp_path / "other")
-    with pytest.raises(UserError, match=r"nowhere: no such folder; --data is"):
+    with pytest.raises(
+        UserError, match=r"nowhere: no such folder; --data is the folder that `lwd encode` wrote, or its URL"
+    ):
         export(checkpoint, tmp_path / "second", tmp_path / "nowhere")
     written = (target / "config.yaml").read_text()
     for changed in (f"{written}imports: [antigravity]\n", written.replace("{num_classes: 10}", "5")):
@@ -116,7 +119,26 @@ def test_what_cannot_be_exported(checkpoint, tmp_path):
 @pytest.mark.parametrize("wrong", ["data: [1]", "data: {path: 5}", "output: [1]"])
 def test_a_run_whose_config_is_none_is_exported_without_decoder(checkpoint, tmp_path, wrong):
     (checkpoint.parent / "config.yaml").write_text(wrong)
-    assert "no decoder: its data was not found" in export(checkpoint, tmp_path / "export")
+    assert "no decoder: its data " in export(checkpoint, tmp_path / "export")
+
+
+def test_data_at_a_url_is_found_where_the_run_found_it(experiment, data, tmp_path):
+    """And at the URL that is given; where nothing is any more, the line says of the URL what is wrong."""
+    there, schedule = tmp_path / "there", experiment.train.schedule.model_copy(update={"kind": "offset"})
+    shutil.copytree(data, there)
+    url = {"path": f"file://{there}", "cache": tmp_path / "cache"}
+    settings = experiment.train.model_copy(update={"schedule": schedule})
+    config = experiment.model_copy(update={"data": experiment.data.model_copy(update=url), "train": settings})
+    checkpoint = train.run(config)
+    for name, asked in (("found", []), ("given", ["--data", f"file://{there}"])):
+        result = CliRunner().invoke(app, ["export", str(checkpoint), str(tmp_path / name), *asked])
+        assert result.output.strip().endswith("statistics and decoder (identity)"), result.output
+        stats = "data/train/latents_stats.pt"
+        assert (tmp_path / name / stats).read_bytes() == (data / "train" / "latents_stats.pt").read_bytes()
+    shutil.rmtree(there)
+    mirror.cache_clear()
+    said = export(checkpoint, tmp_path / "without")
+    assert f"no decoder: its data cannot be read (file://{there}: no files.json" in said
 
 
 def test_a_vae_that_is_no_longer_there_is_not_named(data, tmp_path):

@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import HfApi, ModelCardData
 from safetensors import safe_open
 
-from lwd.config import SETTINGS, read_yaml
+from lwd.config import SETTINGS, parse, read_yaml
 from lwd.data.encoded import MANIFEST, fingerprint_of
 from lwd.encoders.decoder import CARRIED, carry, check_data
 from lwd.errors import UserError
@@ -18,6 +18,7 @@ from lwd.files import atomic_path, check_new_place, write_text
 from lwd.models.pretrained import load_lightningdit, require_schedule
 from lwd.models.record import read_record
 from lwd.models.sizes import name_of
+from lwd.run import DataConfig
 from lwd.runtime.checkpoint import State, read_state, verify
 from lwd.runtime.hub import CONFIG, WEIGHTS, unreachable
 from lwd.schedules import Schedule
@@ -90,11 +91,12 @@ record, labels, seeds = record_of(model), torch.tensor([0, 1]), torch.tensor([0,
 samples = generate(model, schedule, record.layout, labels, seeds, record.sample_shape)"""
 
 
-def export(checkpoint: Path, target: Path, data: Path | None = None) -> str:
+def export(checkpoint: Path, target: Path, data: str | Path | None = None) -> str:
     """Write config.json, model.safetensors (the average), schedule.json, README.md and, for `lwd sample -c FOLDER`,
     config.yaml and what decodes; returns a line about them.
 
-    ``data``: what it was trained on, of which `carry` takes a part; None: where the run's config.yaml says that it is.
+    ``data``: the folder, or the URL, of what it was trained on, of which `carry` takes a part; None: where the run's
+    config.yaml says that it is.
     Raises UserError for what is not a training checkpoint, for other data than it was trained on, and where ``target``
     exists.
     """
@@ -107,13 +109,13 @@ def export(checkpoint: Path, target: Path, data: Path | None = None) -> str:
     if not (checkpoint / "ema" / WEIGHTS).is_file():
         raise UserError(f"{checkpoint}: not a checkpoint of lwd train, which holds ema/{WEIGHTS}")
     schedule, record = Schedule.load(checkpoint / "schedule.json"), read_record(checkpoint / "ema")
-    data = _data(checkpoint, state, data)
+    folder, missing = _given(checkpoint, data) if data is not None else _found(checkpoint, state)
     with atomic_path(target) as temporary:
         temporary.mkdir()
         for name in (CONFIG, WEIGHTS):
             shutil.copyfile(checkpoint / "ema" / name, temporary / name)
         schedule.save(temporary / "schedule.json")
-        carried = None if data is None else carry(data, record.layout, temporary / CARRIED)
+        carried = None if folder is None else carry(folder, record.layout, temporary / CARRIED)
         config = {key: state.recipe[key] for key in ("groups", "leader")} | {
             "model": {"num_classes": record.num_classes}
         }
@@ -121,22 +123,32 @@ def export(checkpoint: Path, target: Path, data: Path | None = None) -> str:
         decodes = (temporary / CARRIED / MANIFEST).is_file()
         write_text(temporary / "README.md", _card(checkpoint, state, schedule, decodes))
     parts = f"the average after {state.step} steps, its schedule and a model card"
-    return f"wrote {target}: {parts}; {carried or 'no decoder: its data was not found, name it by --data'}"
+    return f"wrote {target}: {parts}; {carried or f'no decoder: {missing}'}"
 
 
-def _data(checkpoint: Path, state: State, given: Path | None) -> Path | None:
-    """The folder of the data that a checkpoint was trained on; None where it is not where the run found it."""
-    if given is not None:
-        if not given.is_dir():
-            raise UserError(f"{given}: no such folder; --data is the folder that `lwd encode` wrote")
-        check_data(checkpoint, given)
-        return given
+def _given(checkpoint: Path, data: str | Path) -> tuple[Path, str]:
+    """The folder of ``--data``."""
+    folder = parse(DataConfig, {"path": str(data)}, "--data").folder(checkpoint)
+    if not folder.is_dir():
+        raise UserError(f"{data}: no such folder; --data is the folder that `lwd encode` wrote, or its URL")
+    check_data(checkpoint, folder)
+    return folder, ""
+
+
+def _found(checkpoint: Path, state: State) -> tuple[Path | None, str]:
+    """The folder of the data that a checkpoint was trained on; None where it is not where the run found it, and why."""
     file = checkpoint.parent / SETTINGS
     settings = read_yaml(file) if file.is_file() else {}
-    section, output = settings.get("data"), settings.get("output")
-    own = section.get("path") if isinstance(section, dict) else None
-    data = Path(own) if isinstance(own, str) else Path(output if isinstance(output, str) else checkpoint) / "data"
-    return data if data.is_dir() and fingerprint_of(data) == state.recipe.get("data") else None
+    section, output = settings.get("data", {}), settings.get("output")
+    try:
+        if not isinstance(section, dict):
+            raise UserError(f"{file}: data is no section")
+        data = parse(DataConfig, section, str(file)).folder(Path(output if isinstance(output, str) else checkpoint))
+        if data.is_dir() and fingerprint_of(data) == state.recipe.get("data"):
+            return data, ""
+    except UserError as error:
+        return None, f"its data cannot be read ({error}), name it by --data"
+    return None, "its data was not found, name it by --data"
 
 
 def push(folder: Path, repo: str) -> str:

@@ -12,7 +12,9 @@ import pytest
 import torch
 from safetensors.torch import save
 from torch.utils.data import DataLoader
+from typer.testing import CliRunner
 
+from lwd.cli.main import app
 from lwd.config import load
 from lwd.data.batches import StepBatches
 from lwd.data.encoded import read_manifest
@@ -307,6 +309,31 @@ def test_a_list_of_no_shards_is_refused(source, tmp_path):
     (folder / "files.json").write_text(json.dumps(listing))
     with pytest.raises(UserError, match=r"not a list of shards: shards: .*at least 1"):
         mirrored(f"file://{folder}", tmp_path / "cache")
+
+
+def test_links_are_not_listed(source, tmp_path):
+    """Whatever lies in a data folder is published: no link may name a file of somewhere else."""
+    folder, secret = tmp_path / "source", tmp_path / "secret.txt"
+    shutil.copytree(source, folder)
+    secret.write_text("mine")
+    for place in (folder / "notes.txt", folder / "train" / "more.txt"):
+        place.symlink_to(secret)
+    result = CliRunner().invoke(app, ["data", "index", str(folder)])
+    assert result.exit_code == 0 and result.stdout.count("wrote ") == 2
+    said = result.stderr.splitlines()
+    assert len(said) == 2 and "notes.txt: left out, since it is a link" in said[0] and "train/more.txt: left" in said[1]
+    listed = json.loads((folder / "files.json").read_text())["files"]
+    assert set(listed) == {
+        *("texture.safetensors", "train/index.json", "train/latents_stats.pt", "train/latents_sv_stats.pt")
+    }
+    assert (folder / "files.json").read_bytes() == (source / "files.json").read_bytes()
+    with pytest.raises(UserError, match=r"notes\.txt: is a link, which is not copied"):
+        RemoteFolder(f"file://{tmp_path / 'there'}", never).upload(folder / "notes.txt", "notes.txt")
+    for path in (folder / "train" / "3.safetensors", folder / "train"):
+        path.rename(tmp_path / "elsewhere" if path.is_dir() else tmp_path / path.name)
+        path.symlink_to(tmp_path / ("elsewhere" if path.name == "train" else path.name))
+        result = CliRunner().invoke(app, ["data", "index", str(folder)])
+        assert result.exit_code == 2 and result.stderr.startswith(f"lwd: {path}: is a link, which is not followed")
 
 
 def test_a_folder_where_a_file_should_be_is_said_at_once(source, tmp_path):

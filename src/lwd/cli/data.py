@@ -53,7 +53,10 @@ def data_index(
     from lwd.data.remote.listing import write_listing
 
     with one_line_errors():
-        show("\n".join(f"wrote {file}" for file in write_listing(path)))
+        listing = write_listing(path)
+        show("\n".join(f"wrote {file}" for file in listing.written))
+        for link in listing.links:
+            complain(f"{link}: left out, since it is a link; put the file itself there to have it listed")
 
 
 @app.command("check")

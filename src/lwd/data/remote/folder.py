@@ -101,7 +101,10 @@ class RemoteFolder:
         self._tried(name, attempt)
 
     def upload(self, file: Path, name: str) -> None:
-        """Copy a local file there, under ``name``. Raises UserError where nothing can be written to the protocol."""
+        """Copy a local file there, under ``name``. Raises UserError for a link, and where nothing can be written to the
+        protocol."""
+        if file.is_symlink():
+            raise UserError(f"{file}: is a link, which is not copied; put the file itself there")
         self._change(name, lambda system, path: system.put_file(str(file), path))
 
     def write(self, name: str, content: bytes) -> None:

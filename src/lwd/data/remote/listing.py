@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, NonNegativeInt, model_validator
@@ -87,12 +87,24 @@ class ShardList(Record):
     shards: Annotated[dict[_Part, ListedShard], Field(min_length=1)]
 
 
-def write_listing(folder: Path) -> list[Path]:
-    """Write `SHARDS` of every split of a data folder, then `FILES`; returns them.
+class Listing(NamedTuple):
+    """The lists that were ``written``, and the ``links`` that are not in them."""
 
-    Checksums of shards are taken from the manifest where it has them. Raises UserError where there are no splits.
+    written: list[Path]
+    links: list[Path]
+
+
+def write_listing(folder: Path) -> Listing:
+    """Write `SHARDS` of every split of a data folder, then `FILES`.
+
+    Checksums of shards are taken from the manifest where it has them. What is listed is copied elsewhere, so links are
+    not, wherever they lead. Raises UserError where there are no splits, and where a split or shard is a link.
     """
     splits = [name for name in folders_in(folder) if files_in(folder / name, is_shard)]
+    needed = [folder / name for name in splits]
+    needed += [file for split in splits for file in shard_files(folder / split)]
+    if linked := [path for path in needed if path.is_symlink()]:
+        raise UserError(f"{linked[0]}: is a link, which is not followed; put there what it leads to, and list it again")
     if not splits:
         raise UserError(f"{folder}: no folder with *.safetensors shards in here, such as train")
     manifest = read_manifest(folder).splits if (folder / MANIFEST).is_file() else {}
@@ -105,11 +117,13 @@ def write_listing(folder: Path) -> list[Path]:
     small = [*files_in(folder, lambda name: name != FILES)]
     small += [file for split in splits for file in files_in(folder / split, lambda name: not is_shard(name))]
     files = {
-        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": checksum(file)} for file in small
+        file.relative_to(folder).as_posix(): {"bytes": file.stat().st_size, "sha256": checksum(file)}
+        for file in small
+        if not file.is_symlink()
     }
     made.append(folder / FILES)
     write_json(made[-1], {"format": "lwd.files/1", "files": files})
-    return made
+    return Listing(made, [file for file in small if file.is_symlink()])
 
 
 def _listed(file: Path, sha256: str | None) -> dict[str, object]:

@@ -43,6 +43,11 @@ def image_shape(images: ImagesOrFiles) -> tuple[int, ...]:
     return tuple(images.images.shape[1:]) if isinstance(images, TensorImages) else (3, images.size, images.size)
 
 
+def name_of(images: ImagesOrFiles, position: int) -> str:
+    """What an image is called in reports."""
+    return images.source.name(position) if isinstance(images, CroppedImages) else f"image {position}"
+
+
 def image_loader(images: ImagesOrFiles, batches: list[list[int]], decoders: int | None) -> DataLoader[CropBatch]:
     """Batches of images by index; files are decoded in ``decoders`` processes (None: as many as fit), ahead of use."""
     share = (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -31,7 +31,7 @@ from lwd.runtime.preemption import InTime
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
 from lwd.stages.encode.encoders import Networks, assemble, prepare
-from lwd.stages.encode.feed import ImagesOrFiles, image_loader, open_images
+from lwd.stages.encode.feed import ImagesOrFiles, image_loader, name_of, open_images
 from lwd.stages.encode.manifest import UNREADABLE, finish, write_unreadable
 from lwd.stages.encode.settings import EncodeSettings
 from lwd.stages.encode.writer import ShardWriter, read_shard_record, shards_of
@@ -111,7 +111,7 @@ def _encode(
     if processes.is_main:
         write_run_files(config, folder)
         finish(folder, config.layout, config.encode, recipe, images, encoders)
-        write_listing(folder)
+        _list(folder, processes, publisher is not None)
         if publisher is not None:
             _publish(publisher, processes)
         if found := read_manifest(folder).texture.reconstruction:
@@ -122,6 +122,17 @@ def _encode(
             )
     _say_what_was_left_out(images, processes)
     processes.barrier()
+
+
+def _list(folder: Path, processes: Processes, published: bool) -> None:
+    """For those who read the data from afar; where it cannot be listed that is an error only if it is copied, too."""
+    try:
+        for link in write_listing(folder).links:
+            processes.say(f"{link}: a link, which is not listed or copied")
+    except UserError as error:
+        if published:
+            raise
+        processes.say(f"not listed to be read from afar: {error}")
 
 
 def _publisher(config: EncodeConfig) -> Publisher | None:
@@ -210,11 +221,6 @@ class _Shard:
             return
         x = to_unit(batch.images[good].to(device, non_blocking=True))
         self.parts.append((_to_cpu(encoders.encode(x)), _to_cpu(encoders.encode(x.flip(-1))) if flip else None))
-
-
-def name_of(images: ImagesOrFiles, position: int) -> str:
-    """What an image is called in reports."""
-    return images.source.name(position) if isinstance(images, CroppedImages) else f"image {position}"
 
 
 def _to_cpu(encoded: Encoded) -> Encoded:

@@ -8,9 +8,9 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator
 
-from lwd.config import Config, PathText, Seed, dump, load, merge, parse
+from lwd.config import Config, FolderName, PathText, Seed, as_folder_name, dump, load, merge, parse
 from lwd.errors import UserError
 from lwd.groups import Group
 from lwd.yaml12 import Dumper, Loader
@@ -69,6 +69,13 @@ def refusal(call, *arguments, **keywords):
 
 
 # reading
+
+
+@pytest.mark.parametrize("text", ["plain-1.0", ".hidden", "  ", "..", "", "a/b", "x y ", "(1)", "a\nb", "=1"])
+def test_a_folder_name_near_any_text_is_valid(text):
+    name = as_folder_name(text)
+    assert TypeAdapter(FolderName).validate_python(name) == name
+    assert (name == text) == (text in ("plain-1.0", "=1"))
 
 
 def test_no_file_gives_the_defaults(read):

@@ -70,6 +70,12 @@ def _one_folder(name: str) -> str:
     return name
 
 
+def as_folder_name(text: str) -> str:
+    """The valid name of one folder that is nearest to a text: what it may not hold becomes "-"."""
+    name = re.sub(r"[^\w.+= -]", "-", text).lstrip(". ").rstrip(" ")
+    return _one_folder(name or "-")
+
+
 FolderName = Annotated[str, AfterValidator(_one_folder)]
 """What a run's folder is called: one plain component of a path."""
 

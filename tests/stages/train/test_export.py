@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -102,6 +103,20 @@ def test_a_released_folder_decides_no_code_and_fits_its_own_data_only(checkpoint
             released(target)
     with pytest.raises(UserError, match="not a folder of `lwd export` that carries a decoder"):
         released(checkpoint)
+
+
+def test_a_released_folder_may_have_any_name(checkpoint, data, tmp_path, monkeypatch):
+    """As a download's: `sample.name` is a valid one near it, and what was made lies below that."""
+    target = tmp_path / "my model (1), v2: [é]"
+    export(checkpoint, target, data)
+    monkeypatch.chdir(target)
+    for folder in (target, Path(), Path("data/..")):
+        assert released(folder)["sample"]["name"] == "my model -1-- v2- -é-"
+    monkeypatch.chdir(tmp_path)
+    options = ["sample", "-c", target.name, "--num", "2", "sample.steps=1", "sample.solver=euler"]
+    result = CliRunner().invoke(app, options)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "runs/my model -1-- v2- -é-/samples/my model -1-- v2- -é-/samples.json").is_file()
 
 
 def test_what_cannot_be_exported(checkpoint, tmp_path):

@@ -119,6 +119,12 @@ def test_another_autoencoder_decodes_by_its_scale(networks, tmp_path):
     assert torch.equal(LwdPipeline.from_pretrained(tmp_path).decode(latents), expected)
 
 
+def test_pixels_that_are_not_finite_are_an_error(pipe, monkeypatch):
+    monkeypatch.setattr(pipe, "decode", lambda latents: torch.full((2, 3, 4, 4), float("nan")))
+    with pytest.raises(UserError, match=r"images 0, 1: decoded to values that are not finite"):
+        pipe([1, 2], seeds=[0, 1], num_inference_steps=1)
+
+
 @pytest.mark.parametrize("solver", ["heun", "euler"])
 @pytest.mark.parametrize("scale", [1.0, 2.0, {"tex": 1.0, "sem": 3.0}])
 def test_guidance_and_steps_reach_the_sampler(pipe, guided, networks, solver, scale):

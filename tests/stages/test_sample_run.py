@@ -16,11 +16,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from lwd.cli.main import app
 from lwd.config import load
 from lwd.data import LatentShards
 from lwd.data.samples import SampleSet
 from lwd.encoders.decoder import load_decoder
+from lwd.encoders.texture import PixelUnshuffle
 from lwd.errors import UserError
 from lwd.files import checksum, write_json
 from lwd.models import load_model
@@ -336,6 +339,31 @@ def test_weights_that_are_not_finite(config, trained, tmp_path):
         sample.run(config(f"sample.checkpoint={copy}"))
     assert "\n" not in str(error.value)
     assert not (tmp_path / "samples" / "a" / "samples.json").exists()
+
+
+def test_pixels_that_are_not_finite_are_no_black_pictures(config, tmp_path, monkeypatch):
+    """Of a block of eight two are spoilt: it is not written, the one before is kept, and the same command goes on."""
+    decode = PixelUnshuffle.decode
+
+    def spoilt(self, latents):
+        images = decode(self, latents)
+        if spoilt.calls == 1:
+            images[2, 0, 3, 3], images[5] = float("inf"), float("nan")
+        spoilt.calls += 1
+        return images
+
+    spoilt.calls = 0
+    settings = config("sample.formats=[png, latents]").model_dump(mode="json")
+    write_json(tmp_path / "config.yaml", settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(PixelUnshuffle, "decode", spoilt)
+        result = CliRunner().invoke(app, ["sample", "-c", str(tmp_path / "config.yaml")])
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert "lwd: images 10, 13: decoded to values that are not finite" in result.stderr
+    folder = tmp_path / "samples" / "a"
+    assert sorted(int(p.stem) for p in folder.rglob("*.png")) == list(range(8))
+    assert len(list((folder / "latents").glob("*.safetensors"))) == 1 and not list(folder.rglob(".*.tmp"))
+    assert len(SampleSet.read(sample.run(config("sample.formats=[png, latents]")))) == NUM
 
 
 def test_data_without_a_manifest_needs_a_decoder(config, trained, data, tmp_path):

@@ -28,6 +28,8 @@ CARRIED = "data"
 """In a released model's folder: what decodes its samples, without any latents."""
 VAE = "vae"
 """Beside the manifest of such data: the VAE, in diffusers' layout."""
+_NAMED = 8
+"""Images in an error."""
 _KEPT = {"group", "encoder", "factor", "channels", "image_channels", "scale", "shift", "weights_sha256"}
 """Of the facts about the texture's encoder."""
 
@@ -44,9 +46,28 @@ class Decoder:
         return self.encoder.decode(layout.split(latents)[self.group])
 
 
-def decode_rgb(decoder: Decoder, latents: Tensor, layout: Layout) -> Tensor:
-    """Latents (n, C, ...) on the encoders' own scale -> uint8 (n, 3, H', W'), on the CPU."""
-    return to_uint8(decoder.decode(latents, layout).float()).expand(-1, 3, -1, -1).cpu()
+def decode_rgb(decoder: Decoder, latents: Tensor, layout: Layout, numbers: Tensor | None = None) -> Tensor:
+    """Latents (n, C, ...) on the encoders' own scale -> uint8 (n, 3, H', W'), on the CPU.
+
+    Raises UserError where pixels are not finite, which would be black ones; the images are called by their ``numbers``
+    (n,), by default from 0.
+    """
+    images = decoder.decode(latents, layout).float()
+    check_finite(images, numbers)
+    return to_uint8(images).expand(-1, 3, -1, -1).cpu()
+
+
+def check_finite(images: Tensor, numbers: Tensor | None = None) -> None:
+    """Raise UserError where an image (n, ...), on any device, is not finite; ``numbers`` as in `decode_rgb`."""
+    finite = torch.isfinite(images).flatten(1).all(1).cpu()
+    if bool(finite.all()):
+        return
+    bad = (torch.arange(len(finite)) if numbers is None else numbers)[~finite].tolist()
+    more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+    raise UserError(
+        f"images {', '.join(map(str, bad[:_NAMED]))}{more}: decoded to values that are not finite, which no picture "
+        "shows; is the checkpoint a trained one, of this data, and the decoder the data's own?"
+    )
 
 
 def load_decoder(folder: Path, device: torch.device | str = "cpu") -> Decoder:

@@ -136,7 +136,7 @@ class RealImages:
     def read(self, rows: Tensor) -> Tensor:
         """See `Images`."""
         latents = self._shards.destandardise(self._shards.read(rows).x1)
-        return decode_rgb(self._decoder, latents, self._layout)
+        return decode_rgb(self._decoder, latents, self._layout, rows)
 
     def fingerprint(self) -> str:
         """By the data's manifest."""

@@ -12,6 +12,7 @@ from diffusers import AutoencoderDC, AutoencoderKL, AutoencoderTiny, DiffusionPi
 from PIL import Image
 from torch import Tensor
 
+from lwd.encoders.decoder import check_finite
 from lwd.encoders.vae import Autoencoder
 from lwd.errors import UserError
 from lwd.images.sheets import to_uint8
@@ -145,7 +146,7 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
         or "pt" (N, 3, H, W), in [0, 1]; "latent": the standardised latents of all groups.
 
         Returns diffusers' ImagePipelineOutput, or with ``return_dict`` False the tuple (images,). Raises UserError for
-        arguments that do not fit, and where the latents are not finite.
+        arguments that do not fit, and where latents or pixels are not finite.
         """
         if output_type not in get_args(OutputType):
             raise UserError(f"output_type: unknown {output_type!r}; known: {', '.join(get_args(OutputType))}")
@@ -201,6 +202,7 @@ class LwdPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     def _images(self, latents: Tensor, output_type: OutputType) -> Any:
         images = self.decode(latents)
+        check_finite(images)
         if output_type == "pil":
             return [Image.fromarray(pixels) for pixels in to_uint8(images).permute(0, 2, 3, 1).cpu().numpy()]
         images = (images / 2 + 0.5).clamp(0, 1)

@@ -73,12 +73,13 @@ class BlockWriter(Background):
 
     @torch.inference_mode()
     def _decode_and_write(self, number: int, start: int, latents: Tensor, facts: dict[str, Tensor]) -> None:
-        tensors = dict(facts)
+        tensors, images = dict(facts), None
+        if self._decoder is not None and (start < SHEET_IMAGES or set(self._formats) - {"latents"}):
+            images = torch.cat(list(self._decoded(latents, start)))  # first: where it fails nothing is written
         if "latents" in self._formats:
             split = {name: part.cpu() for name, part in self._layout.split(latents).items()}
             write_shard(shard_path(self._folder / LATENT_FOLDER, number), self._layout, split, facts["labels"])
-        if self._decoder is not None and (start < SHEET_IMAGES or set(self._formats) - {"latents"}):
-            images = torch.cat(list(self._decoded(latents)))
+        if images is not None:
             if "npz" in self._formats:
                 tensors["images"] = images
             for suffix in {"png", "webp"} & set(self._formats):
@@ -88,11 +89,12 @@ class BlockWriter(Background):
         with atomic_path(part_path(self._folder, number)) as temporary:
             save_tensors(temporary, tensors)
 
-    def _decoded(self, latents: Tensor) -> Iterator[Tensor]:
-        """uint8 (n, H, W, 3)."""
+    def _decoded(self, latents: Tensor, start: int) -> Iterator[Tensor]:
+        """uint8 (n, H, W, 3). Raises UserError where one is not finite."""
         assert self._decoder is not None
-        for chunk in torch.split(latents, _DECODE_BATCH):
-            yield decode_rgb(self._decoder, chunk, self._layout).permute(0, 2, 3, 1)
+        numbers = torch.arange(start, start + len(latents))
+        for chunk, those in zip(torch.split(latents, _DECODE_BATCH), torch.split(numbers, _DECODE_BATCH), strict=True):
+            yield decode_rgb(self._decoder, chunk, self._layout, those).permute(0, 2, 3, 1)
 
     def _write_files(self, images: Tensor, start: int, suffix: str) -> None:
         for index, image in enumerate(images.numpy(), start=start):

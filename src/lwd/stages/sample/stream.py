@@ -52,7 +52,8 @@ class SampleStream:
     def read(self, rows: Tensor) -> Tensor:
         """Sample, decode: rows (n,) -> uint8 (n, 3, H, W), on the CPU."""
         samples = self._sampler.sample(self._labels[rows], self._seeds[rows], lambda done: None)
-        return decode_rgb(self._decoder, self._sampler.statistics.destandardise(samples.latents), self._layout)
+        latents = self._sampler.statistics.destandardise(samples.latents)
+        return decode_rgb(self._decoder, latents, self._layout, rows)
 
     def fingerprint(self) -> str:
         """Of every setting and of the weights."""

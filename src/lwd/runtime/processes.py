@@ -83,6 +83,13 @@ class Processes:
         """Whether it holds on any process, the same answer on each; all must ask."""
         return bool(self.mean(torch.tensor(float(here), device=self.device)) > 0)
 
+    def first_where(self, here: bool) -> int | None:
+        """The lowest rank of the processes on which it holds, the same answer on each; None: on none. All must ask."""
+        ranks = torch.zeros(self.world, device=self.device)
+        ranks[self.rank] = float(here)
+        found = self.mean(ranks).nonzero()
+        return int(found[0]) if len(found) else None
+
     def gather_on_main(self, tensor: Tensor) -> list[Tensor] | None:
         """Every process's ``tensor``, of one shape and type, in the processes' order; None on all but the main one."""
         if self.world == 1:

@@ -1,5 +1,6 @@
 """`train.evaluate_every`: the figures of `lwd sample` and `lwd evaluate` during training, which they leave alone."""
 
+import os
 import shutil
 
 import pytest
@@ -12,6 +13,7 @@ from lwd.files import checksum, read_json, write_json
 from lwd.runtime.preemption import TimeLimit
 from lwd.stages import evaluate, sample, train
 from lwd.stages.evaluate import EvaluateSettings
+from lwd.stages.train import sampled
 from lwd.stages.train.run import check, look
 from lwd.stages.train.sampled_settings import SampledSettings
 from lwd.training.logging import read_log
@@ -81,6 +83,39 @@ def test_the_number_of_processes_changes_nothing(tmp_path, config):
     in_two_processes(tmp_path / "said", _train, config)
     found = [measured(folder / "train" / "learned") for folder in (tmp_path / "one", tmp_path)]
     assert found[0] == [(step, *(pytest.approx(x, rel=1e-6) for x in rest)) for step, *rest in found[1]]
+
+
+def _train_failing(config):
+    """The other process alone fails: at the first measurement in decoding, at the second in what sees the images."""
+    if os.environ["RANK"] == "1":
+        decode, see, begun = sampled.decode_rgb, sampled.JudgeExtractor.__call__, sampled.Sampled.measure
+        state = {"measured": 0}
+
+        def measure(self, average):
+            state["measured"] += 1
+            return begun(self, average)
+
+        def failing(when, function):
+            def called(*arguments):
+                if state["measured"] == when:
+                    raise RuntimeError(f"out of memory at {when}")
+                return function(*arguments)
+
+            return called
+
+        sampled.Sampled.measure = measure
+        sampled.decode_rgb, sampled.JudgeExtractor.__call__ = failing(1, decode), failing(2, see)
+    train.run(config)
+
+
+def test_what_fails_on_one_process_is_left_out_by_all(tmp_path, config):
+    said = in_two_processes(tmp_path / "said", _train_failing, config)
+    assert [step for step, *_ in measured(tmp_path / "train" / "learned")] == [7]
+    lines = [line for line in said.splitlines() if "evaluate_every" in line]
+    assert lines == [
+        f"lwd: train.evaluate_every: not measured (RuntimeError: out of memory at {when}); the run goes on"
+        for when in (1, 2)
+    ]
 
 
 def test_samples_that_are_not_finite_are_left_out_and_said_to_be(tmp_path, config, monkeypatch, capfd):

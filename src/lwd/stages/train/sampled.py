@@ -72,28 +72,31 @@ class Sampled:
         self._real = RealImages(config, "heldout")
         self._decoder = load_decoder(data, processes.device)
         self._reference: FeatureSet | None = None
+        self._black = torch.empty(0)
 
     def prepare(self) -> None:
         """Take the held-out images' features, or find them in OUTPUT/features, where `lwd evaluate` keeps its own."""
         cache = self._config.output / FEATURES
+        self._black = torch.zeros_like(self._real.read(torch.zeros(1, dtype=torch.int64)))
         self._reference = extract(self._real, self._extractor, self._settings.batch, self._processes, cache)
 
     def measure(self, average: nn.Module) -> dict[str, Tensor]:
         """``sampled_frechet`` (``_fid``, ``_fd_dinov2``) and, by a classifier, ``sampled_accuracy``: scalars, the same
-        on each process; nothing but a line on stderr where that fails on any."""
-        images = _Drawn(average, self._config, self._settings, self._schedule, self._decode, self._processes)
-        failed, values = None, torch.zeros(2, dtype=torch.float64)
+        on each process; on all of them nothing, and a line on stderr from one, where that fails on any."""
+        failures: list[str] = []
+        images = _Drawn(average, self._settings, self._draw, self._black, failures)
+        extractor, values = _Tolerant(self._extractor, failures), torch.zeros(2, dtype=torch.float64)
         with forwarding(lambda count: None):
             try:
-                found = extract(images, self._extractor, self._settings.batch, self._processes, None)
-                if found is not None and images.failed is None:
+                found = extract(images, extractor, self._settings.batch, self._processes, None)
+                if found is not None and not failures:
                     values = self._values(found)
             except (UserError, ValueError) as error:  # on the main process, after the last exchange with the others
-                failed = reason(error)
-        failed = images.failed or failed
-        if failed is not None:
-            complain(f"train.evaluate_every: not measured ({failed}); the run goes on")
-        if self._processes.anywhere(failed is not None):
+                failures.append(reason(error))
+        first = self._processes.first_where(bool(failures))
+        if first is not None:
+            if first == self._processes.rank:
+                complain(f"train.evaluate_every: not measured ({failures[0]}); the run goes on")
             return {}
         distance, accuracy = self._processes.mean(values.to(self._processes.device)) * self._processes.world
         named = {f"{SAMPLED}{_DISTANCE[self._settings.features]}": distance}
@@ -107,9 +110,13 @@ class Sampled:
         right = classified_right(found) if self._settings.features == "classifier" else None
         return torch.tensor([compared[0], 0.0 if right is None else float(right.mean())], dtype=torch.float64)
 
-    def _decode(self, latents: Tensor) -> Tensor:
-        """Standardised latents (n, C, ...) -> uint8 (n, 3, H, W)."""
-        return decode_rgb(self._decoder, self._statistics.destandardise(latents), self._config.layout)
+    def _draw(self, model: nn.Module, labels: Tensor, seeds: Tensor, rows: Tensor) -> Tensor:
+        """labels, seeds (n,) of the samples ``rows`` (n,) -> uint8 (n, 3, H, W)."""
+        s, layout = self._settings, self._config.layout
+        arguments = (model, self._schedule, layout, labels, seeds, record_of(model).sample_shape)
+        with self._processes.autocast():
+            latents = generate(*arguments, solver=s.solver, steps=s.steps, batch=s.batch).latents
+        return decode_rgb(self._decoder, self._statistics.destandardise(latents), layout, rows)
 
 
 def check_sampled(config: TrainConfig, statistics: Statistics | None) -> None:
@@ -146,8 +153,8 @@ def sampled_of(config: TrainConfig, schedule: Schedule, statistics: Statistics, 
 
 
 class _Drawn:
-    """The samples as `lwd.evaluation.images.Images`, drawn as they are read; black where that fails, and ``failed``
-    says why."""
+    """The samples as `lwd.evaluation.images.Images`, drawn as they are read; black where that fails: the other
+    processes wait for these images. ``failures`` gets the reason."""
 
     name = "samples"
     facts: Mapping[str, Any] = {}
@@ -155,18 +162,15 @@ class _Drawn:
     def __init__(
         self,
         model: nn.Module,
-        config: RunConfig,
         settings: SampledSettings,
-        schedule: Schedule,
-        decode: Callable[[Tensor], Tensor],
-        processes: Processes,
+        draw: Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor],
+        black: Tensor,
+        failures: list[str],
     ) -> None:
-        self._model, self._layout, self._settings = model, config.layout, settings
-        self._schedule, self._decode, self._processes = schedule, decode, processes
+        self._model, self._draw, self._black, self._failures = model, draw, black, failures
         count = settings.samples
         self._seeds, self._labels = seeds_of(settings.seed, count), labels_of("balanced", count, model)
         self.labels: Tensor | None = self._labels
-        self.failed: str | None = None
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -174,16 +178,28 @@ class _Drawn:
     @torch.no_grad()
     def read(self, rows: Tensor) -> Tensor:
         """rows (n,) -> uint8 (n, 3, H, W)."""
-        s, shape = self._settings, record_of(self._model).sample_shape
-        arguments = (self._model, self._schedule, self._layout, self._labels[rows], self._seeds[rows], shape)
         try:
-            with self._processes.autocast():
-                latents = generate(*arguments, solver=s.solver, steps=s.steps, batch=s.batch).latents
-            return self._decode(latents)
-        except Exception as error:  # noqa: BLE001 - the other processes wait for these images, and weeks are at stake
-            self.failed = reason(error)
-            return self._decode(torch.zeros(len(rows), *shape, device=self._processes.device))
+            return self._draw(self._model, self._labels[rows], self._seeds[rows], rows)
+        except Exception as error:  # noqa: BLE001 - weeks are at stake
+            self._failures.append(reason(error))
+            return self._black.expand(len(rows), -1, -1, -1)
 
     def fingerprint(self) -> str:
         """Nothing is kept of them, so nothing is looked up by it."""
         return ""
+
+
+class _Tolerant:
+    """An `Extractor` that gives zeros where another one fails, for the same reason; ``failures`` gets it."""
+
+    def __init__(self, extractor: Extractor, failures: list[str]) -> None:
+        self.name, self.identity, self.widths = extractor.name, extractor.identity, extractor.widths
+        self._extractor, self._failures = extractor, failures
+
+    def __call__(self, images: Tensor) -> Mapping[str, Tensor]:
+        """See `Extractor`."""
+        try:
+            return self._extractor(images)
+        except Exception as error:  # noqa: BLE001 - as above
+            self._failures.append(reason(error))
+            return {name: torch.zeros(len(images), width, device=images.device) for name, width in self.widths.items()}

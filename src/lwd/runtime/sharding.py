@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,6 +35,29 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)  # nobody writes to it
+
+
+@contextmanager
+def gathered(model: nn.Module) -> Iterator[None]:
+    """Within the block each process has all weights of a divided network, and so may run it without the others.
+
+    All must enter it. Takes the memory of the weights whole; nothing where the network is not divided.
+    """
+    if not divided(model):
+        yield
+        return
+    from torch.distributed.fsdp import FSDPModule
+
+    parts = [module for module in model.modules() if isinstance(module, FSDPModule)]
+    for part in parts:
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.set_reshard_after_forward(True, recurse=False)
+            part.reshard()
 
 
 def is_divided(tensor: Tensor) -> TypeIs[DTensor]:

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from unittest.mock import patch
 
 import pytest
 from typer.testing import CliRunner
@@ -13,8 +14,8 @@ from lwd.files import checksum, read_json, write_json
 from lwd.runtime.preemption import TimeLimit
 from lwd.stages import evaluate, sample, train
 from lwd.stages.evaluate import EvaluateSettings
-from lwd.stages.train import sampled
 from lwd.stages.train.run import check, look
+from lwd.stages.train.sampled import JudgeExtractor, Sampled, decode_rgb
 from lwd.stages.train.sampled_settings import SampledSettings
 from lwd.training.logging import read_log
 from ranks import in_two_processes
@@ -88,7 +89,7 @@ def test_the_number_of_processes_changes_nothing(tmp_path, config):
 def _train_failing(config):
     """The other process alone fails: at the first measurement in decoding, at the second in what sees the images."""
     if os.environ["RANK"] == "1":
-        decode, see, begun = sampled.decode_rgb, sampled.JudgeExtractor.__call__, sampled.Sampled.measure
+        see, begun = JudgeExtractor.__call__, Sampled.measure
         state = {"measured": 0}
 
         def measure(self, average):
@@ -103,8 +104,8 @@ def _train_failing(config):
 
             return called
 
-        sampled.Sampled.measure = measure
-        sampled.decode_rgb, sampled.JudgeExtractor.__call__ = failing(1, decode), failing(2, see)
+        Sampled.measure, JudgeExtractor.__call__ = measure, failing(2, see)
+        patch("lwd.stages.train.sampled.decode_rgb", failing(1, decode_rgb)).start()
     train.run(config)
 
 
@@ -177,10 +178,16 @@ def test_networks_of_others_are_looked_for_before_there_is_data(tmp_path, config
     check(config.model_copy(update={"data": data}))
 
 
-def test_a_divided_network_is_refused(config):
+def test_a_divided_network_is_sampled_by_each_process_alone(tmp_path, config):
+    """Three batches on two processes, which in step with each other would wait for ever: the figures of one process,
+    for frozen weights (else they differ in their last digits)."""
+    settings = {"lr": 1e-30, "ema_decay": 1.0, "evaluate": SampledSettings(**DRAWN | {"batch": 30, "steps": 1})}
+    config = config.model_copy(update={"train": config.train.model_copy(update=settings)})
+    train.run(config.model_copy(update={"output": tmp_path / "one"}))
     compute = config.compute.model_copy(update={"shard": True})
-    with pytest.raises(UserError, match=r"compute\.shard"):
-        check(config.model_copy(update={"compute": compute}))
+    in_two_processes(tmp_path / "said", _train, config.model_copy(update={"compute": compute}))
+    found = [measured(folder / "train" / "learned") for folder in (tmp_path / "one", tmp_path)]
+    assert found[0] == [(step, *(pytest.approx(x, rel=1e-5) for x in rest)) for step, *rest in found[1]]
 
 
 def test_one_heldout_image_is_too_few(config, monkeypatch):

@@ -22,6 +22,7 @@ from lwd.models import record_of
 from lwd.run import RunConfig
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import forwarding
+from lwd.runtime.sharding import gathered
 from lwd.sample import generate
 from lwd.sample.numbered import labels_of, seeds_of
 from lwd.schedules import Schedule
@@ -53,11 +54,6 @@ class Sampled:
         self._statistics = statistics
         self._config, self._settings, self._schedule, self._processes = config, settings, schedule, processes
         data = config.data_path
-        if config.compute.shard:
-            raise UserError(
-                "train.evaluate_every: a network that compute.shard divides is not sampled on the way; set it to 0 and "
-                "measure checkpoints by `lwd evaluate CHECKPOINT --config ...`"
-            )
         if not (data / MANIFEST).is_file():
             raise UserError(
                 f"train.evaluate_every: {data} has no {MANIFEST}, so nothing decodes samples; encode images with "
@@ -86,7 +82,7 @@ class Sampled:
         failures: list[str] = []
         images = _Drawn(average, self._settings, self._draw, self._black, failures)
         extractor, values = _Tolerant(self._extractor, failures), torch.zeros(2, dtype=torch.float64)
-        with forwarding(lambda count: None):
+        with gathered(average), forwarding(lambda count: None):  # processes draw different numbers of batches
             try:
                 found = extract(images, extractor, self._settings.batch, self._processes, None)
                 if found is not None and not failures:

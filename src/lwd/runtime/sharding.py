@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed import all_reduce, get_world_size
 
+from lwd.errors import UserError
+
 if TYPE_CHECKING:
     from torch.distributed.tensor import DTensor
     from typing_extensions import TypeIs
@@ -35,6 +37,17 @@ def shard(model: nn.Module, blocks: Iterable[nn.Module], device: torch.device) -
         fully_shard(block, mesh=mesh, reshard_after_forward=True)
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view", UserWarning)  # nobody writes to it
+
+
+def check_gathered() -> None:
+    """Raise UserError where this PyTorch does not have what `gathered` needs."""
+    from torch.distributed.fsdp import FSDPModule
+
+    if not hasattr(FSDPModule, "set_reshard_after_forward"):
+        raise UserError(
+            f"torch {torch.__version__} cannot gather a divided network for a while; take a later one, or leave out "
+            "train.evaluate_every or compute.shard"
+        )
 
 
 @contextmanager

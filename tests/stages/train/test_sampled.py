@@ -190,6 +190,13 @@ def test_a_divided_network_is_sampled_by_each_process_alone(tmp_path, config):
     assert found[0] == [(step, *(pytest.approx(x, rel=1e-5) for x in rest)) for step, *rest in found[1]]
 
 
+def test_a_torch_that_cannot_gather_is_refused(config, monkeypatch):
+    monkeypatch.delattr("torch.distributed.fsdp.FSDPModule.set_reshard_after_forward")
+    compute = config.compute.model_copy(update={"shard": True})
+    with pytest.raises(UserError, match=r"cannot gather a divided network .*evaluate_every or compute\.shard"):
+        check(config.model_copy(update={"compute": compute}))
+
+
 def test_one_heldout_image_is_too_few(config, monkeypatch):
     shards = type(config.shards("heldout", features=False))
     monkeypatch.setattr(shards, "__len__", lambda self: 1)

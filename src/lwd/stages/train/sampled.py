@@ -22,7 +22,7 @@ from lwd.models import record_of
 from lwd.run import RunConfig
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import forwarding
-from lwd.runtime.sharding import gathered
+from lwd.runtime.sharding import check_gathered, gathered
 from lwd.sample import generate
 from lwd.sample.numbered import labels_of, seeds_of
 from lwd.schedules import Schedule
@@ -54,6 +54,8 @@ class Sampled:
         self._statistics = statistics
         self._config, self._settings, self._schedule, self._processes = config, settings, schedule, processes
         data = config.data_path
+        if config.compute.shard:
+            check_gathered()
         if not (data / MANIFEST).is_file():
             raise UserError(
                 f"train.evaluate_every: {data} has no {MANIFEST}, so nothing decodes samples; encode images with "

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from lwd.cli.main import app
@@ -139,6 +140,47 @@ def test_further_groups_and_models_by_their_folders(tmp_path):
         other = part.model_copy(update={"encoder": "diffusers" if key == "texture" else "transformers"})
         encode = config.encode.model_copy(update={key: other})
         assert _encode(config.model_copy(update={"encode": encode}), data).operations is None
+
+
+class Convolutions:
+    """Counts the multiply-adds of a model's convolutions as they run: of each output number, twice inputs x kernel."""
+
+    def __init__(self, model):
+        self.total = 0
+        for module in model.modules():
+            assert isinstance(module, torch.nn.Conv2d) or not list(module.parameters(recurse=False))
+            if isinstance(module, torch.nn.Conv2d):
+                module.register_forward_hook(self.add)
+
+    def add(self, module, inputs, output):
+        self.total += 2 * output.numel() * module.in_channels * module.kernel_size[0] * module.kernel_size[1]
+
+
+def test_a_diffusers_vae_is_counted_by_its_config(tmp_path, monkeypatch):
+    """AutoencoderTiny is convolutions alone, which are counted here on numbers; of its folder config.json is all."""
+    diffusers = pytest.importorskip("diffusers")
+    sizes = {"num_encoder_blocks": [1, 1], "num_decoder_blocks": [1, 1], "in_channels": 1, "out_channels": 1}
+    widths = {f"{side}_block_out_channels": [8, 8] for side in ("encoder", "decoder")}
+    tiny = diffusers.AutoencoderTiny(**sizes, **widths)
+    tiny.save_config(tmp_path)
+    encoding = Convolutions(tiny.encoder)
+    tiny.encoder(torch.zeros(1, 1, 8, 8))
+    decoding = Convolutions(tiny.decoder)
+    tiny.decoder(torch.zeros(1, 4, 4, 4))
+    assert decoding.total > encoding.total > 10**5
+
+    def work(stage, *more):
+        config = load(Experiment, CONFIGS / "digits.yaml", [f"output={tmp_path / 'run'}", "sample.num=10", *more])
+        return stage(config, data_of(config))
+
+    texture = f"encode.texture={{group: tex, encoder: diffusers, path: {tmp_path}}}"
+    assert work(_encode, texture).operations == (1352 + 445) * encoding.total
+    plain = work(_sample).operations
+    assert work(_sample, texture).operations - plain == 10 * decoding.total
+    assert work(_sample, f"sample.decoder={{path: {tmp_path}}}").operations - plain == 10 * decoding.total
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    unknown = work(_sample, "sample.decoder={path: nobody/nothing-there}")
+    assert unknown.what.endswith(", decoding not counted") and unknown.operations == plain
 
 
 def test_units():

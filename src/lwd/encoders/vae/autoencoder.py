@@ -110,9 +110,21 @@ class Autoencoder:
         return fingerprint(self.model)
 
 
-def resolve(source: str | Path) -> Path:
+def blank_autoencoder(source: str | Path) -> Autoencoder:
+    """The architecture of a diffusers folder or Hub id without weights, on the meta device: to count its operations.
+
+    Reads config.json alone. Raises UserError where there is none, and as `read_model`.
+    """
+    folder = resolve(source, weights=False)
+    config, kind = read_config(folder)
+    with torch.device("meta"), read_as(folder, kind):
+        return Autoencoder(library("diffusers", kind).from_config({**config, **scaling(config)}))
+
+
+def resolve(source: str | Path, weights: bool = True) -> Path:
     """The local file or folder of a path or a Hub id, ``owner/name``, ``owner/name/subfolder`` or
-    ``owner/name/file.ckpt``; raises UserError where there is none."""
+    ``owner/name/file.ckpt``; of a folder of the Hub without ``weights`` the config alone is fetched. Raises UserError
+    where there is none."""
     path = Path(source).expanduser()
     if path.exists():
         return path
@@ -122,8 +134,8 @@ def resolve(source: str | Path) -> Path:
     if path.suffix in CHECKPOINTS:
         return fetch(repo, [rest], REMEDY)
     under = f"{rest}/" if rest else ""
-    fetch(repo, [under + CONFIG], REMEDY)
-    return fetch(repo, [under + WEIGHTS], REMEDY).parent
+    config = fetch(repo, [under + CONFIG], REMEDY)
+    return fetch(repo, [under + WEIGHTS], REMEDY).parent if weights else config.parent
 
 
 def hub_file(source: str | Path) -> tuple[str, str] | None:
@@ -134,9 +146,19 @@ def hub_file(source: str | Path) -> tuple[str, str] | None:
     return None if local or len(parts) < least else ("/".join(parts[:2]), "/".join(parts[2:]))
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_settings(folder: Path) -> dict[str, Any]:
     """What config.json in a diffusers folder says; raises UserError where it is missing or malformed."""
     return read_mapping(folder / CONFIG, "the config of a diffusers model", "name the folder of an autoencoder")
+
+
+def read_config(folder: Path) -> tuple[dict[str, Any], str]:
+    """The same, and the class; raises UserError for one that is not in `CLASSES`, too."""
+    config = read_settings(folder)
+    kind = config.get("_class_name")
+    if not isinstance(kind, str) or kind not in CLASSES:
+        known = ", ".join(f"{name} ({some})" for name, some in CLASSES.items())
+        raise UserError(f"{folder / CONFIG}: _class_name {kind!r} is not supported; known: {known}")
+    return config, kind
 
 
 def scaling(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,11 +176,7 @@ def scaling(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_model(folder: Path) -> Any:
     """diffusers' model in a folder; raises UserError for another class, weights missing, or no safetensors."""
-    config = read_config(folder)
-    kind = config.get("_class_name")
-    if not isinstance(kind, str) or kind not in CLASSES:
-        known = ", ".join(f"{name} ({some})" for name, some in CLASSES.items())
-        raise UserError(f"{folder / CONFIG}: _class_name {kind!r} is not supported; known: {known}")
+    config, kind = read_config(folder)
     if not (folder / WEIGHTS).is_file():
         raise UserError(f"{folder}: not a diffusers folder ({WEIGHTS} is missing)")
     with read_as(folder, kind):

@@ -12,7 +12,15 @@ from torch import Tensor
 
 from lwd.encoders.pretrained import library
 from lwd.encoders.vae import autoencoder
-from lwd.encoders.vae.autoencoder import WEIGHTS, Autoencoder, read_config, resolve, scaling
+from lwd.encoders.vae.autoencoder import (
+    CHECKPOINTS,
+    WEIGHTS,
+    Autoencoder,
+    blank_autoencoder,
+    read_settings,
+    resolve,
+    scaling,
+)
 from lwd.encoders.vae.keys import CONFIG, to_diffusers, to_released
 from lwd.errors import UserError
 from lwd.runtime.checkpoint import load_tensors
@@ -48,7 +56,7 @@ class SDVAE(Autoencoder):
         """
         path = resolve(source)
         with torch.device("meta"):
-            model = _build(scaling(read_config(path)) if (path / autoencoder.CONFIG).is_file() else {})
+            model = _build(scaling(read_settings(path)) if (path / autoencoder.CONFIG).is_file() else {})
         tensors = _read_folder(path, model) if path.is_dir() else _read_file(path, model)
         model.load_state_dict({key: tensor.to(device, dtype) for key, tensor in tensors.items()}, assign=True)
         return cls(model)
@@ -79,6 +87,13 @@ def load_vae(source: str | Path, device: str | torch.device = "cpu", dtype: torc
     if (path / autoencoder.CONFIG).is_file():
         return Autoencoder.load(path, device, dtype)
     return SDVAE.load(path, device, dtype)
+
+
+def blank_vae(source: str | Path) -> Autoencoder:
+    """What `load_vae` would load, without weights, on the meta device; raises UserError as `blank_autoencoder` does."""
+    path = Path(source).expanduser()
+    released = path.suffix in CHECKPOINTS or (path.is_dir() and not (path / autoencoder.CONFIG).is_file())
+    return SDVAE.blank() if released else blank_autoencoder(source)
 
 
 def _build(scale: Mapping[str, Any] = MappingProxyType({})) -> Any:

@@ -10,7 +10,7 @@ import torch
 from lwd.datasets.builtin import DATASETS
 from lwd.datasets.prepared import SUFFIX
 from lwd.encoders.small import SmallViT
-from lwd.encoders.vae import DIFFUSERS, SDVAE, Autoencoder
+from lwd.encoders.vae import DIFFUSERS, SDVAE, blank_autoencoder
 from lwd.encoders.vision import load_transformers_encoder, vision_model
 from lwd.errors import UserError
 from lwd.stages.encode.feed import image_shape, open_images
@@ -73,7 +73,7 @@ def _pixels(config: Experiment, shape: tuple[int, ...]) -> tuple[int, ...] | Non
 def _factor(config: Experiment) -> int:
     texture = config.encode.texture
     if texture.encoder == DIFFUSERS:
-        return Autoencoder.load(texture.path).factor
+        return blank_autoencoder(texture.path).factor
     return SDVAE.factor if texture.encoder == "sd-vae-f16d32" else texture.factor
 
 

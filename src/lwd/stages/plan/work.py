@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lwd.datasets.builtin import DATASETS
 from lwd.encoders.semvae import SemVAE
-from lwd.encoders.vae import DIFFUSERS, SDVAE
+from lwd.encoders.vae import DIFFUSERS, SDVAE, Autoencoder, blank_autoencoder, blank_vae
 from lwd.encoders.vision import VISION_MODELS, blank_patch_encoder
 from lwd.errors import UserError
 from lwd.models.flops import BACKWARD
@@ -23,7 +23,7 @@ from lwd.models.settings import ModelConfig
 from lwd.ode.methods import method
 from lwd.probe.bisection import Bisection
 from lwd.runtime.hub import CONFIG
-from lwd.stages.encode.settings import NONE, SAME, TRANSFORMERS
+from lwd.stages.encode.settings import NONE, SAME, TRANSFORMERS, TextureSettings
 from lwd.stages.evaluate.settings import JUDGED, PAPER, features_of
 from lwd.stages.experiment import Experiment
 from lwd.stages.plan.facts import Data
@@ -69,17 +69,17 @@ def _encode(config: Experiment, data: Data) -> Work:
 
 def _encoders(config: Experiment, data: Data) -> int | None:
     """Operations of one image through all encoders; those trained on the spot count for nothing, being small. None
-    where they cannot be counted: without the packages, and for models that are known by their folders alone."""
+    where they cannot be counted: without the packages, and for transformers' models."""
     settings, total = config.encode, 0
     names = [part.encoder for part in settings.others]
     if settings.repa.encoder not in (SAME, NONE, settings.semantic.encoder):
         names.append(settings.repa.encoder)
-    if data.pixels is None or TRANSFORMERS in names or settings.texture.encoder == DIFFUSERS:
+    if data.pixels is None or TRANSFORMERS in names:
         return None
     pixels = (1, *data.pixels)
     try:
-        if settings.texture.encoder == "sd-vae-f16d32":
-            total += _counted(lambda: SDVAE.blank().encode, pixels)
+        if (texture := _pretrained(settings.texture)) is not None:
+            total += _counted(lambda: texture.encode, pixels)
         for name in names:
             if name in VISION_MODELS:
                 total += _counted(partial(_patch_features, name), pixels)
@@ -90,6 +90,13 @@ def _encoders(config: Experiment, data: Data) -> int | None:
     except UserError:  # the packages of pretrained encoders are an extra
         return None
     return total
+
+
+def _pretrained(texture: TextureSettings) -> Autoencoder | None:
+    """The pretrained autoencoder, without weights; None: another encoder. Raises UserError where it is not known."""
+    if texture.encoder == DIFFUSERS:
+        return blank_autoencoder(texture.path)
+    return SDVAE.blank() if texture.encoder == "sd-vae-f16d32" else None
 
 
 def _channels(config: Experiment, name: str) -> int:
@@ -162,19 +169,25 @@ def _again(config: Experiment, operations: float | None) -> float:
 def _sample(config: Experiment, data: Data) -> Work:
     s = config.sample
     count = DOPRI5_EVALUATIONS if s.solver == "dopri5" else s.steps * method(s.solver).evaluations
-    each, decoding = _of_forward(config.model, config, data), 0
+    each, decoding = _of_forward(config.model, config, data), _decoding(config, data)
     kind, networks = s.guidance.kind, "unguided"
     if each is not None and kind != "none":
         networks, more = _guides(config, data, each)
         each += more
-    if each is not None and config.encode.texture.encoder == "sd-vae-f16d32":
-        try:
-            decoding = _counted(lambda: SDVAE.blank().decode, (1, SDVAE.channels, *data.shape))
-        except UserError:
-            decoding = 0
     assumed = "an assumed " if s.solver == "dopri5" else ""
     what = f"{s.num:,} images, {assumed}{count} evaluations each, {networks}"
-    return Work("sample", what, None if each is None else float(s.num * (count * each + decoding)))
+    what += "" if decoding is not None else ", decoding not counted"
+    return Work("sample", what, None if each is None else float(s.num * (count * each + (decoding or 0))))
+
+
+def _decoding(config: Experiment, data: Data) -> int | None:
+    """Operations of one image, by a pretrained autoencoder; None where they cannot be counted."""
+    chosen = config.sample.decoder
+    try:
+        vae = _pretrained(config.encode.texture) if chosen is None else blank_vae(chosen.path)
+        return 0 if vae is None else _counted(lambda: vae.decode, (1, vae.channels, *data.shape))
+    except UserError:  # the packages are an extra; an id of the Hub may be out of reach
+        return None
 
 
 def _guides(config: Experiment, data: Data, each: int) -> tuple[str, int]:

@@ -13,6 +13,7 @@ from pydantic import Field, TypeAdapter, ValidationError, field_validator
 from lwd.config import Config, FolderName, PathText, Seed, as_folder_name, dump, load, merge, parse
 from lwd.errors import UserError
 from lwd.groups import Group
+from lwd.scalars import as_url
 from lwd.yaml12 import Dumper, Loader
 
 
@@ -69,6 +70,21 @@ def refusal(call, *arguments, **keywords):
 
 
 # reading
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("s3://bucket/run", "s3://bucket/run"),
+        ("s3:/bucket/run", "s3://bucket/run"),
+        (str(Path("gs://b/r")), "gs://b/r"),
+        ("file:///tmp/run", "file:///tmp/run"),
+        (str(Path("file:///tmp/run")), "file:///tmp/run"),
+        *((path, None) for path in ("runs/s3", "C:/runs", "c:/runs", "/s3://x", "a:b", "s3:", "owner/name", "~/x")),
+    ],
+)
+def test_urls_among_paths(text, url):
+    assert as_url(text) == url
 
 
 @pytest.mark.parametrize("text", ["plain-1.0", ".hidden", "  ", "..", "", "a/b", "x y ", "(1)", "a\nb", "=1"])

@@ -26,7 +26,7 @@ from pydantic import (
 from pydantic_core import CoreSchema
 
 from lwd.errors import UserError
-from lwd.scalars import at_home, only_numbers
+from lwd.scalars import as_url, at_home, only_numbers
 from lwd.yaml12 import Dumper, Loader
 
 SETTINGS = "config.yaml"
@@ -55,10 +55,16 @@ class Config(BaseModel):
     @field_validator("*")
     @classmethod
     def _paths_from_home(cls, value: Any) -> Any:
-        return Path(at_home(str(value))) if isinstance(value, Path) else value
+        return Path(_on_this_machine(at_home(str(value)))) if isinstance(value, Path) else value
 
 
-PathText = Annotated[str, AfterValidator(at_home)]
+def _on_this_machine(path: str) -> str:
+    if (url := as_url(path)) is not None:
+        raise ValueError(f"{url} is a URL, where a path of this machine is needed; data.path alone takes one")
+    return path
+
+
+PathText = Annotated[str, AfterValidator(at_home), AfterValidator(_on_this_machine)]
 """A setting that is a path among other things, such as a name on the Hub."""
 
 

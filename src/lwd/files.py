@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lwd.errors import UserError
+from lwd.scalars import as_url
 
 _CHUNK_BYTES = 2**24
 _PAGE_BYTES = 4096
@@ -86,6 +87,8 @@ def check_place(path: Path, where: str | None = None) -> None:
     A page is written beside it, in the nearest folder that there is, and removed. The line starts with ``where``, by
     default the path.
     """
+    if (url := as_url(str(path))) is not None:
+        raise UserError(f"{url} is a URL, where a path of this machine is needed; data.path alone takes one")
     if path.is_dir():
         raise UserError(f"{where or path}: is a folder; name a file")
     above = next(folder for folder in path.absolute().parents if folder.exists())

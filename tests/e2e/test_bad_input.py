@@ -63,6 +63,20 @@ def test_wrong_types_say_where(lwd: Lwd) -> None:
     assert "did you mean 'LightningDiT-XL/1'" in lwd.refuses("probe", "-c", CONFIG, "model.name=LightningDiT-XXL/1")
 
 
+def test_a_url_where_only_a_path_will_do(lwd: Lwd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Path` makes a folder "s3:" of it. No stage begins, and none leaves one."""
+    monkeypatch.chdir(tmp_path)
+    stages = ("encode", "semvae", "probe", "sweep", "train", "map", "sample", "score", "report", "check", "plan")
+    for stage in stages:
+        line = lwd.refuses(stage, "-c", CONFIG, "output=s3://bucket/run")
+        assert "output: s3://bucket/run is a URL, where a path of this machine is needed; data.path alone takes" in line
+    assert "output: gs://b is a URL" in lwd.refuses("demo", "output=gs://b")
+    for key in ("data.cache", "train.init_from", "sample.checkpoint", "encode.dataset", "encode.texture.path"):
+        assert f"{key}: https://host/x is a URL" in lwd.refuses("train", "-c", CONFIG, f"{key}=https://host/x")
+    assert "s3://bucket/out is a URL" in lwd.refuses("export", "checkpoint", "s3://bucket/out")
+    assert not list(tmp_path.iterdir())
+
+
 def test_missing_files(lwd: Lwd, tmp_path: Path) -> None:
     assert "no such config file" in lwd.refuses("train", "-c", str(tmp_path / "none.yaml"))
     here = f"output={tmp_path / 'run'}"

@@ -21,6 +21,7 @@ PAGES = [
 ]
 
 
+@cache
 def parse(file):
     return ast.parse(file.read_text(), file)
 
@@ -42,6 +43,7 @@ def touched(tree):
             yield node.lineno, module, names[0]
 
 
+@cache
 def source(module):
     """The file of a dotted module, or None."""
     path = SOURCE.joinpath(*module.split("."))
@@ -138,6 +140,36 @@ def test_functions_named_like_their_file_are_on_their_page(file):
     for room in shown:
         hidden = [name for name in offered(room) or () if source(f"{room}.{name}")] if source(room) else []
         assert {f"{room}.{name}.{name}" for name in hidden} <= shown
+
+
+def test_every_reference_page_is_in_the_navigation_and_every_room_for_users_has_one():
+    pages = {file.stem for file in REPOSITORY.glob("docs/api/*.md")}
+    assert (
+        set(re.findall(r"^      - lwd\S*: api/(\w+)\.md$", (REPOSITORY / "mkdocs.yml").read_text(), re.MULTILINE))
+        == pages
+    )
+    floors = re.search(r"^  \| 6 .*?^  \| 3 ", (REPOSITORY / "CONTRIBUTING.md").read_text(), re.MULTILINE | re.DOTALL)
+    rooms = set(re.findall(r"`(\w+)`", floors[0]))
+    internal = {"run", "datasets", "plots"}  # what the commands need; built-in data, the commands' pictures
+    assert rooms - internal <= pages
+
+
+@pytest.mark.parametrize("file", sorted(REPOSITORY.glob("docs/api/*.md")), ids=lambda file: file.stem)
+def test_everything_on_a_reference_page_says_what_it_is(file):
+    """mkdocstrings leaves out what has no docstring, without a word."""
+    shown = re.findall(r"^::: (\S+)", file.read_text(), re.MULTILINE)
+    named = [name for name in shown if source(name) is None]
+    assert not [name for name in named if not described(*name.rsplit(".", 1))]
+
+
+def described(module, name):
+    """Whether the module's definition of a name has a docstring; of a name that it imports, the module it is from."""
+    for node in parse(source(module)).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+            return ast.get_docstring(node) is not None
+        if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}:
+            return described(node.module, name)
+    return False
 
 
 def test_no_folder_has_more_than_15_files():

@@ -25,7 +25,8 @@ class SmallViT(nn.Module):
     from each other, as DINOv2's do. Of the variance of their two leading principal components, 3 to 16 % (by seed) is
     between positions of one image; the mean over patches in the class token's stead would leave 1 to 2 %.
 
-    Larger images are averaged down to ``image_size`` first: a patch is then as many times larger.
+    Larger images are averaged down to ``image_size`` first: a patch is then as many times larger. Raises ValueError for
+    an odd ``image_size``.
     """
 
     patch = 2

@@ -28,7 +28,7 @@ class PixelUnshuffle:
     """Each ``factor`` x ``factor`` patch of pixels becomes one position with c factor^2 channels; nothing is lost.
 
     Channel k factor^2 + i factor + j holds pixel (i, j) of the patch in the image's channel k (Shi et al.,
-    arXiv 1609.05158, backwards).
+    arXiv 1609.05158, backwards). Raises ValueError for a factor below 1.
     """
 
     def __init__(self, factor: int = 2) -> None:

@@ -39,7 +39,11 @@ class Extractor(Protocol):
 
 
 class InceptionExtractor:
-    """`FidInception`: ``pool``, ``spatial``, ``logits``; ``section``: of the settings that a refusal names."""
+    """`lwd.metrics.FidInception`: ``pool`` (n, 2048), ``spatial`` (n, 2023), ``logits``.
+
+    ``weights``: the published file, None: in its cache, or fetched with ``download``. ``section``: of the settings that
+    a refusal names. Raises UserError where there are none, and unless ``allow_other`` for others than the published.
+    """
 
     name = "inception"
 
@@ -76,7 +80,10 @@ class InceptionExtractor:
 
 
 class JudgeExtractor:
-    """The small classifier that `lwd encode` leaves beside a built-in data set: ``pool``, ``logits``."""
+    """The small classifier that `lwd encode` leaves beside labelled data: ``pool``, ``logits``.
+
+    Raises UserError for data without one.
+    """
 
     name = "judge"
 
@@ -106,7 +113,7 @@ class DinoExtractor:
     As Stein et al. (2023, arXiv 2306.04675) and their `dgm-eval`: ViT-L/14 without registers, images resized to 224
     bicubically with antialiasing and rounded to 8 bits (as PIL does, up to one level), ImageNet's mean and deviation.
     ``folder``: transformers' model (config.json, model.safetensors); other sizes and the variant with registers are
-    read too, but give other numbers than the published ones.
+    read too, but give other numbers than the published ones. Raises UserError for a folder of anything else, and for none.
     """
 
     name = "dinov2"

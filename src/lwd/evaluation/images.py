@@ -46,7 +46,10 @@ class Images(Protocol):
 
 
 class ArrayImages:
-    """The array ``arr_0`` (N, H, W, 3) uint8 of an npz; ``arr_1`` is taken for labels where it is N integers."""
+    """The array ``arr_0`` (N, H, W, 3) uint8 of an npz; ``arr_1`` is taken for labels where it is N integers.
+
+    Raises UserError for another dtype or shape, and for fewer than two images.
+    """
 
     def __init__(
         self, path: Path, arrays: Mapping[str, NDArray[Any]], labels: Tensor | None = None, facts: Any = None
@@ -75,7 +78,10 @@ class ArrayImages:
 
 
 class PictureImages:
-    """All pictures under a folder (`lwd.images.walk`), by name; grey ones are made RGB."""
+    """All pictures under a folder (`lwd.images.walk`), by name; grey ones are made RGB.
+
+    Raises UserError for fewer than two, and where ``labels`` (N,) are of another number.
+    """
 
     def __init__(self, folder: Path, labels: Tensor | None = None, facts: Any = None) -> None:
         found = walk(folder, is_image)
@@ -119,7 +125,10 @@ class PictureImages:
 
 
 class RealImages:
-    """The images of a split of encoded data, decoded from their latents."""
+    """The images of a split of encoded data, decoded from their latents.
+
+    Raises UserError where the data or its decoder is missing, and for fewer than two images.
+    """
 
     facts: Mapping[str, Any] = {}
 
@@ -144,7 +153,10 @@ class RealImages:
 
 
 def sampled_images(folder: Path, arrays: Any) -> Images:
-    """The images of a finished folder of samples; ``arrays`` reads an npz."""
+    """The images of a finished folder of samples; ``arrays``: an npz's path -> its arrays by name.
+
+    Raises UserError for an unfinished folder, and for one that holds no images.
+    """
     samples = SampleSet.read(folder)
     facts = {
         "nfe": float(samples.nfe.double().mean()),

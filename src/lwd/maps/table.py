@@ -34,10 +34,15 @@ class LogSNR:
         """The log-SNR at the points (K,) float64."""
         return torch.linspace(-self.largest, self.largest, self.points, dtype=torch.float64)
 
-    @property
+    @cached_property
     def times(self) -> Tensor:
         """The local times at the points (K,) float64."""
         return torch.sigmoid(self.values / 2)
+
+    @cached_property
+    def ends(self) -> tuple[float, float]:
+        """The first and the last local time."""
+        return float(self.times[0]), float(self.times[-1])
 
 
 def log_snr(t: Tensor) -> Tensor:
@@ -106,7 +111,7 @@ class Table:
         lead = self.layout.names.index(self.leader)
         others = [g for g in range(len(self.layout.names)) if g != lead]
         place = self._place(times)
-        both = torch.stack([self.loss, self.speed], dim=-1).to(times.device).flatten(-2)
+        both = self._both.to(times.device)
         total = _bilinear(both[0], place[:, lead], place[:, others[0]])
         for pair, g in enumerate(others[1:], start=1):
             moved = _bilinear(both[pair], place[:, lead], place[:, g])
@@ -114,9 +119,14 @@ class Table:
         values: Tensor = total.view(len(times), -1, 2).clamp_min(0)
         return values[..., 0], values[..., 1]
 
+    @cached_property
+    def _both(self) -> Tensor:
+        """Loss and speed side by side (P, K, K, 2 G)."""
+        return torch.stack([self.loss, self.speed], dim=-1).flatten(-2)
+
     def _place(self, times: Tensor) -> Tensor:
         """Where the times lie on the grid, in steps from its first point: (B, G) float64 in [0, K - 1]."""
-        low, high = float(self.grid.times[0]), float(self.grid.times[-1])
+        low, high = self.grid.ends
         step = 2 * self.grid.largest / (self.grid.points - 1)
         place = (log_snr(times.double().clamp(low, high)) + self.grid.largest) / step
         return place.clamp(0, self.grid.points - 1)

@@ -40,6 +40,7 @@ VISION_MODELS = {
     "clip-b16": VisionModel("openai/clip-vit-base-patch16", "clip", 768, 12, 12, 16),
     "clip-l14": VisionModel("openai/clip-vit-large-patch14", "clip", 1024, 24, 16, 14),
 }
+"""By the name that ``encode.semantic.encoder`` takes."""
 
 _MEAN_STD = {"dinov2": IMAGENET, "clip": CLIP}
 _CLASSES = {

@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parents[1] / "docs" / "notebooks"
     [
         ("own_pictures", "runs/pictures/report.html"),
         ("own_network", None),
+        ("map_and_score", "runs/digits/score/suggested.json"),
     ],
 )
 def test_a_notebook_runs(name: str, left: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

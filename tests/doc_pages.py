@@ -20,7 +20,7 @@ _IMAGES = ("lwd", "lwd:cuda")
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a bash block of the page ``page``, which ends where no backslash does; ``words`` as bash splits it."""
+    """One line of a bash block of ``page``, which ends where no backslash does; ``words`` as bash splits it."""
 
     page: str
     number: int

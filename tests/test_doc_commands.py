@@ -1,7 +1,7 @@
 """Every command of README.md and the docs is one that the product takes: command, options, types, keys, values, files.
 
-Nothing is run here but ``--dry-run``. What is run besides: all of docs/imagenet.md by `tests/e2e/test_imagenet_dry_run.py`
-(which therefore is left out), most of the other pages by `tests/e2e/test_doc_pages.py`.
+Nothing is run here but ``--dry-run``. What is run as well: all of docs/imagenet.md, which therefore is left out here
+(`tests/e2e/test_imagenet_dry_run.py`), and most of the other pages (`tests/e2e/test_doc_pages.py`).
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ own (`test_imagenet_dry_run.py`); docs/index.md has nothing that other pages hav
 
 from __future__ import annotations
 
-import glob
 import re
 import shutil
 from pathlib import Path
@@ -59,7 +58,7 @@ ELSEWHERE = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the reader has: a repository's configs, and one of the own with as many classes as docs/sampling.md draws."""
+    """What the reader has: a repository's configs, and own ones with as many classes as docs/sampling.md draws."""
     monkeypatch.chdir(tmp_path)
     Path("configs").mkdir()
     digits = f"base: {ROOT}/configs/digits.yaml\nmodel: {{name: LightningDiT-Mini/1, num_classes: 10}}\n{SMALL}"
@@ -75,7 +74,7 @@ def run(line: Line) -> str:
     words = list(line.words[1:])
     for pattern, instead in (PLACES.get(line.page, {}) | SMALLER).items():
         words = [re.sub(pattern, instead, word) for word in words]
-    words = [found for word in words for found in (sorted(glob.glob(word)) if "*/" in word else [word])]
+    words = [found for word in words for found in (sorted(map(str, Path().glob(word))) if "*/" in word else [word])]
     if words[0] == "watch":
         words.append("--once")
     result = CliRunner().invoke(app, words)

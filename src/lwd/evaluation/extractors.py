@@ -113,7 +113,9 @@ class DinoExtractor:
     As Stein et al. (2023, arXiv 2306.04675) and their `dgm-eval`: ViT-L/14 without registers, images resized to 224
     bicubically with antialiasing and rounded to 8 bits (as PIL does, up to one level), ImageNet's mean and deviation.
     ``folder``: transformers' model (config.json, model.safetensors); other sizes and the variant with registers are
-    read too, but give other numbers than the published ones. Raises UserError for a folder of anything else, and for none.
+    read too, but give other numbers than the published ones.
+
+    Raises UserError for no folder, and for one of anything else.
     """
 
     name = "dinov2"

@@ -83,7 +83,7 @@ class Size:
         return max(2, self.images // 4)
 
 
-SMALLEST = Size(images=8, classes=4, batch=4, steps=2, probe_steps=4, samples=8, width=32, depth=2)
+SMALLEST = Size(images=8, classes=4, batch=4, steps=2, probe_steps=4, samples=4, width=32, depth=2)
 
 
 def small(step: int, size: Size) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ COLUMNS = 8
 MOST_CHANNELS = 64
 _INK, _MUTED, _RULE = "#1c2127", "#646b75", "#c9c6c0"
 _COLOURS = ("#1a66a8", "#d47a22", "#3b8b5c", "#ab4390")
+_NORMAL: dict[str, Any] = {"color": _MUTED, "linewidth": 0.8, "linestyle": ":"}
+_ACROSS, _UP, _MARGIN = 0.93, 0.62, 0.05  # of a panel, which is 1 by 1 inch and a bit
+_HEADING, _LEGEND, _FOOT = 0.45, 0.3, 0.25
 _STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "text.color": _INK, "axes.edgecolor": _RULE}
 
 
@@ -50,48 +53,60 @@ def save_histograms(reports: list[FolderCheck], path: Path) -> None:
     keys = [key for key in dict.fromkeys(k for r in reports for k in r.channels) if not key.endswith(FLIP)]
     widths = [max(len(r.channels[key].mean) for r in reports if key in r.channels) for key in keys]
     rows = [-(-min(width, MOST_CHANNELS) // COLUMNS) for width in widths]
+    height = sum(rows) + _HEADING * len(rows) + _LEGEND + _FOOT
     with matplotlib.rc_context(_STYLE):
-        height = sum(rows) + 0.55 * len(rows) + 0.5
-        figure = Figure(figsize=(11, height), facecolor="white", layout="constrained")
-        parts = figure.subfigures(len(keys), 1, squeeze=False, height_ratios=[n + 0.55 for n in rows])[:, 0]
-        for part, key, width, count in zip(parts, keys, widths, rows, strict=True):
+        figure = Figure(figsize=(11, height), facecolor="white")
+        axes = figure.add_axes((0, 0, 1, 1))  # one for all panels: fifty take matplotlib seconds
+        axes.set(xlim=(-_MARGIN, COLUMNS), ylim=(0, height))
+        axes.set_axis_off()
+        top = height - _LEGEND
+        for key, width, count in zip(keys, widths, rows, strict=True):
             shown = f", the first {MOST_CHANNELS}" if width > MOST_CHANNELS else ""
-            part.suptitle(f"{key}: {width} channels{shown}", x=0.012, ha="left", fontsize=11, fontweight="bold")
-            panels = part.subplots(count, COLUMNS, squeeze=False, sharex=True).flatten()
-            for channel, axes in enumerate(panels):
-                if channel < min(width, MOST_CHANNELS):
-                    _panel(axes, [(r.path.name, r.channels[key]) for r in reports if key in r.channels], channel)
-                else:
-                    axes.set_axis_off()
-        handles, labels = parts[0].axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper right", ncols=len(labels), frameon=False, fontsize=9)
-        figure.supxlabel(
-            "standard deviations from the mean of the first folder's first images; the last bins hold all beyond",
-            fontsize=9, color=_MUTED,
-        )  # fmt: skip
+            heading = f"{key}: {width} channels{shown}"
+            axes.text(0, top - 0.6 * _HEADING, heading, fontsize=11, fontweight="bold")
+            folders = [(r.path.name, r.channels[key]) for r in reports if key in r.channels]
+            for channel in range(min(width, MOST_CHANNELS)):
+                row, column = divmod(channel, COLUMNS)
+                _panel(axes, folders, channel, column, top - _HEADING - row - 1 + _FOOT)
+            top -= _HEADING + count
+        folders = list(dict.fromkeys(r.path.name for r in reports))
+        handles = [axes.plot([], [], label="normal", **_NORMAL)[0]]
+        handles += [axes.plot([], [], label=name, **_line(number))[0] for number, name in enumerate(folders)]
+        figure.legend(handles=handles, loc="upper right", ncols=len(handles), frameon=False, fontsize=9)
+        what = "standard deviations from the mean of the first folder's first images; the last bins hold all beyond"
+        axes.text(COLUMNS / 2, 0.06, what, ha="center", va="bottom", fontsize=9, color=_MUTED)
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format="png", dpi=120)
 
 
-def _panel(axes: Axes, folders: list[tuple[str, Channels]], channel: int) -> None:
+def _line(number: int) -> dict[str, Any]:
+    return {"color": _COLOURS[number % len(_COLOURS)], "linewidth": 1.0}
+
+
+def _panel(axes: Axes, folders: list[tuple[str, Channels]], channel: int, left: int, base: float) -> None:
+    """One channel's histograms, on a base line at height ``base`` whose ends are ``left`` and `_ACROSS` further on."""
     edges = torch.linspace(-REACH, REACH, BINS + 1)
     centres = (edges[:-1] + edges[1:]) / 2
-    axes.plot(centres, torch.exp(-centres.square() / 2), color=_MUTED, linewidth=0.8, linestyle=":", label="normal")
-    for number, (name, channels) in enumerate(folders):
-        heights = _heights(channels.counts.view(-1, BINS)[channel])
-        colour = _COLOURS[number % len(_COLOURS)]
+    normal = torch.exp(-centres.square() / 2)
+    each = [_heights(channels.counts.view(-1, BINS)[channel]) for _, channels in folders]
+    scale = _UP / max(1.0, *(float(heights.max()) for heights in each))
+
+    def across(value: Tensor | float) -> Any:
+        return left + _ACROSS * (value + REACH) / (2 * REACH)
+
+    x = across(centres)
+    axes.plot(x, base + scale * normal, **_NORMAL)
+    for number, heights in enumerate(each):
+        y = base + scale * heights
         if number == 0:
-            axes.fill_between(centres, heights, step="mid", color=colour, alpha=0.3, linewidth=0)
-        axes.step(centres, heights, where="mid", color=colour, linewidth=1.0, label=name)
+            axes.fill_between(x, base, y, step="mid", color=_COLOURS[0], alpha=0.3, linewidth=0)
+        axes.step(x, y, where="mid", **_line(number))
+    axes.plot([left, left + _ACROSS], [base, base], color=_RULE, linewidth=0.8)
+    for value in (-4, 0, 4):
+        axes.text(across(value), base - 0.03, f"{value}", ha="center", va="top", fontsize=7, color=_MUTED)
     first = folders[0][1]
-    axes.set_title(
-        f"{channel}:  {float(first.mean[channel]):.2f} ± {float(first.std[channel]):.2f}",
-        fontsize=8, pad=2, color=_INK,
-    )  # fmt: skip
-    axes.set(xlim=(-REACH, REACH), ylim=(0, None), yticks=[])
-    axes.set_xticks([-4, 0, 4])
-    axes.tick_params(length=2, color=_RULE, labelcolor=_MUTED, labelsize=7)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+    title = f"{channel}:  {float(first.mean[channel]):.2f} ± {float(first.std[channel]):.2f}"
+    axes.text(left + _ACROSS / 2, base + _UP + 0.02, title, ha="center", va="bottom")
 
 
 def _heights(counts: Tensor) -> Tensor:

@@ -3,9 +3,8 @@
 import csv
 import json
 import os
-import subprocess
-import sys
 import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from children import started
 from lwd.config import load
 from lwd.data import LatentShards
 from lwd.data.format import shard_key
@@ -28,6 +26,7 @@ from lwd.encoders.vision import load_patch_encoder, load_transformers_encoder, r
 from lwd.errors import UserError
 from lwd.stages.encode.run import check, run
 from lwd.stages.experiment import Experiment
+from ranks import in_two_processes
 
 ROOT = Path(__file__).parents[2]
 DIGITS = ROOT / "configs" / "digits.yaml"
@@ -95,22 +94,16 @@ def test_the_manifest_counts_and_sums(whole):
     assert manifest["judge"]["classes"] == 10 and load_classifier(whole)(torch.zeros(1, 1, 8, 8)).shape == (1, 10)
 
 
-def command(folder, *overrides, processes=1):
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    lwd = ["-m", "lwd", "encode", "-c", str(DIGITS), *QUICK, f"output={folder}", *overrides]
-    return [*(start if processes > 1 else [sys.executable]), *lwd]
-
-
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-
-
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(whole, tmp_path):
     """kill -9 while shards are being written, twice; small batches so that there is something to interrupt."""
     folder = tmp_path / "data"
     for at_least in (3, 12):
-        with started(command(tmp_path), environment=ENVIRONMENT, stderr=None) as process:
-            while len(list(folder.glob("*/*shard*.json"))) < at_least and process.poll() is None:
-                time.sleep(0.002)
+        process = get_context("fork").Process(target=encode, args=(tmp_path,))
+        process.start()
+        while len(list(folder.glob("*/*shard*.json"))) < at_least and process.is_alive():
+            time.sleep(0.002)
+        process.kill()
+        process.join()
         if (folder / "manifest.json").exists():
             pytest.skip("the machine encoded everything before it could be killed")
     with pytest.raises(UserError, match="missing"):
@@ -121,7 +114,7 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(whole, tmp_path):
 
 
 def test_two_processes_write_the_same_shards(whole, tmp_path):
-    subprocess.run(command(tmp_path, processes=2), env=ENVIRONMENT, check=True, stdout=subprocess.DEVNULL)
+    in_two_processes(tmp_path / "log", encode, tmp_path)
     assert content(tmp_path / "data") == content(whole)
 
 

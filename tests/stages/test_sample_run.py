@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -31,6 +30,7 @@ from lwd.sample import generate
 from lwd.schedules import Schedule
 from lwd.stages import sample, train
 from lwd.stages.experiment import Experiment
+from ranks import in_two_processes
 
 DIGITS = Path(__file__).parents[2] / "configs" / "digits.yaml"
 NUM = 20
@@ -132,24 +132,9 @@ def test_kill_9_and_go_on_to_the_same_bytes(config, tmp_path):
     assert contents(tmp_path / "samples" / "killed") == contents(whole)
 
 
-def test_two_processes_leave_the_same_bytes(config, trained, data, tmp_path):
+def test_two_processes_leave_the_same_bytes(config, tmp_path):
     one = sample.run(config("sample.formats=[npz, png]", name="one"))
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "lwd"]
-    settings = [
-        f"sample={{checkpoint: {trained / 'step-00000006'}, name: two, num: {NUM}, batch: 4, block: 8}}",
-        "sample.solver=heun",
-        "sample.steps=3",
-        "sample.formats=[npz, png]",
-        "compute.progress=false",
-        "model={name: LightningDiT-Mini/1, num_classes: 10}",
-        f"data.path={data}",
-        f"output={tmp_path}",
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*start, "sample", "-c", str(DIGITS), *settings], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    in_two_processes(tmp_path / "log", sample.run, config("sample.formats=[npz, png]", name="two"))
     assert contents(tmp_path / "samples" / "two") == contents(one)
 
 

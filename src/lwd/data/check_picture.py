@@ -69,9 +69,9 @@ def save_histograms(reports: list[FolderCheck], path: Path) -> None:
                 row, column = divmod(channel, COLUMNS)
                 _panel(axes, folders, channel, column, top - _HEADING - row - 1 + _FOOT)
             top -= _HEADING + count
-        folders = list(dict.fromkeys(r.path.name for r in reports))
+        named = dict.fromkeys(r.path.name for r in reports)
         handles = [axes.plot([], [], label="normal", **_NORMAL)[0]]
-        handles += [axes.plot([], [], label=name, **_line(number))[0] for number, name in enumerate(folders)]
+        handles += [axes.plot([], [], label=name, **_line(number))[0] for number, name in enumerate(named)]
         figure.legend(handles=handles, loc="upper right", ncols=len(handles), frameon=False, fontsize=9)
         what = "standard deviations from the mean of the first folder's first images; the last bins hold all beyond"
         axes.text(COLUMNS / 2, 0.06, what, ha="center", va="bottom", fontsize=9, color=_MUTED)

@@ -32,6 +32,11 @@ SHAPED = (
 INDEXED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
 
 
+def kind(tensor: Tensor) -> str:
+    """The kind of device; to ask a fake tensor's ``device`` would be one operation more."""
+    return (tensor.fake_device if isinstance(tensor, FakeTensor) else tensor.device).type
+
+
 class HostWaits(RuntimeError):
     """The host would have waited for the card, and nothing can be made up in place of what it waits for."""
 
@@ -57,11 +62,13 @@ class StandIn(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation where its tensors are, or on the card where it makes one there."""
+        if func is torch.ops.prim.device.default:
+            return torch.device(args[0].fake_device)
         kwargs = dict(kwargs or {})
         if kwargs.get("pin_memory"):
             kwargs["pin_memory"] = False
         tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
-        on_card = [x for x in tensors if x.device.type == "cuda"]
+        on_card = [x for x in tensors if kind(x) == "cuda"]
         if not on_card and str(kwargs.get("device", "cpu")).partition(":")[0] != "cuda":
             return func(*args, **kwargs)
         self.operations += 1
@@ -72,12 +79,12 @@ class StandIn(TorchDispatchMode):
         if func in SHAPED or any(x.dtype == torch.bool for x in indices):
             self._wait(f"{func}: a shape that depends on values")
             raise HostWaits(self.waits[-1])  # nothing can be made up here
-        if any(x.device.type == "cpu" and x.ndim for x in indices):
+        if any(kind(x) == "cpu" and x.ndim for x in indices):
             self._wait(f"{func} with indices on the host")
         source, to = self._copied(func, args, kwargs)
-        if source is not None and to != source.device.type and not kwargs.get("non_blocking"):
+        if source is not None and to != kind(source) and not kwargs.get("non_blocking"):
             if not (func is aten.copy_.default and len(args) > 2 and args[2]):
-                self._wait(f"copies {tuple(source.shape)} from {source.device.type} to {to}")
+                self._wait(f"copies {tuple(source.shape)} from {kind(source)} to {to}")
         if to == "cpu" and source is not None:  # the host goes on with numbers of some kind
             if func is aten.copy_.default:
                 return args[0].zero_()
@@ -85,17 +92,17 @@ class StandIn(TorchDispatchMode):
         with self.fake:
             out = func(*args, **kwargs)
         for tensor in tree_leaves(out):
-            if isinstance(tensor, Tensor) and tensor.device.type != "cuda":
-                raise RuntimeError(f"{func} of tensors on the card gives one on {tensor.device}")
+            if isinstance(tensor, Tensor) and kind(tensor) != "cuda":
+                raise RuntimeError(f"{func} of tensors on the card gives one on the {kind(tensor)}")
         return out
 
     @staticmethod
     def _copied(func: Any, args: Any, kwargs: Any) -> tuple[Tensor | None, str]:
         """What an operation copies, and to which kind of device; None and "" for any other operation."""
         if func is aten._to_copy.default:
-            return args[0], torch.device(kwargs.get("device") or args[0].device).type
+            return args[0], torch.device(kwargs["device"]).type if kwargs.get("device") else kind(args[0])
         if func is aten.copy_.default:
-            return args[1], args[0].device.type
+            return args[1], kind(args[0])
         return None, ""
 
     def _wait(self, what: str) -> None:

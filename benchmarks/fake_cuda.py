@@ -1,6 +1,6 @@
 """Would a step on a card make the host wait for it? Followed on a stand-in, where there is no card.
 
-    python benchmarks/fake_cuda.py                                  # LightningDiT-Ti, in seconds
+    python benchmarks/fake_cuda.py                                  # LightningDiT-Mini, in seconds
     python benchmarks/fake_cuda.py --size XL --weak-size B --batch 256
 
 Whole steps of training, probe, held-out loss, map and sampling with AutoGuidance, as `lwd` runs them on CUDA under bf16:
@@ -48,7 +48,7 @@ from lwd.training.optim import adamw
 from lwd.training.task import Task
 
 CARD = torch.device("cuda")
-STEPS = 3
+STEPS = 2
 
 
 class Followed:
@@ -114,8 +114,8 @@ def probe(parts: Followed) -> None:
 
 
 def heldout(parts: Followed) -> None:
-    """The held-out loss of two whole batches and a part of one."""
-    rows = 2 * parts.batch + parts.batch // 2 + 1
+    """The held-out loss of a whole batch and a part of one."""
+    rows = parts.batch + parts.batch // 2 + 1
     shards = Held(parts.data, rows)
     model = parts.network(parts.sizes[0]).eval()
     held = HeldOut(cast(LatentShards, shards), parts.schedule, "mean_flat", parts.batch, 0, parts.processes())
@@ -154,17 +154,11 @@ def map_block(parts: Followed) -> None:
 def sample(parts: Followed) -> None:
     """Sampling with AutoGuidance, dopri5, more samples than slots; who ends when is made up."""
     main, weak = (parts.network(size).eval() for size in parts.sizes)
-    count, ticks = parts.batch + parts.batch // 2, 0
+    count = parts.batch + parts.batch // 4
 
     def ended(look: pool._Look) -> Tensor:
-        """A status that the card would have sent: a quarter of the slots end at every third look."""
-        nonlocal ticks
-        ticks += 1
-        status = torch.full((len(look.status),), RUNNING, dtype=torch.int8)
-        if ticks % 3 == 0:
-            status[: max(1, (len(status) + 3) // 4)] = DONE
-            status[ticks % len(status)] = DONE
-        look.status.copy_(status)
+        """A status that the card would have sent: half of the slots end at every look."""
+        look.status.fill_(RUNNING)[: (len(look.status) + 1) // 2] = DONE
         return look.status
 
     labels = torch.arange(count) % CLASSES
@@ -181,6 +175,15 @@ def sample(parts: Followed) -> None:
         )
 
 
+def control(parts: Followed) -> None:
+    """What does wait: `Guard` under an optimiser that is not fused reads a number in each step."""
+    layer = nn.Linear(2, 2).to(CARD, non_blocking=True)
+    guard = Guard(layer.parameters(), torch.optim.SGD(layer.parameters(), 0.1), 1.0, 20.0)
+    layer(torch.ones(1, 2, device=CARD)).sum().backward()
+    guard.inspect()
+    guard.step()
+
+
 RUNS: dict[str, Callable[[Followed], None]] = {
     "train": train,
     "probe": probe,
@@ -190,25 +193,33 @@ RUNS: dict[str, Callable[[Followed], None]] = {
 }
 
 
+def follow(run: Callable[[Followed], None], arguments: argparse.Namespace) -> tuple[card_stand_in.StandIn, list[int]]:
+    """What the card saw of a step, and the batches that its networks saw."""
+    with card_stand_in.stand_in() as card:
+        parts = Followed(card, arguments)
+        run(parts)
+    return card, parts.seen
+
+
 def main() -> None:
     """Follow and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="Ti")
-    parser.add_argument("--weak-size", default="Ti")
+    parser.add_argument("--size", default="Mini")
+    parser.add_argument("--weak-size", default="Mini")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--grid", type=int, default=4)
     parser.add_argument("--only", choices=RUNS, nargs="+", default=list(RUNS))
     arguments = parser.parse_args()
+    if "reads a number" not in "".join(follow(control, arguments)[0].waits):
+        raise SystemExit("the stand-in did not notice a wait that is there")
     waiting = 0
     print(f"LightningDiT-{arguments.size}/1, batch {arguments.batch}, torch {torch.__version__}, no card")
     print(f"{'step':10s} {'operations':>10s} {'waits':>6s} {'s':>6s}  batches")
     for name in arguments.only:
-        with card_stand_in.stand_in() as card:
-            parts, started = Followed(card, arguments), time.perf_counter()
-            RUNS[name](parts)
-        batches = " ".join(map(str, dict.fromkeys(parts.seen)))
-        seconds = time.perf_counter() - started
-        record(name, operations=card.operations, waits=len(card.waits))
+        started = time.perf_counter()
+        card, seen = follow(RUNS[name], arguments)
+        seconds, batches = time.perf_counter() - started, " ".join(map(str, dict.fromkeys(seen)))
+        record(name, operations=card.operations, waits=len(card.waits), largest=max(seen), smallest=min(seen))
         print(f"{name:10s} {card.operations:10d} {len(card.waits):6d} {seconds:6.1f}  {batches}", flush=True)
         for where in dict.fromkeys(card.waits):
             print(f"  waits: {where} ({card.waits.count(where)} times)")

@@ -43,7 +43,8 @@ def measure(
 
     What is measured of an image does not depend on the others, nor, but for float rounding, on ``batch``.
     """
-    loss, speed = at_points(velocity, x1, x0, grid_points(layout, leader, grid), layout, batch)
+    times = grid_points(layout, leader, grid).to(x1.device, torch.float32, non_blocking=True)
+    loss, speed = at_points(velocity, x1, x0, times, layout, batch)
     shape = (len(layout.names) - 1, grid.points, grid.points, len(x1), len(layout.names))
     return loss.view(shape).permute(0, 3, 1, 2, 4), speed.view(shape).permute(0, 3, 1, 2, 4)
 

@@ -51,7 +51,7 @@ def integrate(
     def numbered(state: Tensor, tau: Tensor, index: Tensor) -> Tensor:
         return velocity(state, tau)
 
-    for done in flow_through(numbered, lambda i: z[i.to(z.device)], len(z), max(len(z), 1), plan):
-        where = done.index.to(z.device)
+    for done in flow_through(numbered, lambda i: z[i.to(z.device, non_blocking=True)], len(z), max(len(z), 1), plan):
+        where = done.index.to(z.device, non_blocking=True)
         out[where], nfe[where] = done.z, done.nfe
     return Solution(out, nfe)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -100,16 +101,17 @@ def plan_between(
     )
     probe = torch.zeros(1, its.stages.shape[1], dtype=torch.float64)
     probe[0, 0] = 1.0
-    lows, highs = bounds.to(device).unbind(1)
+    on = partial(Tensor.to, device=device, non_blocking=True)
+    lows, highs = on(bounds).unbind(1)
     return Plan(
-        torch.cat([taus[:-1] for taus in pieces]).to(device),
-        torch.cat([taus[1:] for taus in pieces]).to(device),
+        on(torch.cat([taus[:-1] for taus in pieces])),
+        on(torch.cat([taus[1:] for taus in pieces])),
         lows,
         highs,
-        torch.cat([_dense(its, taus) for taus in pieces]).to(device),
-        torch.cat([its.stages, probe]).to(device),
-        torch.cat([its.nodes, torch.ones(1, dtype=torch.float64)]).to(device),
-        its.error.to(device) if its.error is not None else None,
+        on(torch.cat([_dense(its, taus) for taus in pieces])),
+        on(torch.cat([its.stages, probe])),
+        on(torch.cat([its.nodes, torch.ones(1, dtype=torch.float64)])),
+        on(its.error) if its.error is not None else None,
         its.multistep,
         how.atol,
         how.rtol,

@@ -75,7 +75,7 @@ def flow_through(
         size = min(batch, count - begun)
         last = count if refill else begun + size
         numbers = torch.arange(begun, begun + size)  # (S,) on the host: the sample in each slot, -1 for none
-        slots = Slots(plan, start(numbers).clone(), numbers.to(plan.starts.device), observe)
+        slots = Slots(plan, start(numbers).clone(), numbers.to(plan.starts.device, non_blocking=True), observe)
         entered = torch.full((size,), tick)  # (S,) on the host: a status seen at an earlier tick is another sample's
         begun += size
         queue = _Queue(start, begun, last, size)

@@ -31,7 +31,8 @@ def take(condition: Any, rows: Tensor) -> Any:
 
 def to(condition: Any, device: torch.device) -> Any:
     """Move the condition to a device."""
-    return each(lambda tensor: tensor.to(device), condition)
+    # Not back to the host: there it would be read before it has come.
+    return each(lambda tensor: tensor.to(device, non_blocking=tensor.device.type == "cpu"), condition)
 
 
 def join(one: Any, other: Any) -> Any:

@@ -40,7 +40,7 @@ class Flow:
 
     def noise(self, index: Tensor) -> Tensor:
         """Noise of samples ``index`` (n,), the states at tau = 0: (n, D) float32, functions of their seeds alone."""
-        seeds = self.seeds[index].to(self.device)
+        seeds = self.seeds[index].to(self.device, non_blocking=True)
         return normal(Stream.SAMPLE_NOISE, seeds, 0, torch.zeros_like(seeds), self.shape).flatten(1)
 
     def unflatten(self, z: Tensor) -> Tensor:

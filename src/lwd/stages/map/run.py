@@ -138,7 +138,7 @@ def velocity_of(model: nn.Module, labels: Tensor, processes: Processes) -> Veloc
 def noise(seed: int, draw: int, rows: Tensor, x1: Tensor) -> Tensor:
     """The noise of images ``rows`` (n,), of the shape of x1 (n, C, ...), in draw number ``draw``: the same at every
     point and under every schedule."""
-    return normal(Stream.MAP, seed, draw, rows.to(x1.device), tuple(x1.shape[1:]))
+    return normal(Stream.MAP, seed, draw, rows.to(x1.device, non_blocking=True), tuple(x1.shape[1:]))
 
 
 def _measure(
@@ -158,7 +158,8 @@ def _measure(
     with progress_bar(f"map {split}", total, total - sum(map(len, missing)), processes.shows) as advance:
         for rows in in_time.of(missing):
             batch = shards.read(rows)
-            x1, velocity = batch.x1.to(device), velocity_of(model, batch.labels.to(device), processes)
+            x1, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.x1, batch.labels))
+            velocity = velocity_of(model, labels, processes)
             noises = (noise(config.seed, draw, rows, x1) for draw in range(settings.noises))
             found = measure_over(velocity, x1, noises, config.layout, config.leader, settings.grid, settings.batch)
             loss, speed = (values.transpose(0, 1).cpu() for values in found)

@@ -181,7 +181,8 @@ def _along(config: Experiment, processes: Processes, map: Map, lines: dict[str, 
     with progress_bar("score: along the schedules", map.images * len(lines), 0, processes.shows) as advance:
         for rows in torch.split(torch.arange(map.images), settings.block):
             batch = shards.read(rows)
-            x1, velocity = batch.x1.to(device), velocity_of(model, batch.labels.to(device), processes)
+            x1, labels = (tensor.to(device, non_blocking=True) for tensor in (batch.x1, batch.labels))
+            velocity = velocity_of(model, labels, processes)
             x0 = noise(config.seed, 0, rows, x1)
             for name, path in lines.items():
                 found[name].append(measure_line(velocity, x1, x0, path.times, config.layout, settings.batch))

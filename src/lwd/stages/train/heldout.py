@@ -57,8 +57,8 @@ class HeldOut:
     def _sums(self, model: nn.Module, rows: Tensor) -> Tensor:
         """Both losses summed over the images ``rows``, (2,) float64."""
         device, layout = self._processes.device, self.shards.layout
-        batch, index = self.shards.read(rows), rows.to(device)
-        x1, labels = batch.x1.to(device), batch.labels.to(device)
+        batch = self.shards.read(rows)
+        x1, labels, index = (tensor.to(device, non_blocking=True) for tensor in (batch.x1, batch.labels, rows))
         x0 = normal(Stream.HELDOUT, self._seed, _NOISE, index, tuple(x1.shape[1:]))
         times, rates = self.schedule(uniform(Stream.HELDOUT, self._seed, _TIME, index))
         z, u = interpolate(x0, x1, times, layout)

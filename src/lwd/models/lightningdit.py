@@ -139,8 +139,9 @@ class LightningDiT(
     def _unpatchify(self, x: Tensor) -> Tensor:
         """(B, L, p p C), each token its patch row by row with channels last -> (B, C, H, W)."""
         p, grid = self.patch_size, self.input_size // self.patch_size
-        x = x.view(len(x), grid, grid, p, p, self.layout.channels)
-        return torch.einsum("bhwpqc->bchpwq", x).reshape(len(x), -1, self.input_size, self.input_size)
+        x = x.view(-1, grid, grid, p, p, self.layout.channels)
+        size = self.input_size
+        return torch.einsum("bhwpqc->bchpwq", x).reshape(-1, self.layout.channels, size, size)
 
     def _initialise(self) -> None:
         """Initialise as released: linear maps by Xavier, embeddings N(0, 0.02^2), modulations and the output 0.

@@ -9,6 +9,7 @@ with v_weak a worse network's prediction (AutoGuidance) and v_null the same netw
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -179,7 +180,7 @@ class Guided:
                 side = _side_stream(z.device)
                 side.wait_stream(torch.cuda.current_stream(z.device))
             if rows is None or len(rows):
-                with torch.cuda.stream(side):
+                with nullcontext() if side is None else torch.cuda.stream(side):
                     parts.append((w, rows, guidance.weak(*_take(rows, z, times, condition))))
         if self.null is None:
             v = self.main(z, times, condition)

@@ -37,7 +37,7 @@ def kind(tensor: Tensor) -> str:
     return (tensor.fake_device if isinstance(tensor, FakeTensor) else tensor.device).type
 
 
-class HostWaits(RuntimeError):
+class HostWaitsError(RuntimeError):
     """The host would have waited for the card, and nothing can be made up in place of what it waits for."""
 
 
@@ -78,13 +78,13 @@ class StandIn(TorchDispatchMode):
         indices = [x for x in tree_leaves(args[1]) if x is not None] if func in INDEXED else []
         if func in SHAPED or any(x.dtype == torch.bool for x in indices):
             self._wait(f"{func}: a shape that depends on values")
-            raise HostWaits(self.waits[-1])  # nothing can be made up here
+            raise HostWaitsError(self.waits[-1])  # nothing can be made up here
         if any(kind(x) == "cpu" and x.ndim for x in indices):
             self._wait(f"{func} with indices on the host")
         source, to = self._copied(func, args, kwargs)
-        if source is not None and to != kind(source) and not kwargs.get("non_blocking"):
-            if not (func is aten.copy_.default and len(args) > 2 and args[2]):
-                self._wait(f"copies {tuple(source.shape)} from {kind(source)} to {to}")
+        behind = kwargs.get("non_blocking") or (func is aten.copy_.default and len(args) > 2 and args[2])
+        if source is not None and to != kind(source) and not behind:
+            self._wait(f"copies {tuple(source.shape)} from {kind(source)} to {to}")
         if to == "cpu" and source is not None:  # the host goes on with numbers of some kind
             if func is aten.copy_.default:
                 return args[0].zero_()

@@ -3,10 +3,10 @@
     python benchmarks/fake_cuda.py                                  # LightningDiT-Mini, in seconds
     python benchmarks/fake_cuda.py --size XL --weak-size B --batch 256
 
-Whole steps of training, probe, held-out loss, map and sampling with AutoGuidance, as `lwd` runs them on CUDA under bf16:
-every tensor that a step makes must be on the card, and nothing may wait for it (`card_stand_in.py`). One row per step:
-operations on the card, where the host would have waited, and the batches that the network saw. Exits with 1 where
-anything waits.
+Whole steps of training, probe, held-out loss, map and sampling with AutoGuidance, as `lwd` runs them on CUDA under
+bf16: every tensor that a step makes must be on the card, and nothing may wait for it (`card_stand_in.py`). One row per
+step: operations on the card, where the host would have waited, and the batches that the network saw. Exits with 1
+where anything waits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import Any, cast
 from unittest import mock
 
 import card_stand_in
-import common
 import torch
 from accelerate.utils import send_to_device
 from common import CLASSES, FEATURE_DIM, LAYOUT, record
@@ -30,7 +29,7 @@ from lwd.data.shards import Batch, LatentShards
 from lwd.maps import LogSNR
 from lwd.maps.measure import measure_over
 from lwd.models import create, dropper
-from lwd.ode import Integration, pool
+from lwd.ode import pool
 from lwd.ode.slots import DONE, RUNNING
 from lwd.probe import Probe
 from lwd.probe.settings import LearnSettings

@@ -1,11 +1,12 @@
-"""Would a whole step compile into one graph, and does the network export? Followed on meta tensors: no numbers, no card.
+"""Would a whole step compile into one graph, and does the network export? Followed on meta tensors, without numbers.
 
     python benchmarks/graphs.py                            # LightningDiT-Mini, in seconds
     python benchmarks/graphs.py --size XL --batch 256 --grid 16
 
 Per step of training, probe, map and sampler: graphs (1 is the whole step), graph breaks, operations. `lwd` compiles the
 blocks alone; a step that is one graph has nothing in it that depends on values or leaves PyTorch. Then the forward pass
-under `torch.export`, its batch free. Exits with 1 where a step is not one graph.
+under `torch.export`, its batch free, and how many variants of a block one process compiles that trains, samples and
+evaluates (real numbers, compiled to what they were). Exits with 1 where a step is not one graph.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
+from unittest import mock
 
 import torch
 from common import CLASSES, FEATURE_DIM, LAYOUT, record
@@ -132,6 +135,37 @@ def exported(arguments: argparse.Namespace) -> str:
     return f"{len(list(program.graph.nodes))} nodes, output {tuple(program.graph_signature.user_outputs)}"
 
 
+def variants() -> None:
+    """How often a block is compiled in one process that does everything, by two networks of real, small numbers."""
+    torch._dynamo.reset()
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    with mock.patch.object(torch, "compile", partial(torch.compile, backend="eager")):
+        nets = {size: create(f"LightningDiT-{size}/1", LAYOUT, 2, CLASSES) for size in ("Ti", "Mini")}
+        for model in nets.values():
+            model.compile_blocks()
+        uses = (
+            ("training, micro-batches", "Ti", torch.enable_grad, (8, 8, 3)),
+            ("sampling", "Ti", torch.no_grad, (8, 4, 2)),
+            ("its weak network", "Mini", torch.no_grad, (8, 4, 2)),
+            ("one sample", "Ti", torch.no_grad, (1,)),
+            ("map, its last batch a part", "Ti", torch.no_grad, (8, 5)),
+            ("evaluation", "Ti", torch.inference_mode, (8, 4, 2)),
+            ("its weak network", "Mini", torch.inference_mode, (8, 4, 2)),
+            ("one sample", "Ti", torch.inference_mode, (1,)),
+        )
+        before = 0
+        for what, size, mode, batches in uses:
+            with mode():
+                for batch in batches:
+                    inputs = torch.randn(batch, LAYOUT.channels, 2, 2), torch.rand(batch, 2), torch.zeros(batch).long()
+                    nets[size](*inputs)
+            total = counters["stats"]["unique_graphs"]
+            record(f"variants: {what}", more=total - before, total=total)
+            print(f"{what:28s} batches {' '.join(map(str, batches)):8s} compiled {total - before}, in all {total}")
+            before = total
+
+
 def main() -> None:
     """Follow and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -155,6 +189,7 @@ def main() -> None:
         whole = whole and (graphs, breaks) == (1, 0)
     started = time.perf_counter()
     print(f"export: {exported(arguments)}, {time.perf_counter() - started:.1f} s")
+    variants()
     raise SystemExit(not whole)
 
 

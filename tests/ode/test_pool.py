@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
+from lwd.ode import pool
 from lwd.ode.grids import uniform
 from lwd.ode.plan import Integration, plan_between
 from lwd.ode.pool import SampleError, flow_through
@@ -137,3 +138,10 @@ def test_a_tick_asks_the_host_for_nothing():
                 slots.advance(z, torch.cos(z))
             with pytest.raises(DataDependentOutputException):  # the control
                 bool((slots.status == 0).any())
+
+
+def test_on_a_card_the_batch_shrinks_by_halves_and_never_to_one():
+    seen = [pool._shrunk(64, busy, by_halves=True) for busy in (64, 33, 32, 9, 5, 2, 1, 0)]
+    assert seen == [64, 64, 32, 16, 8, 2, 2, 64]
+    assert [pool._shrunk(size, 1, by_halves=True) for size in (1, 2, 3, 4, 7)] == [1, 2, 3, 2, 3]
+    assert pool._shrunk(64, 5, by_halves=False) == 5

@@ -15,6 +15,11 @@ from lwd.models.embedders import LocalTimesEmbedder, sincos_table, split_order
 from lwd.models.layers import Block, FinalLayer, rotary_table
 from lwd.models.parts import PartedConv2d, PartedLinear
 
+VARIANTS = 64
+"""Of a compiled block in one process. Each width of network has, with gradients, without and under inference_mode, one
+for its first batch size, one for all others and one for a batch of 1: PyTorch's limit of 8 ends a process that trains,
+samples with guidance and evaluates, since beyond it ``fullgraph`` is an error."""
+
 
 class LightningDiT(
     nn.Module,
@@ -132,7 +137,12 @@ class LightningDiT(
         return (v, projected) if project else v
 
     def compile_blocks(self) -> None:
-        """Compile each block in place (regional compilation): one graph without breaks, shared by all of them."""
+        """Compile each block in place (regional compilation): one graph without breaks, shared by all of them.
+
+        Raises PyTorch's limit of variants of one function (``torch._dynamo.config.recompile_limit``) to `VARIANTS`.
+        """
+        config = torch._dynamo.config
+        config.recompile_limit = max(config.recompile_limit, VARIANTS)
         for block in self.blocks:
             block.compile(fullgraph=True)
 

@@ -138,10 +138,10 @@ class _Queue:
 
 
 def _shrunk(size: int, busy: int, by_halves: bool) -> int:
-    """The batch size to go on with."""
+    """The batch size to go on with. Halves end at 2: a compiled network would be compiled once more for 1."""
     if not by_halves:
         return busy
-    while 0 < busy <= size // 2:
+    while 0 < busy <= size // 2 and size >= 4:
         size //= 2
     return size
 

@@ -16,9 +16,8 @@ import time
 from pathlib import Path
 
 import torch
-from common import CLASSES, DEVICE, GRID, LAYOUT, autocast, machine, record, step_batch, synchronise
+from common import DEVICE, LAYOUT, autocast, machine, network, record, step_batch, synchronise
 
-from lwd.models import create
 from lwd.runtime.checkpoint import Files, find_checkpoints
 from lwd.runtime.processes import keep_freed_memory
 from lwd.schedules import Schedule
@@ -38,7 +37,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if DEVICE == "cpu":
         keep_freed_memory()  # as `Processes` does
-    model = create(f"LightningDiT-{arguments.size}/1", LAYOUT, GRID, CLASSES).to(DEVICE)
+    model = network(arguments.size)
     objective = DenoiserObjective(model, LAYOUT, Schedule.learnable(LAYOUT.names, "sem").to(DEVICE), TrainSettings(), 0)
     task = TrainTask(objective, TrainSettings())
     if DEVICE == "cuda":

@@ -20,7 +20,7 @@ import torch
 from lwd.data.batches import StepBatch
 from lwd.data.shards import Batch
 from lwd.groups import Group, Layout
-from lwd.models import create, training_flops
+from lwd.models import LightningDiT, create, training_flops
 from lwd.probe import Probe
 from lwd.probe.task import ProbeObjective
 from lwd.schedules import Schedule
@@ -114,11 +114,17 @@ def step_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def network(size: str, grid: int = GRID, feature_dim: int | None = None) -> LightningDiT:
+    """A network with random weights, drawn where it is: on the CPU the weights of XL take ten seconds."""
+    with torch.device(DEVICE):
+        return create(f"LightningDiT-{size}/1", LAYOUT, grid, CLASSES, feature_dim)
+
+
 def training_step(variant: Variant, arguments: argparse.Namespace) -> tuple[Callable[[], None], int]:
     """The step as a function, and its operations by count."""
     torch.manual_seed(0)
     feature_dim = FEATURE_DIM if variant.repa else None
-    model = create(f"LightningDiT-{arguments.size}/1", LAYOUT, GRID, CLASSES, feature_dim).to(DEVICE)
+    model = network(arguments.size, feature_dim=feature_dim)
     model.checkpoint_blocks = arguments.checkpointing
     schedule = Schedule.learnable(LAYOUT.names, "sem").to(DEVICE)
     objective: DenoiserObjective | ProbeObjective

@@ -13,9 +13,22 @@ import argparse
 import time
 
 import torch
-from common import CLASSES, DEVICE, GRID, LAYOUT, autocast, machine, matmul_rate, median_seconds, record, synchronise
+from common import (
+    CLASSES,
+    DEVICE,
+    FEATURE_DIM,
+    GRID,
+    LAYOUT,
+    autocast,
+    machine,
+    matmul_rate,
+    median_seconds,
+    network,
+    record,
+    synchronise,
+)
 
-from lwd.models import create, forward_flops
+from lwd.models import forward_flops
 from lwd.runtime.processes import keep_freed_memory
 
 BATCHES = {"cuda": [1, 4, 16, 64, 256, 512], "cpu": [1, 8]}
@@ -37,7 +50,7 @@ def main() -> None:
     print(machine())
     print(f"LightningDiT-{arguments.size}/1, precision {arguments.precision}; matmul {ceiling / 1e12:.3f} TFLOP/s")
     print(f"{'batch':>6s} {'':9s} {'first call s':>12s} {'s':>9s} {'images/s':>9s} {'share':>7s}")
-    model = create(f"LightningDiT-{arguments.size}/1", LAYOUT, GRID, CLASSES, feature_dim=768).to(DEVICE).eval()
+    model = network(arguments.size, feature_dim=FEATURE_DIM).eval()
     for mode in ("eager", "compiled"):
         if mode == "compiled":
             model.compile_blocks()

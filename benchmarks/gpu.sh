@@ -3,7 +3,7 @@
 # its text, and both their figures as JSON lines.
 #
 #   bash benchmarks/gpu.sh first      CUDA tests, XL's training step and its profile, attention
-#   bash benchmarks/gpu.sh second     sampling, checkpoint, end to end, probe overhead, evaluation
+#   bash benchmarks/gpu.sh second     sampling, forward pass, end to end, probe overhead, checkpoint, evaluation
 #   bash benchmarks/gpu.sh pack       for a machine with PyTorch but without a network: collects, into .device/, what it
 #                                     lacks (for Python 3.12, x86-64); carry that folder along
 #   SMALL=1 bash benchmarks/gpu.sh ...   the same commands at sizes that a CPU can do: a rehearsal
@@ -12,9 +12,10 @@ cd "$(dirname "$0")/.."
 
 case "${1:-}" in
   pack)
-    python3 -m pip install --quiet --target .device --no-deps --upgrade --constraint constraints.txt \
+    python3 -m pip install --quiet --no-compile --target .device --no-deps --upgrade --constraint constraints.txt \
       --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 \
-      pydantic pydantic_core annotated-types typing-inspection
+      pydantic pydantic_core annotated-types typing-inspection typing_extensions \
+      diffusers importlib_metadata lazy_importer zipp
     exit
     ;;
   first | second) part=$1 ;;
@@ -34,32 +35,36 @@ measure() { # NAME SECONDS COMMAND...: a failure or a limit ends this measuremen
   shift 2
   {
     echo "== $name: $*"
-    timeout "$limit" "$PYTHON" "$@" 2>&1
-    local status=$?
+    local started=$SECONDS status=0
+    timeout --kill-after=5 "$limit" "$PYTHON" "$@" 2>&1 || status=$?
     [ $status -eq 0 ] || echo "$name: exit $status"
+    echo "{\"benchmark\": \"gpu.sh\", \"what\": \"$name\", \"exit\": $status, \"took_s\": $((SECONDS - started)), \"limit_s\": $limit}" >>"$FIGURES"
   } | tee -a "$OUT/$part.txt"
 }
 
 if [ -n "${SMALL:-}" ]; then
-  step=(--size S --batch 2 --repeats 2)
-  sample=(--size S --images 4 --batch 2 --grid 4 --solvers dopri5)
+  step=(--size Ti --batch 2 --repeats 1)
+  sample=(--size Ti --weak-size Mini --images 4 --batch 2 --grid 4 --solvers dopri5)
+  forward=(--size Ti --batches 1 2 --repeats 1)
   length=(--steps 20 --images 20)
 else
   step=(--size XL --batch 256 --precision bf16)
   sample=(--size XL --weak-size B --images 64 --batch 64 --grid 16 --bf16 --compile --solvers dopri5)
-  length=(--steps 120)
+  forward=(--size XL --precision bf16 --batches 1 64 256)
+  length=(--steps 60 --images 1000 --repeats 5)
 fi
 
 if [ "$part" = first ]; then
-  measure tests 90 -m pytest -p no:cacheprovider tests/models tests/runtime/test_cuda.py
-  measure train-xl 110 benchmarks/train_step.py "${step[@]}"
+  measure tests 90 -m pytest -p no:cacheprovider -n 3 tests/runtime/test_cuda.py
+  measure train-xl 130 benchmarks/train_step.py "${step[@]}"
   measure profile-xl 70 benchmarks/profile_step.py "${step[@]}"
-  measure attention 60 benchmarks/attention.py ${SMALL:+--batch 1 --repeats 2}
+  measure attention 60 benchmarks/attention.py ${SMALL:+--batch 1 --repeats 1}
 else
-  measure sample-xl 100 benchmarks/sample.py "${sample[@]}"
-  measure checkpoint-xl 60 benchmarks/checkpoint.py --size "${step[1]}" --batch "${step[3]}" ${SMALL:+--rounds 1}
-  measure end-to-end-xl 100 benchmarks/end_to_end.py "${step[@]}" "${length[@]}"
-  measure probe-overhead 60 benchmarks/probe_overhead.py "${step[@]}"
-  measure evaluate 40 benchmarks/evaluate.py ${SMALL:+--images 4 --rows 400 --dim 64}
+  measure sample-xl 90 benchmarks/sample.py "${sample[@]}"
+  measure forward-xl 45 benchmarks/forward.py "${forward[@]}"
+  measure end-to-end-xl 105 benchmarks/end_to_end.py "${step[@]}" "${length[@]}"
+  measure probe-overhead 45 benchmarks/probe_overhead.py "${step[@]}"
+  measure checkpoint-xl 45 benchmarks/checkpoint.py --size "${step[1]}" --batch "${step[3]}" ${SMALL:+--rounds 1}
+  measure evaluate 30 benchmarks/evaluate.py ${SMALL:+--images 2 --rows 400 --dim 64 --repeats 1}
 fi
 "$PYTHON" benchmarks/summary.py "$FIGURES"

@@ -21,7 +21,6 @@ from common import CLASSES, LAYOUT, autocast, machine, median_seconds
 from torch import nn
 
 from lwd.encoders.vae import SDVAE
-from lwd.models import create
 from lwd.ode import Integration
 from lwd.runtime.processes import keep_freed_memory
 from lwd.sample import AutoGuidance, ClassifierFreeGuidance, CombinedGuidance, make_flow, run_flow
@@ -85,7 +84,7 @@ def main() -> None:
 def network(size: str, arguments: argparse.Namespace) -> nn.Module:
     """A random network whose velocity depends on everything."""
     torch.manual_seed(0)
-    model = create(f"LightningDiT-{size}/1", LAYOUT, arguments.grid, CLASSES).to(arguments.device).eval()
+    model = common.network(size, arguments.grid).eval()
     with torch.no_grad():
         for name, p in model.named_parameters():
             if "adaLN" in name or name.startswith("final_layer.linear"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import gc
 import json
 import os
 import platform
@@ -54,6 +55,13 @@ def synchronise() -> None:
     """Wait for the device."""
     if DEVICE == "cuda":
         torch.cuda.synchronize()
+
+
+def free() -> None:
+    """Give back the device's memory that nothing uses: compiled modules lie in cycles, which only the collector ends."""
+    gc.collect()
+    if DEVICE == "cuda":
+        torch.cuda.empty_cache()
 
 
 def against_matmul(run: Callable[[], object], dtype: torch.dtype, repeats: int) -> tuple[float, float]:

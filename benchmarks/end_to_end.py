@@ -17,7 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common import DEVICE, Variant, machine, median_seconds, record, step_parser, training_step
+from common import DEVICE, Variant, free, machine, median_seconds, record, step_parser, training_step
 from loader import write_data
 
 from lwd.runtime.processes import keep_freed_memory
@@ -53,7 +53,10 @@ def main() -> None:
 def bare(arguments: object) -> float:
     """images/s of the step alone."""
     step, _ = training_step(Variant("", ema=True, repa=True), arguments)
-    return arguments.batch / median_seconds(step, arguments.repeats)
+    rate = arguments.batch / median_seconds(step, arguments.repeats)
+    del step
+    free()  # `lwd train` needs the card's memory next, in a process of its own
+    return rate
 
 
 def command(output: Path, arguments: object) -> tuple[list[float], list[float]]:

@@ -47,11 +47,13 @@ if [ -n "${SMALL:-}" ]; then
   sample=(--size Ti --weak-size Mini --images 4 --batch 2 --grid 4 --solvers dopri5)
   forward=(--size Ti --batches 1 2 --repeats 1)
   length=(--steps 20 --images 20)
+  checkpoint=(--size Ti --batch 2 --rounds 1)
 else
   step=(--size XL --batch 256 --precision bf16)
   sample=(--size XL --weak-size B --images 64 --batch 64 --grid 16 --bf16 --compile --solvers dopri5)
   forward=(--size XL --precision bf16 --batches 1 64 256)
   length=(--steps 60 --images 1000 --repeats 5)
+  checkpoint=(--size XL --batch 256 --precision bf16 --rounds 2)
 fi
 
 if [ "$part" = first ]; then
@@ -64,7 +66,7 @@ else
   measure forward-xl 45 benchmarks/forward.py "${forward[@]}"
   measure end-to-end-xl 105 benchmarks/end_to_end.py "${step[@]}" "${length[@]}"
   measure probe-overhead 45 benchmarks/probe_overhead.py "${step[@]}"
-  measure checkpoint-xl 45 benchmarks/checkpoint.py --size "${step[1]}" --batch "${step[3]}" ${SMALL:+--rounds 1}
+  measure checkpoint-xl 45 benchmarks/checkpoint.py "${checkpoint[@]}"
   measure evaluate 30 benchmarks/evaluate.py ${SMALL:+--images 2 --rows 400 --dim 64 --repeats 1}
 fi
 "$PYTHON" benchmarks/summary.py "$FIGURES"

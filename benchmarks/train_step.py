@@ -14,7 +14,7 @@ from __future__ import annotations
 import resource
 
 import torch
-from common import DEVICE, Variant, against_matmul, machine, median_seconds, record, step_parser, training_step
+from common import DEVICE, Variant, against_matmul, free, machine, median_seconds, record, step_parser, training_step
 
 from lwd.runtime.processes import keep_freed_memory
 
@@ -47,8 +47,8 @@ def main() -> None:
     print(f"{'step':26s} " + " ".join(f"{name:>{width}s}" for name, width in columns))
     seconds = {}
     for variant in VARIANTS:
+        free()
         if DEVICE == "cuda":
-            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         step, flops = training_step(variant, arguments)
         first = median_seconds(step, 1, warm_up=0)

@@ -58,7 +58,7 @@ def synchronise() -> None:
 
 
 def free() -> None:
-    """Give back the device's memory that nothing uses: compiled modules lie in cycles, which only the collector ends."""
+    """Give back the device's unused memory. Compiled modules lie in cycles, which only the collector ends."""
     gc.collect()
     if DEVICE == "cuda":
         torch.cuda.empty_cache()

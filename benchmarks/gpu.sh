@@ -25,14 +25,17 @@ case "${1:-}" in
     ;;
 esac
 
-export PYTHONPATH="src:benchmarks:.device:${PYTHONPATH:-}" PYTHONUNBUFFERED=1
+PYTHON="${PYTHON:-python3}"
+# What `pack` collected is for Python 3.12 alone.
+[ "$("$PYTHON" -c 'import sys; print(*sys.version_info[:2])')" = "3 12" ] && packed=:.device
+export PYTHONPATH="src:benchmarks${packed:-}:${PYTHONPATH:-}" PYTHONUNBUFFERED=1
 OUT="${OUT:-benchmarks/results/$(date +%F)-gpu}"
 mkdir -p "$OUT"
 export FIGURES="$OUT/figures.jsonl"
-PYTHON="${PYTHON:-python3}"
 measure() { # NAME SECONDS COMMAND...: a failure or a limit ends this measurement alone
   local name=$1 limit=$2
   shift 2
+  [ -z "${SMALL:-}" ] || limit=$((10 * limit)) # not of a rehearsal
   {
     echo "== $name: $*"
     local started=$SECONDS status=0

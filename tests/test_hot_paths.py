@@ -96,15 +96,18 @@ def looks(tree):
                 called = child.func
                 if isinstance(called, ast.Attribute) and called.attr in METHODS:
                     yield inner, child.lineno, f".{called.attr}()"
-                if isinstance(called, ast.Name) and called.id in NUMBERS and child.args:
-                    if not isinstance(child.args[0], ast.Constant):
-                        yield inner, child.lineno, f"{called.id}()"
-            if isinstance(child, ast.Subscript) and isinstance(child.slice, ast.Compare | ast.UnaryOp):
-                if not (isinstance(child.slice, ast.UnaryOp) and isinstance(child.slice.op, ast.USub)):
-                    yield inner, child.lineno, "[mask]"
+                number = isinstance(called, ast.Name) and called.id in NUMBERS
+                if number and child.args and not isinstance(child.args[0], ast.Constant):
+                    yield inner, child.lineno, f"{called.id}()"
+            if isinstance(child, ast.Subscript) and is_mask(child.slice):
+                yield inner, child.lineno, "[mask]"
             yield from visit(child, inner)
 
     yield from visit(tree, "")
+
+
+def is_mask(index):
+    return isinstance(index, ast.Compare) or (isinstance(index, ast.UnaryOp) and not isinstance(index.op, ast.USub))
 
 
 def in_the_list(function, allowed):

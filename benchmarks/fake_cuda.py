@@ -75,11 +75,11 @@ class Followed:
         known |= {"mean": lambda value: value, "autocast": lambda: torch.autocast("cuda", torch.bfloat16)}
         return cast(Processes, SimpleNamespace(**known))
 
-    def steps(self, task: Task, batch: Batch) -> None:
+    def steps(self, task: Task, batch: Batch, count: int = STEPS) -> None:
         """A few steps as `lwd.training.loop.fit` does them, and the end of a block of the log."""
         guard = Guard(task.module.parameters(), task.optimizer, 1.0, 20.0)
         log = MetricLog(None, lambda value: value, False)
-        for step in range(STEPS):
+        for step in range(count):
             task.before_step(step)
             on_card = send_to_device(StepBatch(batch, torch.arange(len(batch.x1))), CARD, non_blocking=True)
             with torch.autocast("cuda", torch.bfloat16):

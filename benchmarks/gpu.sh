@@ -54,7 +54,7 @@ if [ -n "${SMALL:-}" ]; then
 else
   step=(--size XL --batch 256 --precision bf16)
   sample=(--size XL --weak-size B --images 64 --batch 64 --grid 16 --bf16 --compile --solvers dopri5)
-  forward=(--size XL --precision bf16 --batches 1 64 256)
+  forward=(--size XL --precision bf16 --batches 64) # as sample-xl, so that it is compiled already
   length=(--steps 60 --images 1000 --repeats 5)
   checkpoint=(--size XL --batch 256 --precision bf16 --rounds 2)
 fi

@@ -45,12 +45,14 @@ def followed(arguments: argparse.Namespace) -> dict[str, int]:
     with card_stand_in.stand_in() as card:
         parts = Followed(card, arguments)
         model = parts.network(arguments.size, FEATURE_DIM)
+        model.requires_grad_(True)  # MemTracker takes no frozen parameter; the table of positions is one, of 1 MB at XL
         tracker = MemTracker()
         with card.waiting():
             task = TrainTask(DenoiserObjective(model, LAYOUT, parts.schedule, TrainSettings(), 0), TrainSettings())
-            tracker.track_external(task.module, task.ema.model, task.optimizer)
+        parts.steps(task, parts.data, 1)  # makes the moments; MemTracker follows a module but once
+        tracker.track_external(task.module, task.ema.model, task.optimizer)
         with tracker:
-            parts.steps(task, parts.data)
+            parts.steps(task, parts.data, 1)
     (found,) = [each for device, each in tracker.get_tracker_snapshot("peak").items() if device.type == "cuda"]
     return {str(getattr(kind, "value", kind)): size for kind, size in found.items()}
 
@@ -95,14 +97,14 @@ def main() -> None:
     arguments.weak_size = arguments.size
     plan = planned(arguments)
     print(f"LightningDiT-{arguments.size}/1, batch {arguments.batch}, bf16, torch {torch.__version__}, no card; GiB")
-    print("lwd plan: " + ", ".join(f"{name} {size / GIB:.2f}" for name, size in plan.parts.items()))
+    print("lwd plan: " + ", ".join(f"{name} {size / GIB:.3g}" for name, size in plan.parts.items()))
     tensors = plan.total - plan.context
     eager, compiled = (kept(arguments.size, arguments.grid, each) for each in (False, True))
     less = SIZES[arguments.size].depth * arguments.batch * (eager - compiled)
     print(f"one block keeps {eager / 2**20:.2f} MiB an image, compiled {compiled / 2**20:.2f}")
     print(f"lwd plan: {plan.total / GIB:.1f}, with compiled blocks {(plan.total - less) / GIB:.1f}", flush=True)
     found = followed(arguments)
-    print("followed: " + ", ".join(f"{kind} {size / GIB:.2f}" for kind, size in found.items()))
+    print("followed: " + ", ".join(f"{kind} {size / GIB:.3g}" for kind, size in found.items()))
     ratio = tensors / found["Total"]
     record(
         "memory", planned=plan.total / GIB, followed=found["Total"] / GIB, ratio=ratio, eager=eager, compiled=compiled

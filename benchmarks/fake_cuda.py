@@ -29,7 +29,7 @@ from lwd.data.shards import Batch, LatentShards
 from lwd.maps import LogSNR
 from lwd.maps.measure import measure_over
 from lwd.models import create, dropper
-from lwd.ode import pool
+from lwd.ode.pool import _Look
 from lwd.ode.slots import DONE, RUNNING
 from lwd.probe import Probe
 from lwd.probe.settings import LearnSettings
@@ -155,13 +155,13 @@ def sample(parts: Followed) -> None:
     main, weak = (parts.network(size).eval() for size in parts.sizes)
     count = parts.batch + parts.batch // 4
 
-    def ended(look: pool._Look) -> Tensor:
+    def ended(look: _Look) -> Tensor:
         """A status that the card would have sent: half of the slots end at every look."""
         look.status.fill_(RUNNING)[: (len(look.status) + 1) // 2] = DONE
         return look.status
 
     labels = torch.arange(count) % CLASSES
-    with mock.patch.object(pool._Look, "read", ended), torch.autocast("cuda", torch.bfloat16):
+    with mock.patch.object(_Look, "read", ended), torch.autocast("cuda", torch.bfloat16):
         generate(
             main,
             parts.schedule,

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from lwd.ode import pool
 from lwd.ode.grids import uniform
 from lwd.ode.plan import Integration, plan_between
-from lwd.ode.pool import SampleError, flow_through
+from lwd.ode.pool import SampleError, _shrunk, flow_through
 from lwd.ode.slots import Slots
 from lwd.schedules import Schedule
 
@@ -141,7 +140,7 @@ def test_a_tick_asks_the_host_for_nothing():
 
 
 def test_on_a_card_the_batch_shrinks_by_halves_and_never_to_one():
-    seen = [pool._shrunk(64, busy, by_halves=True) for busy in (64, 33, 32, 9, 5, 2, 1, 0)]
+    seen = [_shrunk(64, busy, by_halves=True) for busy in (64, 33, 32, 9, 5, 2, 1, 0)]
     assert seen == [64, 64, 32, 16, 8, 2, 2, 64]
-    assert [pool._shrunk(size, 1, by_halves=True) for size in (1, 2, 3, 4, 7)] == [1, 2, 3, 2, 3]
-    assert pool._shrunk(64, 5, by_halves=False) == 5
+    assert [_shrunk(size, 1, by_halves=True) for size in (1, 2, 3, 4, 7)] == [1, 2, 3, 2, 3]
+    assert _shrunk(64, 5, by_halves=False) == 5

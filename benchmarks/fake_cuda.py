@@ -156,8 +156,9 @@ def sample(parts: Followed) -> None:
     count = parts.batch + parts.batch // 4
 
     def ended(look: _Look) -> Tensor:
-        """A status that the card would have sent: half of the slots end at every look."""
-        look.status.fill_(RUNNING)[: (len(look.status) + 1) // 2] = DONE
+        """A status that the card would have sent: half of the slots end at every look, the last few together."""
+        size = len(look.status)
+        look.status.fill_(RUNNING)[: size if size < 4 else size // 2] = DONE  # of so few slots none is left out
         return look.status
 
     labels = torch.arange(count) % CLASSES

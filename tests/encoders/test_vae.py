@@ -165,6 +165,21 @@ def test_a_folder_has_one_scale(
     assert relative(decoder.decode(encoder.encode(x)), oracle.decode(mean)) < 2e-5
 
 
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("said", [{}, {"scale": 1.0, "shift": 0.0}])
+def test_data_from_before_a_folder_had_a_scale(said: dict[str, float], vae: SDVAE, tmp_path: Path) -> None:
+    """`sd-vae-f16d32` once left out what the folder's config.json said, and manifests said no scale."""
+    vae.model.save_pretrained(tmp_path / "vae")
+    config = json.loads((tmp_path / "vae" / "config.json").read_text())
+    (tmp_path / "vae" / "config.json").write_text(json.dumps(config | {"scaling_factor": 0.18215}))
+    texture = {"group": "tex", "encoder": "sd-vae-f16d32", "path": str(tmp_path / "vae"), **said}
+    parts = {"recipe": {}, "splits": {}, "texture": texture, "judge": None}
+    write_json(tmp_path / "manifest.json", {"format": "lwd.data/1", "fingerprint": "x", **parts})
+    latents = torch.randn(1, 32, 2, 2)
+    decoder = load_decoder(tmp_path)
+    assert torch.equal(decoder.decode(latents, Layout([Group("tex", 32)])), vae.decode(latents))
+
+
 def test_bfloat16(released: Path, vae: SDVAE, images: Tensor) -> None:
     """bfloat16 keeps 8 bits (0.4 % a rounding); through the whole encoder 5 % in the root mean square is allowed."""
     half = SDVAE.load(released, dtype=torch.bfloat16)

@@ -85,17 +85,19 @@ def load_decoder(folder: Path, device: torch.device | str = "cpu") -> Decoder:
 
 
 def _pretrained(folder: Path, texture: Texture, device: torch.device | str = "cpu") -> Autoencoder:
-    """The VAE that the data in ``folder`` was encoded with. Raises UserError where it is no longer what it was then."""
-    path = folder / VAE if (folder / VAE).is_dir() else texture.path
-    vae = (Autoencoder if texture.encoder == DIFFUSERS else SDVAE).load(path, device)
-    asked, found = (texture.scale, texture.shift), (vae.scale, vae.shift)
+    """The VAE that the data in ``folder`` was encoded with, under the scale and shift of then, whatever its config.json
+    says. Raises UserError where it is another one now."""
+    path, released = folder / VAE if (folder / VAE).is_dir() else texture.path, texture.encoder != DIFFUSERS
+    vae = (SDVAE if released else Autoencoder).load(path, device)
     dtypes = (torch.float32, torch.bfloat16)  # in one of which it encoded
     sha256 = texture.weights_sha256
-    same = sha256 is None or any(sha256 == fingerprint(vae.model, dtype) for dtype in dtypes)
-    if not same or any(a not in (None, b) for a, b in zip(asked, found, strict=True)):
-        what = "weights are not those" if not same else f"scale and shift are {found}, and were {asked} in the VAE"
-        raise UserError(f"{path}: its {what} that {folder} was encoded with; put that VAE there again")
-    return vae
+    if sha256 is not None and all(sha256 != fingerprint(vae.model, dtype) for dtype in dtypes):
+        raise UserError(f"{path}: its weights are not those that {folder} was encoded with; put that VAE there again")
+    unsaid = (1.0, 0.0) if released else (vae.scale, vae.shift)  # f16d32 had neither when manifests did not say
+    scale, shift = (
+        was if said is None else said for said, was in zip((texture.scale, texture.shift), unsaid, strict=True)
+    )
+    return vae if (scale, shift) == (vae.scale, vae.shift) else vae.scaled(scale, shift)
 
 
 def carry(data: Path, layout: Layout, target: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -104,6 +104,11 @@ class Autoencoder:
             "scale": self.scale,
             "shift": self.shift,
         }
+
+    def scaled(self, scale: float, shift: float) -> Self:
+        """The same weights under another scale and shift, which the model's config then says, too."""
+        self.model.register_to_config(**{_SCALE: scale, _SHIFT: shift})
+        return type(self)(self.model)
 
     def fingerprint(self) -> str:
         """sha256 of the weights, for manifests."""

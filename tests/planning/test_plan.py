@@ -181,6 +181,23 @@ def test_a_diffusers_vae_is_counted_by_its_config(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     unknown = work(_sample, "sample.decoder={path: nobody/nothing-there}")
     assert unknown.what.endswith(", decoding not counted") and unknown.operations == plain
+    tiny.register_to_config(in_channels=3)  # than which digits have fewer
+    tiny.save_config(tmp_path)
+    assert work(_encode, texture).operations is None
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(
+        json.dumps(config | {"encoder_block_out_channels": [], "num_encoder_blocks": []})
+    )
+    with pytest.raises(UserError, match="cannot be read as AutoencoderTiny"):
+        work(_encode, texture)
+
+
+def test_a_vae_that_is_gone_does_not_keep_encoded_data_from_being_planned(experiment):
+    texture = experiment.encode.texture.model_copy(update={"encoder": "diffusers", "path": "nowhere"})
+    config = experiment.model_copy(update={"encode": experiment.encode.model_copy(update={"texture": texture})})
+    data = data_of(config)
+    assert data.images == 1352 and data.pixels is None
+    assert _encode(config, data).operations is None and "decoding not counted" in _sample(config, data).what
 
 
 def test_units():

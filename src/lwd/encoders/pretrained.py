@@ -20,7 +20,7 @@ from lwd.runtime.hub import unreachable
 _CHUNK_BYTES = 2**24
 _ERRORS = (
     *(OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ArithmeticError, ImportError),
-    *(SafetensorError, pickle.UnpicklingError),
+    *(IndexError, SafetensorError, pickle.UnpicklingError),
 )
 
 

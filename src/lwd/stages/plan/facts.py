@@ -63,11 +63,16 @@ def _of_shards(config: Experiment, folder: Path) -> Data:
 
 
 def _pixels(config: Experiment, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """Of the images that latents on a grid come from, as far as encode says; grey where the data set is."""
+    """Of the images that latents on a grid come from, as far as encode says; grey where the data set is. None, too,
+    where the autoencoder is not at hand: what is encoded does not need it."""
     if len(shape) != 2 or not config.encode.texture.group:
         return None
+    try:
+        factor = _factor(config)
+    except UserError:
+        return None
     channels = 1 if config.encode.dataset.startswith(("digits", "fashion")) else 3
-    return (channels, *(n * _factor(config) for n in shape))
+    return (channels, *(n * factor for n in shape))
 
 
 def _factor(config: Experiment) -> int:

@@ -69,7 +69,7 @@ def _encode(config: Experiment, data: Data) -> Work:
 
 def _encoders(config: Experiment, data: Data) -> int | None:
     """Operations of one image through all encoders; those trained on the spot count for nothing, being small. None
-    where they cannot be counted: without the packages, and for transformers' models."""
+    where they cannot be counted: without the packages, for transformers' models, and where pictures do not fit."""
     settings, total = config.encode, 0
     names = [part.encoder for part in settings.others]
     if settings.repa.encoder not in (SAME, NONE, settings.semantic.encoder):
@@ -87,7 +87,7 @@ def _encoders(config: Experiment, data: Data) -> int | None:
             if part.compress == "semvae" and part.encoder in VISION_MODELS:
                 width, channels = VISION_MODELS[part.encoder].width, _channels(config, part.group)
                 total += _counted(partial(_compress, width, channels), (1, width, *data.shape))
-    except UserError:  # the packages of pretrained encoders are an extra
+    except UserError:  # the packages of pretrained encoders are an extra, and `lwd encode` says what does not fit
         return None
     return total
 
@@ -112,11 +112,14 @@ def _compress(width: int, channels: int) -> Callable[[Tensor], object]:
 
 
 def _counted(make: Callable[[], Callable[[Tensor], object]], shape: tuple[int, ...]) -> int:
-    """Operations of one call, on the meta device."""
+    """Operations of one call, on the meta device. Raises UserError for a shape that does not go through."""
     with torch.device("meta"):
         run, x = make(), torch.zeros(shape)
         with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            run(x)
+            try:
+                run(x)
+            except (ValueError, RuntimeError, IndexError) as error:  # a config.json may say anything
+                raise UserError(f"{tuple(shape)} cannot be encoded or decoded ({error})") from error
     return int(counter.get_total_flops())
 
 

@@ -205,3 +205,14 @@ def test_table_and_picture_of_splits_with_different_groups(data, tmp_path):
     reports = check(data, show=False)
     save_histograms(reports, tmp_path / "h.png")
     assert "latents_sv" in table(reports) and (tmp_path / "h.png").stat().st_size > 10_000
+
+
+def test_picture_of_splits_with_different_channels_and_any_name(data, tmp_path):
+    """The finding is the reader's to see, not the end of the command."""
+    latents = load_file(data / "heldout" / "0.safetensors")["latents"]
+    change(data / "heldout" / "0.safetensors", latents=latents[:, :2].contiguous(), latents_flip=None)
+    (data / "train").rename(data / "$a^{$")
+    reports = check(data, show=False)
+    assert any(report.problems for report in reports)
+    save_histograms(reports, tmp_path / "h.png")
+    assert (tmp_path / "h.png").stat().st_size > 10_000

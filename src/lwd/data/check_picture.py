@@ -23,7 +23,10 @@ _COLOURS = ("#1a66a8", "#d47a22", "#3b8b5c", "#ab4390")
 _NORMAL: dict[str, Any] = {"color": _MUTED, "linewidth": 0.8, "linestyle": ":"}
 _ACROSS, _UP, _MARGIN = 0.93, 0.62, 0.05  # of a panel, which is 1 by 1 inch and a bit
 _HEADING, _LEGEND, _FOOT = 0.45, 0.3, 0.25
-_STYLE = {"font.family": "DejaVu Sans", "font.size": 8, "text.color": _INK, "axes.edgecolor": _RULE}
+_STYLE = {
+    **{"font.family": "DejaVu Sans", "font.size": 8, "text.color": _INK, "axes.edgecolor": _RULE},
+    "text.parse_math": False,  # names may have a $
+}
 
 
 def table(reports: list[FolderCheck]) -> str:
@@ -64,14 +67,13 @@ def save_histograms(reports: list[FolderCheck], path: Path) -> None:
             shown = f", the first {MOST_CHANNELS}" if width > MOST_CHANNELS else ""
             heading = f"{key}: {width} channels{shown}"
             axes.text(0, top - 0.6 * _HEADING, heading, fontsize=11, fontweight="bold")
-            folders = [(r.path.name, r.channels[key]) for r in reports if key in r.channels]
+            folders = [(number, r.channels[key]) for number, r in enumerate(reports) if key in r.channels]
             for channel in range(min(width, MOST_CHANNELS)):
                 row, column = divmod(channel, COLUMNS)
                 _panel(axes, folders, channel, column, top - _HEADING - row - 1 + _FOOT)
             top -= _HEADING + count
-        named = dict.fromkeys(r.path.name for r in reports)
         handles = [axes.plot([], [], label="normal", **_NORMAL)[0]]
-        handles += [axes.plot([], [], label=name, **_line(number))[0] for number, name in enumerate(named)]
+        handles += [axes.plot([], [], label=r.path.name, **_line(number))[0] for number, r in enumerate(reports)]
         figure.legend(handles=handles, loc="upper right", ncols=len(handles), frameon=False, fontsize=9)
         what = "standard deviations from the mean of the first folder's first images; the last bins hold all beyond"
         axes.text(COLUMNS / 2, 0.06, what, ha="center", va="bottom", fontsize=9, color=_MUTED)
@@ -83,23 +85,28 @@ def _line(number: int) -> dict[str, Any]:
     return {"color": _COLOURS[number % len(_COLOURS)], "linewidth": 1.0}
 
 
-def _panel(axes: Axes, folders: list[tuple[str, Channels]], channel: int, left: int, base: float) -> None:
-    """One channel's histograms, on a base line at height ``base`` whose ends are ``left`` and `_ACROSS` further on."""
+def _panel(axes: Axes, folders: list[tuple[int, Channels]], channel: int, left: int, base: float) -> None:
+    """One channel's histograms, on a base line at height ``base`` whose ends are ``left`` and `_ACROSS` further on.
+
+    ``folders``: each with its number; those that do not have so many channels are left out.
+    """
+    folders = [(number, channels) for number, channels in folders if channel < len(channels.mean)]
     edges = torch.linspace(-REACH, REACH, BINS + 1)
     centres = (edges[:-1] + edges[1:]) / 2
     normal = torch.exp(-centres.square() / 2)
-    each = [_heights(channels.counts.view(-1, BINS)[channel]) for _, channels in folders]
-    scale = _UP / max(1.0, *(float(heights.max()) for heights in each))
+    each = {number: _heights(channels.counts.view(-1, BINS)[channel]) for number, channels in folders}
+    scale = _UP / max(1.0, *(float(heights.max()) for heights in each.values()))
 
     def across(value: Tensor | float) -> Any:
         return left + _ACROSS * (value + REACH) / (2 * REACH)
 
     x = across(centres)
     axes.plot(x, base + scale * normal, **_NORMAL)
-    for number, heights in enumerate(each):
+    for number, heights in each.items():
         y = base + scale * heights
-        if number == 0:
-            axes.fill_between(x, base, y, step="mid", color=_COLOURS[0], alpha=0.3, linewidth=0)
+        if number == folders[0][0]:
+            colour = _line(number)["color"]
+            axes.fill_between(x, base, y, step="mid", color=colour, alpha=0.3, linewidth=0)
         axes.step(x, y, where="mid", **_line(number))
     axes.plot([left, left + _ACROSS], [base, base], color=_RULE, linewidth=0.8)
     for value in (-4, 0, 4):

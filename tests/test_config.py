@@ -80,6 +80,7 @@ def refusal(call, *arguments, **keywords):
         (str(Path("gs://b/r")), "gs://b/r"),
         ("file:///tmp/run", "file:///tmp/run"),
         (str(Path("file:///tmp/run")), "file:///tmp/run"),
+        ("S3://Bucket/Run", "s3://Bucket/Run"),
         *((path, None) for path in ("runs/s3", "C:/runs", "c:/runs", "/s3://x", "a:b", "s3:", "owner/name", "~/x")),
     ],
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic_core import PydanticKnownError, core_schema
 
-_URL = re.compile("([a-z][a-z0-9+.-]+):/+(?=.)")
+_URL = re.compile("([a-zA-Z][a-zA-Z0-9+.-]+):/+(?=.)")
 """Two letters at the least: one would be a drive of Windows."""
 BIGGEST = 10**9
 """What a whole number may be at the most where its own setting names no bound: anything beyond is a slip."""
@@ -58,7 +58,10 @@ def _number(value: Any) -> Any:
 def as_url(path: str) -> str | None:
     """The URL that text, or what `Path` makes of it with one slash less, stands for; None for a path."""
     found = _URL.match(path)
-    return None if found is None else f"{found[1]}:{'///' if found[1] == 'file' else '//'}{path[found.end() :]}"
+    if found is None:
+        return None
+    protocol = found[1].lower()
+    return f"{protocol}:{'///' if protocol == 'file' else '//'}{path[found.end() :]}"
 
 
 def at_home(path: str) -> str:

@@ -28,7 +28,7 @@ from lwd.data.stats import save_stats, stats_path
 from lwd.data.writing import write_shard
 from lwd.errors import UserError
 from lwd.groups import Group, Layout
-from lwd.run import RunConfig
+from lwd.run import DataConfig, RunConfig
 from webserver import serving
 
 LAYOUT = Layout([Group("tex", 2), Group("sem", 1)])
@@ -391,6 +391,12 @@ def test_errors_name_the_url_and_not_the_cache(source, tmp_path):
     )
     for line, begin in zip(said, (*wanted, "manifest.json: no such"), strict=True):
         assert line.startswith(f"file://{folder}/{begin}") and str(cache) not in line
+
+
+@pytest.mark.parametrize("text", ["s3://bucket/Data", "S3://bucket/Data/", "s3:/bucket/Data"])
+def test_a_url_is_meant_where_it_is_written_a_little_otherwise(text):
+    """None is a folder "S3:" or "s3:"."""
+    assert load(DataConfig, None, [f"path={text}"]).path == "s3://bucket/Data"
 
 
 def test_protocols_that_are_not_there(tmp_path):

@@ -16,6 +16,7 @@ from pydantic import AfterValidator
 
 from lwd.errors import UserError
 from lwd.records import Record
+from lwd.scalars import as_url
 
 T = TypeVar("T")
 
@@ -32,9 +33,10 @@ _CHANGED = "; it was changed after it was listed: list the data again (`lwd data
 
 
 def _has_protocol(url: str) -> str:
-    if not _PROTOCOL.match(url):
+    meant = url if _PROTOCOL.match(url) else as_url(url)  # such as s3:/bucket, which `Path` makes of one, or S3://
+    if meant is None:
         raise ValueError(f"{url!r} is no URL")
-    return url.rstrip("/")
+    return meant.rstrip("/")
 
 
 Url = Annotated[str, AfterValidator(_has_protocol)]

@@ -393,6 +393,19 @@ def test_errors_name_the_url_and_not_the_cache(source, tmp_path):
         assert line.startswith(f"file://{folder}/{begin}") and str(cache) not in line
 
 
+def test_what_someone_removed_from_the_cache_is_fetched_again(source, tmp_path):
+    """Errors name the URL, where nothing is wrong."""
+    url = f"file://{source}"
+    path = Mirror(RemoteFolder(url, never), tmp_path, 10**9).path
+    (path / "texture.safetensors").unlink()
+    (path / "train" / "latents_stats.pt").write_bytes(b"")
+    before = (path / "train" / "index.json").stat().st_ino
+    assert Mirror(RemoteFolder(url, never), tmp_path, 10**9).path == path
+    for name in ("texture.safetensors", "train/latents_stats.pt"):
+        assert (path / name).read_bytes() == (source / name).read_bytes()
+    assert (path / "train" / "index.json").stat().st_ino == before
+
+
 @pytest.mark.parametrize("text", ["s3://bucket/Data", "S3://bucket/Data/", "s3:/bucket/Data"])
 def test_a_url_is_meant_where_it_is_written_a_little_otherwise(text):
     """None is a folder "S3:" or "s3:"."""

@@ -22,9 +22,10 @@ _LIST_BYTES = 2**26
 class Mirror:
     """The data at a URL; ``path`` has its small files, in ``cache``, which holds ``limit`` bytes of shards.
 
-    The folder's name is the checksum of `FILES`, so that other data get another one. Errors about what is in there name
-    the URL. Raises UserError for data without `FILES`, for small files over ``limit``, and for whatever cannot be
-    fetched or is not what the list says.
+    The folder's name is the checksum of `FILES`, so that other data get another one. What is missing there, or of
+    another length, since someone tidied up, is fetched again. Errors about what is in there name the URL. Raises
+    UserError for data without `FILES`, for small files over ``limit``, and for whatever cannot be fetched or is not
+    what the list says.
     """
 
     def __init__(self, remote: RemoteFolder, cache: Path, limit: int) -> None:
@@ -38,11 +39,12 @@ class Mirror:
         listed = as_record(parse_json(content, where), FileList, where).files
         self.path = cache / "data" / hashlib.sha256(content).hexdigest()[:16]
         call(str(self.path), remote.shown)
-        if (self.path / FILES).is_file():
+        lacking = {name: entry for name, entry in listed.items() if not _has(self.path / name, entry.bytes)}
+        if (self.path / FILES).is_file() and not lacking:
             return
         if (total := sum(entry.bytes for entry in listed.values())) > limit:
             raise UserError(f"{where}: lists {total} bytes of small files, over data.cache_gb; choose more")
-        for name, entry in listed.items():
+        for name, entry in lacking.items():
             with atomic_path(self.path / name) as temporary:
                 remote.download(name, entry, temporary)
         write_text(self.path / FILES, content.decode())  # last: with it the mirror is whole
@@ -53,6 +55,10 @@ class Mirror:
             raise UserError(f"{self.remote.shown}/{name}: no shards there")
         entries = read_record(self.path / name / SHARDS, ShardList).shards
         return RemoteShards(self.remote, {f"{name}/{file}": entry for file, entry in entries.items()}, self._cache)
+
+
+def _has(file: Path, size: int) -> bool:
+    return file.is_file() and file.stat().st_size == size
 
 
 def cache_folder() -> Path:

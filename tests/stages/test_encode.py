@@ -392,6 +392,29 @@ def test_any_autoencoder_by_its_folder(tmp_path):
         encode(tmp_path / "other", "encode.texture={group: tex, encoder: diffusers}")
 
 
+def test_shards_of_two_autoencoders_are_not_mixed(tmp_path, monkeypatch):
+    """An unfinished folder whose VAE was replaced at its place."""
+    import diffusers
+
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+    sizes = {"block_out_channels": [8, 8], "norm_num_groups": 4, "in_channels": 1, "out_channels": 1}
+    vae = diffusers.AutoencoderKL(**blocks, **sizes, scaling_factor=0.3)
+    vae.save_pretrained(tmp_path / "vae")
+    texture = f"encode.texture={{group: tex, encoder: diffusers, path: {tmp_path / 'vae'}}}"
+    arguments = (tmp_path, texture, "encode.semantic.encoder=random-vit")
+    with monkeypatch.context() as patched:
+        patched.setattr("lwd.stages.encode.run.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            encode(*arguments)
+    vae.register_to_config(scaling_factor=0.5)
+    vae.save_pretrained(tmp_path / "vae")
+    with pytest.raises(UserError, match=r"data: begun with other weights or another scale than"):
+        encode(*arguments)
+    vae.register_to_config(scaling_factor=0.3)
+    vae.save_pretrained(tmp_path / "vae")
+    assert not (encode(*arguments) / ".vae.json").exists()
+
+
 def test_four_groups(tmp_path):
     """Edges, and principal components of another network, beside the two usual groups; only the texture is decoded."""
     channels = {"tex": 4, "edge": 1, "sem": 2, "other": 3}

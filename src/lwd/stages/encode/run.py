@@ -34,6 +34,7 @@ from lwd.stages.encode.encoders import Networks, assemble, prepare
 from lwd.stages.encode.feed import ImagesOrFiles, image_loader, name_of, open_images
 from lwd.stages.encode.manifest import UNREADABLE, finish, write_unreadable
 from lwd.stages.encode.settings import EncodeSettings
+from lwd.stages.encode.texture import BEGUN_BY, check_begun
 from lwd.stages.encode.writer import ShardWriter, read_shard_record, shards_of
 
 TWINS = "twins"
@@ -73,6 +74,7 @@ def run(config: EncodeConfig) -> Path:
     with alone_in(folder) if processes.is_main else nullcontext():
         if processes.is_main and not _finished(folder, recipe):  # again: another run may have ended meanwhile
             _start(folder, recipe)
+            check_begun(folder, networks.texture)
         if publisher is not None and processes.is_main:
             publisher.begin()
         _encode(config, folder, recipe, images, networks, processes, publisher)
@@ -111,6 +113,7 @@ def _encode(
     if processes.is_main:
         write_run_files(config, folder)
         finish(folder, config.layout, config.encode, recipe, images, encoders)
+        remove(folder / BEGUN_BY)
         _list(folder, processes, publisher is not None)
         if publisher is not None:
             _publish(publisher, processes)

@@ -1,276 +1,290 @@
-"""The grid of the study: which cells there are, and the library's config of every run in them."""
+"""The study's design: data sets, cells of factors, hypotheses with the sign that is expected, and each run's config."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
-from lwd.config import Config, merge, parse
+from lwd.config import Config, Seed, merge, parse
 from lwd.errors import UserError
 from lwd.runtime.checkpoint import checkpoint_path
-from lwd.stages.experiment import CompareSettings, Experiment
+from lwd.schedules import Schedule
+from lwd.stages.experiment import Experiment
 
-Jacobian = Literal["stop", "exact"]
-STOP, EXACT, COLLAPSED = "stop", "exact", "collapsed"
-"""The learned schedules of a cell, OUTPUT/cells/CELL/schedules/NAME.json; variants name them in train.schedule.path."""
+Density = Literal["uniform", "logit_normal"]
+Sign = Literal["lower", "higher", "none"]
+
+ALGORITHM_1, EXACT, MAP_LOSS, MAP_RULE = "algorithm-1", "exact-jacobian", "map-loss", "map-algorithm-1"
+LEARNED = {
+    ALGORITHM_1: "the paper's: the weakest lambda whose probe does not collapse, with the stopped Jacobian",
+    EXACT: "the same lambda, with the exact Jacobian",
+    MAP_LOSS: "the spline whose held-out loss is least on the map of one joint-time network",
+    MAP_RULE: "Algorithm 1 followed on that map, at its weakest lambda that does not collapse",
+}
+"""The paths that data decide, OUTPUT/DATA/schedules/NAME.json; all others are the library's names, as offset:0.3."""
+JOINT = "joint"
+"""The run at independent times."""
 
 
-class EncoderSettings(Config):
-    """A semantic encoder: what it changes of the experiment, in ``encode`` and ``groups``."""
+class DataSettings(Config):
+    """One set of latents: what it changes of the experiment."""
 
     title: str
     changes: dict[str, Any] = Field(default_factory=dict)
-    semvae_of: str | None = None
-    """The encoder on whose shards' features a SemVAE is trained first."""
     shuffled: str | None = None
-    """The encoder whose latents are dealt out anew among the images of a class: a control."""
-
-    @property
-    def base(self) -> str | None:
-        """The encoder that must be there first."""
-        return self.semvae_of or self.shuffled
+    """The data whose semantics are dealt out anew among the images of a class: a control."""
+    learn: bool = True
+    """Whether probes and a joint-time network look for schedules."""
 
 
 class CellSettings(Config):
-    """One place of the map: an encoder, conditional or not, and how much is run there."""
+    """A full factorial of paths, densities and seeds."""
 
-    encoder: str
-    conditional: bool = True
-    seeds: tuple[NonNegativeInt, ...] = (0,)
+    data: str
+    paths: tuple[str, ...] = Field(min_length=1)
+    densities: tuple[Density, ...] = ("logit_normal",)
+    corrected: bool = True
+    """With Lemma 3.3's weights t'; off: SFD's objective, tau drawn by the density."""
+    seeds: PositiveInt = 8
+    """0 to seeds - 1."""
     budgets: tuple[PositiveInt, ...] = Field(min_length=1)
-    variants: tuple[str, ...] = ()
-    """Empty: all of ``compare.variants``."""
     solvers: tuple[str, ...] = ()
-    """Beside ``sample``'s own, at the last budget."""
+    """Beside the exact one, at the last budget."""
     guided: bool = False
-    """AutoGuidance, at the last budget."""
-    probe_seeds: tuple[NonNegativeInt, ...] = ()
-    """Further seeds of the probe at the lambda that is found."""
-    probe_lengths: tuple[PositiveInt, ...] = ()
-    """Further lengths of it."""
-    weaker: tuple[PositiveFloat, ...] = ()
-    """Probes at so many times less than the weakest stable lambda, run to their full length; the last also with the
-    exact Jacobian."""
-    stronger: tuple[PositiveFloat, ...] = ()
-    """Probes at so many times that lambda; their schedules are stronger-TIMES.json."""
-    changes: dict[str, Any] = Field(default_factory=dict)
-    """Of the experiment, in this cell: its network, for instance."""
+    """AutoGuidance too, at the last budget."""
 
 
 class WeakSettings(Config):
-    """The weak model of AutoGuidance: trained as the variant is, but smaller and shorter."""
+    """The weak model of AutoGuidance: trained as the run is, but smaller and shorter, with seed 0."""
 
     model: dict[str, Any] = Field(default_factory=dict)
     steps: PositiveInt = 1
     scale: NonNegativeFloat = 1.5
 
 
-class StudySettings(Config):
-    """Encoders, cells, solvers by name (changes of ``sample``), and what the page says of the design."""
+class Way(Config):
+    """What was measured, but for the seed."""
 
-    encoders: dict[str, EncoderSettings]
+    data: str
+    path: str
+    density: Density = "logit_normal"
+    corrected: bool = True
+    steps: PositiveInt
+    solver: str = "exact"
+    guided: bool = False
+
+
+class Hypothesis(Config):
+    """``a`` against ``b``, which differ in what each says and share the rest; written down before the run."""
+
+    says: str
+    a: dict[str, Any]
+    b: dict[str, Any]
+    at: dict[str, Any]
+    expected: Sign
+    """Of a's Fréchet distance less b's, beyond its interval; none: the interval reaches zero."""
+
+    @property
+    def ways(self) -> tuple[Way, Way]:
+        """The two."""
+        first, second = (parse(Way, merge(self.at, side), f"hypothesis {self.says!r}") for side in (self.a, self.b))
+        return first, second
+
+
+class StudySettings(Config):
+    """What is run, and what is expected of it."""
+
+    data: dict[str, DataSettings]
     cells: dict[str, CellSettings]
-    main: str
-    """The cell with the full comparison."""
     solvers: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """By name, changes of ``sample``, which itself is the exact one."""
     weak: WeakSettings = WeakSettings()
+    primary: str
+    """The one hypothesis that the preset is for; the others are exploratory."""
+    hypotheses: dict[str, Hypothesis]
     regression_images: PositiveInt = 10_000
     """How many training images the regression of texture on semantics sees."""
-    notes: tuple[str, ...] = ()
-    """What was left out, and why; printed on the page."""
 
 
 class StudyConfig(Experiment):
-    """The study: a whole experiment, of which the cells change something."""
+    """The study: a whole experiment, of which data sets and runs change something."""
 
     study: StudySettings
 
     @model_validator(mode="after")
     def _names_are_known(self) -> Self:
         s = self.study
-        if s.main not in s.cells:
-            raise ValueError(f"study.main: {s.main!r} is not one of the cells {list(s.cells)}")
-        for name, encoder in s.encoders.items():
-            _known(f"study.encoders.{name}", [encoder.base or name], s.encoders)
-            if encoder.base is not None and s.encoders[encoder.base].base is not None:
-                raise ValueError(f"study.encoders.{name}: {encoder.base!r} is itself made of another encoder")
+        _known("study.primary", s.primary, s.hypotheses)
+        for name, data in s.data.items():
+            _known(f"study.data.{name}.shuffled", data.shuffled or name, s.data)
         for name, cell in s.cells.items():
-            _known(f"study.cells.{name}.encoder", [cell.encoder], s.encoders)
-            _known(f"study.cells.{name}.variants", cell.variants, self.compare.variants)
-            _known(f"study.cells.{name}.solvers", cell.solvers, s.solvers)
+            _known(f"study.cells.{name}.data", cell.data, s.data)
+            for solver in cell.solvers:
+                _known(f"study.cells.{name}.solvers", solver, s.solvers)
+        designed = {way_of(one) for one in measurements(self)}
+        for name, hypothesis in s.hypotheses.items():
+            for way in hypothesis.ways:
+                if way_key(way) not in designed:
+                    raise ValueError(f"study.hypotheses.{name}: no cell measures {way_key(way)}")
         return self
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training: ``weak``: the weak model of the variant's guidance."""
+    """One training; ``weak``: the weak model of its guidance."""
 
-    cell: str
-    variant: str
-    seed: int
+    data: str
+    path: str
+    density: Density
+    corrected: bool
+    seed: Seed
     weak: bool = False
 
     @property
     def name(self) -> str:
         """Its folder."""
-        return f"weak-{self.variant}" if self.weak else f"{self.variant}-seed{self.seed}"
+        path = self.path.replace(":", "_")
+        parts = [path, self.density, *["sfd"] * (not self.corrected), *["weak"] * self.weak, f"seed{self.seed}"]
+        return "-".join(parts)
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """Samples of one checkpoint, made in one way; ``solver`` None: ``sample``'s own."""
+    """Samples of one checkpoint, made in one way."""
 
     run: Run
     steps: int
-    solver: str | None = None
+    solver: str = "exact"
     guided: bool = False
 
     @property
     def name(self) -> str:
         """Its folder."""
-        parts = [self.run.name, str(self.steps), self.solver or "", "guided" if self.guided else ""]
-        return "-".join(part for part in parts if part)
+        return "-".join([self.run.name, str(self.steps), self.solver, *["guided"] * self.guided])
 
 
-def encoder_config(study: StudyConfig, name: str) -> Experiment:
-    """What makes the latents of an encoder, in OUTPUT/encoders/NAME."""
-    settings = study.study.encoders[name]
-    changes = merge(settings.changes, {"output": study.output / "encoders" / name})
-    if settings.semvae_of is not None:
-        semantic = {"compress": "semvae", "semvae": semvae_folder(study, name)}
-        changes = merge(changes, {"encode": merge(changes.get("encode", {}), {"semantic": semantic})})
-    return parse(Experiment, merge(_plain(study), changes), f"study.encoders.{name}")
+def runs(study: StudyConfig) -> list[Run]:
+    """Every training, weak models first; seed by seed, so that what is finished of all paths is of the same seeds."""
+    found = dict.fromkeys(m.run for m in measurements(study))
+    weak = dict.fromkeys(weak_run(m.run) for m in measurements(study) if m.guided)
+    return [*weak, *sorted(found, key=lambda run: run.seed)]
 
 
-def encoders(study: StudyConfig) -> list[str]:
-    """The encoders that some cell uses, and those that these are made of."""
-    known = study.study.encoders
-    used = {cell.encoder for cell in study.study.cells.values()}
-    used |= {base for name in used if (base := known[name].base) is not None}
-    return [name for name in known if name in used]
+def measurements(study: StudyConfig) -> list[Measurement]:
+    """Everything that is sampled and measured, each once."""
+    return list(dict.fromkeys(_measurements(study)))
 
 
-def semvae_folder(study: StudyConfig, name: str) -> Path:
-    """Where `lwd semvae` leaves the encoder's model."""
-    return study.output / "encoders" / name / "semvae" / "model"
+def _measurements(study: StudyConfig) -> Iterator[Measurement]:
+    for cell in study.study.cells.values():
+        last = max(cell.budgets)
+        for seed, path, density in product(range(cell.seeds), cell.paths, cell.densities):
+            run = Run(cell.data, path, density, cell.corrected, seed)
+            yield from (Measurement(run, steps) for steps in cell.budgets)
+            yield from (Measurement(run, last, solver) for solver in cell.solvers)
+            if cell.guided:
+                yield Measurement(run, last, guided=True)
 
 
-def cell_config(study: StudyConfig, name: str) -> Experiment:
-    """What all runs of a cell share, in OUTPUT/cells/NAME: its data, and whether labels are seen."""
-    cell = study.study.cells[name]
-    encoder = encoder_config(study, cell.encoder)
-    changes: dict[str, Any] = {"output": study.output / "cells" / name, "data": {"path": encoder.data_path}}
-    changes = merge(cell.changes, changes)
-    if not cell.conditional:
-        never = {"label_dropout": 1.0}
-        changes = merge(changes, {"probe": never, "train": never, "sample": {"labels": "null"}})
-    return parse(Experiment, merge(encoder.model_dump(), changes), f"study.cells.{name}")
+Key = tuple[str, str, str, bool, int, str, bool]
 
 
-def schedule_file(study: StudyConfig, cell: str, name: str) -> Path:
-    """Where a cell's learned schedule lies."""
-    return study.output / "cells" / cell / "schedules" / f"{name}.json"
+def way_of(one: Measurement) -> Key:
+    """What was measured, but for the seed."""
+    r = one.run
+    return (r.data, r.path, r.density, r.corrected, one.steps, one.solver, one.guided)
+
+
+def way_key(way: Way) -> Key:
+    """The same of a hypothesis' side."""
+    return (way.data, way.path, way.density, way.corrected, way.steps, way.solver, way.guided)
+
+
+def weak_run(run: Run) -> Run:
+    """The weak model of a run's guidance: one serves all seeds."""
+    return replace(run, seed=0, weak=True)
+
+
+def data_config(study: StudyConfig, name: str) -> Experiment:
+    """What all runs on a data set share, in OUTPUT/NAME: its latents, probes and networks."""
+    changes = merge(study.study.data[name].changes, {"output": study.output / name})
+    plain = study.model_dump(exclude={"study", "compare"})  # so that no result depends on what else is run
+    return parse(Experiment, merge(plain, changes), f"study.data.{name}")
+
+
+def schedule_file(study: StudyConfig, data: str, path: str) -> Path:
+    """Where a path that data decide lies."""
+    return study.output / data / "schedules" / f"{path}.json"
 
 
 def run_config(study: StudyConfig, run: Run) -> Experiment:
-    """The config of a training run."""
-    cell, weak = study.study.cells[run.cell], study.study.weak
-    config = cell_config(study, run.cell)
-    changes = dict(study.compare.variants[run.variant])
-    train = config.model_copy(update={"compare": CompareSettings(variants={run.variant: changes})}).variant(run.variant)
-    if train.schedule.path is not None:
-        path = schedule_file(study, run.cell, train.schedule.path.stem)
-        train = train.model_copy(update={"schedule": train.schedule.model_copy(update={"path": path})})
-    steps = (weak.steps,) if run.weak else cell.budgets
-    train = train.model_copy(update={"name": run.name, "steps": max(steps), "checkpoint_steps": steps})
-    config = config.model_copy(update={"seed": run.seed, "train": train})
-    if run.weak:
-        config = parse(Experiment, merge(config.model_dump(), {"model": weak.model}), "study.weak.model")
-    return config
+    """The config of a training run; its checkpoints at every budget of the design are kept."""
+    config = data_config(study, run.data)
+    schedule = str(schedule_file(study, run.data, run.path)) if run.path in LEARNED else run.path
+    budgets = {m.steps for m in measurements(study) if m.run == run} or {study.study.weak.steps}
+    changes: dict[str, Any] = {"schedule": schedule, "name": run.name, "steps": max(budgets)}
+    changes |= {"checkpoint_steps": sorted(budgets)}
+    if run.corrected:
+        changes |= {"local_times": {"density": run.density}, "draw": "balanced"}
+    else:
+        changes |= {"corrected": False, "time_distribution": run.density}
+    weak = {"model": study.study.weak.model} if run.weak else {}
+    changes = merge({"seed": run.seed, "train": changes}, weak)
+    return parse(Experiment, merge(config.model_dump(), changes), f"run {run.name}")
+
+
+def joint_config(study: StudyConfig, data: str) -> Experiment:
+    """The joint-time network of a data set, trained as long as its longest run."""
+    config = data_config(study, data)
+    steps = max(m.steps for m in measurements(study) if m.run.data == data)
+    times = {"times": "independent", "schedule": "synchronous", "local_times": {"density": "logit_normal"}}
+    changes = {"train": times | {"name": JOINT, "steps": steps}}
+    return parse(Experiment, merge(config.model_dump(), changes), f"the joint network of {data}")
 
 
 def sample_config(study: StudyConfig, measurement: Measurement) -> Experiment:
     """The config of a measurement's samples. Runs of one seed share noise and labels, so that they can be paired."""
-    run = measurement.run
+    run, settings = measurement.run, study.study
     config = run_config(study, run)
     checkpoint = checkpoint_path(config.output / "train" / run.name, measurement.steps)
     changes: dict[str, Any] = {"checkpoint": checkpoint, "name": measurement.name, "seed": run.seed}
-    if measurement.solver:
-        changes |= study.study.solvers[measurement.solver]
+    changes |= settings.solvers.get(measurement.solver, {})
     if measurement.guided:
-        weak = weak_run(study, run)
-        folder = checkpoint_path(config.output / "train" / weak.name, study.study.weak.steps)
-        changes["guidance"] = {"kind": "auto", "scale": study.study.weak.scale, "weak": folder}
+        folder = checkpoint_path(config.output / "train" / weak_run(run).name, settings.weak.steps)
+        changes["guidance"] = {"kind": "auto", "scale": settings.weak.scale, "weak": folder}
     return parse(Experiment, merge(config.model_dump(), {"sample": changes}), f"measurement {measurement.name}")
-
-
-def weak_run(study: StudyConfig, run: Run) -> Run:
-    """The weak model of a run's guidance: one serves all seeds, the first one's."""
-    return Run(run.cell, run.variant, study.study.cells[run.cell].seeds[0], weak=True)
-
-
-def variants(study: StudyConfig, cell: str) -> tuple[str, ...]:
-    """The variants of a cell whose schedules exist: where every lambda collapsed there is no learned one."""
-    return tuple(name for name in _variants(study, cell) if _has_schedule(study, cell, name))
-
-
-def runs(study: StudyConfig) -> list[Run]:
-    """Every training, weak models first."""
-    cells = study.study.cells
-    main = [Run(c, v, seed) for c in cells for seed in cells[c].seeds for v in variants(study, c)]
-    weak = dict.fromkeys(weak_run(study, run) for run in main if cells[run.cell].guided)
-    return [*weak, *main]
-
-
-def measurements(study: StudyConfig) -> list[Measurement]:
-    """Everything that is sampled and measured."""
-    found = []
-    for run in (run for run in runs(study) if not run.weak):
-        cell = study.study.cells[run.cell]
-        last = max(cell.budgets)
-        found += [Measurement(run, steps) for steps in cell.budgets]
-        found += [Measurement(run, last, solver) for solver in cell.solvers]
-        found += [Measurement(run, last, guided=True)] if cell.guided else []
-    return found
 
 
 def check(study: StudyConfig) -> None:
     """Build the config of whatever may be run, so that a mistake shows now and not after hours. Raises UserError."""
-    for name, cell in study.study.cells.items():
-        for variant in _variants(study, name):
-            path = study.compare.variants[variant].get("schedule", {}).get("path")
-            if path is not None and not re.fullmatch(f"{STOP}|{EXACT}|{COLLAPSED}|stronger-.*", Path(path).stem):
-                raise UserError(f"compare.variants.{variant}: no probe makes {path}")
-            run = Run(name, variant, min(cell.seeds, default=0))
-            ways = [
-                (None, False),
-                *((solver, False) for solver in cell.solvers),
-                *([(None, True)] if cell.guided else []),
-            ]
-            for solver, guided in ways if cell.seeds else ():
-                sample_config(study, Measurement(run, max(cell.budgets), solver, guided))
+    for name in study.study.data:
+        data_config(study, name)
+    for one in measurements(study):
+        if one.run.seed == 0:
+            sample_config(study, one)
+        if one.run.path in LEARNED and not study.study.data[one.run.data].learn:
+            raise UserError(f"study.data.{one.run.data}: {one.run.path} is learned there; set learn: true")
 
 
-def _variants(study: StudyConfig, cell: str) -> tuple[str, ...]:
-    return study.study.cells[cell].variants or tuple(study.compare.variants)
+def label(way: Way | Measurement) -> str:
+    """A way in words."""
+    key = way_key(way) if isinstance(way, Way) else way_of(way)
+    _, path, density, corrected, steps, solver, guided = key
+    more = [*["SFD's objective"] * (not corrected), *[solver] * (solver != "exact"), *["guided"] * guided]
+    return ", ".join([path, re.sub("_", "-", density), f"{steps:,} steps", *more])
 
 
-def _has_schedule(study: StudyConfig, cell: str, variant: str) -> bool:
-    path = study.compare.variants[variant].get("schedule", {}).get("path")
-    return path is None or schedule_file(study, cell, Path(path).stem).is_file()
+def _known(where: str, name: str, known: dict[str, Any]) -> None:
+    if name not in known:
+        raise ValueError(f"{where}: {name!r} is not one of {list(known)}")
 
 
-def _plain(study: StudyConfig) -> dict[str, Any]:
-    """The study's experiment without the grid, so that no result depends on what else is run."""
-    return study.model_dump(exclude={"study", "compare"})
-
-
-def _known(where: str, names: Any, known: Mapping[str, Any]) -> None:
-    for name in names:
-        if name not in known:
-            raise ValueError(f"{where}: {name!r} is not one of {list(known)}")
+def schedule_names(schedule: Schedule, leader: str) -> list[str]:
+    """The groups of a schedule but the leader."""
+    return [name for name in schedule.names if name != leader]

@@ -1,170 +1,117 @@
-"""The study's figures, as PNG files: convergence, what the sweeps found, and where the learned schedule gains."""
+"""The study's four figures, as PNG files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator
 
-from design import StudyConfig
+import tables
+from design import LEARNED, schedule_names
 from lwd.plots.drawing import save_png
 from lwd.plots.theme import stand_in, variant_colour
-from stats import Row, by_seed, curve, points_of, ratios
-from tables import Gain, gains
+from lwd.schedules import Schedule
+from stats import tested
+from tables import Results
 
 Panel = Callable[[Axes], None]
 
-
-def save_figures(
-    study: StudyConfig,
-    rows: Sequence[Row],
-    probes: Sequence[Row],
-    semantics: Sequence[Row],
-    predictions: Sequence[Row],
-    stem: Path,
-) -> list[tuple[Path, str]]:
-    """Write STEM-*.png; returns the files and their captions, those that there is something to show of."""
-    figures: list[tuple[str, str, list[Panel]]] = []
-    if some := by_cell(rows, study.study.main):
-        text = "Fréchet distance over training steps: means over seeds, a point for each seed."
-        figures.append(("convergence", text, [partial(_convergence, study=study, rows=some, cell=study.study.main)]))
-    found = gains(study, rows, semantics)
-    several = len({gain.cell for gain in found}) > 1
-    if several:
-        text = (
-            "Fréchet distance under the learned schedule over that under the synchronous one, by training steps, in "
-            "every cell: means over seeds, a point for each seed. Below 1 the learned schedule is ahead."
-        )
-        figures.append(("cells", text, [partial(_ratios, study=study, rows=rows)]))
-    if probes:
-        names = [name for name in study.study.cells if by_cell(probes, name)]
-        shown = partial(_chosen, study=study, probes=probes, cells=names)
-        swept = partial(_swept, study=study, probes=probes, cells=names)
-        text = (
-            "Left: the probes' distance from collapse over lambda (0: extremal, 1: synchronous); crosses: collapsed. "
-            "Right: the curve at the lambda chosen in each cell; dashed: with the exact Jacobian."
-        )
-        figures.append(("schedules", text, [swept, shown]))
-    if several:
-        text = (
-            "What the learned schedule gains over the synchronous one, by what the semantics explain of the texture "
-            "(beyond the class, where classes are given): below 1 the learned schedule is ahead. Circles: means at "
-            "the first budget, filled: at the last; points: seeds."
-        )
-        figures.append(("boundary", text, [partial(_boundary, found=found)]))
-    if predictions:
-        text = (
-            "The probes' distance from collapse against the closed form's, on the Gaussian that has the latents' means "
-            "and covariance. From the marker (ideal denoiser; circles: stop-gradient, squares: exact Jacobian) a line "
-            "goes to the prediction for the shrunk one."
-        )
-        figures.append(("prediction", text, [partial(_predicted, predictions=predictions, probes=probes)]))
-    files = []
-    for name, text, drawn in figures:
-        path = stem.with_name(f"{stem.name}-{name}.png")
-        save_png(path, drawn, width=4.5 if len(drawn) < 3 else 2.9, height=3.6 if len(drawn) < 3 else 3.0)
-        files.append((path, text))
-    return files
+CAPTIONS = {
+    "paths": "Fréchet distance by path at the largest budget: means over seeds (dashes) and each seed (points).",
+    "hypotheses": "Differences of Fréchet distances with 95 % intervals. Filled: what was expected was found; open: it "
+    "was not, or nothing was decided. A square is the primary hypothesis.",
+    "schedules": "The learned curves: each follower's local time over the leader's.",
+    "rules": "What the joint network says of a path, and what networks trained for that path reach.",
+}
 
 
-def by_cell(rows: Sequence[Row], cell: str) -> list[Row]:
-    """The rows of one cell."""
-    return [row for row in rows if row["cell"] == cell]
+def save_figures(results: Results, schedules: Path, stem: Path) -> None:
+    """Write STEM-NAME.png for each of `CAPTIONS`; a figure of nothing is left out."""
+    study = results.study.study
+    data = list(study.data)
+    learned = [name for name in data if study.data[name].learn]
+    drawn: dict[str, list[Panel]] = {
+        "paths": [partial(_paths, results=results, data=name) for name in data],
+        "hypotheses": [partial(_hypotheses, results=results)],
+        "schedules": [partial(_schedules, results=results, folder=schedules / name, data=name) for name in learned],
+        "rules": [
+            partial(_rule, results=results, data=name, score=score)
+            for name in learned
+            for score in ("loss", "nats", "distance")
+            if (found := tables.ranked(results, name)) is not None and score in found.scores
+        ],
+    }
+    for name, panels in drawn.items():
+        if panels and results.rows:
+            save_png(stem.with_name(f"{stem.name}-{name}.png"), panels, width=4.5 if len(panels) < 3 else 3.4, height=3.4)
 
 
-def _convergence(axes: Axes, study: StudyConfig, rows: Sequence[Row], cell: str) -> None:
-    budgets = study.study.cells[cell].budgets
-    for index, variant in enumerate(study.compare.variants):
-        points = curve(rows, budgets, variant=variant)
-        if not points:
+def _paths(axes: Axes, results: Results, data: str) -> None:
+    keys = [key for key in tables.ways(results) if key[0] == data and key[5:] == ("exact", False) and key[3]]
+    last = {key[1:3]: max(k[4] for k in keys if k[1:3] == key[1:3]) for key in keys}
+    keys = [key for key in keys if key[4] == last[key[1:3]]]
+    paths = list(dict.fromkeys(key[1] for key in keys))
+    densities = list(dict.fromkeys(key[2] for key in keys))
+    for number, density in enumerate(densities):
+        colour = stand_in(variant_colour(number))
+        for key in (key for key in keys if key[2] == density):
+            place = paths.index(key[1]) + 0.25 * (number - (len(densities) - 1) / 2)
+            values = list(results.values(key).values())
+            axes.plot(values, [place] * len(values), ".", color=colour, markersize=4, alpha=0.6)
+            axes.plot([np.mean(values)], [place], "|", color=colour, markersize=12, markeredgewidth=2)
+        axes.plot([], [], ".", color=colour, label=density.replace("_", "-"))
+    axes.set_yticks(range(len(paths)), paths, fontsize=7)
+    axes.invert_yaxis()
+    axes.set(xlabel="Fréchet distance")
+    axes.set_title(data, loc="left", fontsize=9, color=stand_in("muted"))
+    axes.legend(fontsize=7)
+
+
+def _hypotheses(axes: Axes, results: Results) -> None:
+    found = [one for one in tested(results.study, results.rows) if one.found is not None]
+    for number, one in enumerate(found):
+        assert one.found is not None
+        colour = stand_in(variant_colour(0 if one.primary else 1))
+        agrees = one.sign == one.expected
+        axes.plot([one.found.low, one.found.high], [number] * 2, "-", color=colour)
+        marker = "s" if one.primary else "o"
+        axes.plot(one.found.mean, number, marker, color=colour, markerfacecolor=colour if agrees else "none")
+    axes.axvline(0, color=stand_in("muted"), linewidth=1, linestyle=":")
+    axes.set_yticks(range(len(found)), [one.name for one in found], fontsize=7)
+    axes.invert_yaxis()
+    axes.set(xlabel="difference of Fréchet distances")
+
+
+def _schedules(axes: Axes, results: Results, folder: Path, data: str) -> None:
+    tau = torch.linspace(0, 1, 201)
+    axes.plot([0, 1], [0, 1], color=stand_in("muted"), linewidth=1, linestyle=":")
+    for number, path in enumerate(LEARNED):
+        file = folder / f"{path}.json"
+        if not file.is_file():
             continue
-        colour = stand_in(variant_colour(index))
-        axes.plot(*zip(*points, strict=True), color=colour, label=variant)
-        for steps in budgets:
-            values = list(by_seed(rows, variant=variant, steps=steps).values())
-            axes.plot([steps] * len(values), values, ".", color=colour, markersize=4)
-    axes.set(xscale="log", yscale="log", xlabel="training steps", ylabel="Fréchet distance")
-    axes.set_xticks(budgets, [f"{steps:,}" for steps in budgets])
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{y:g}"))
-    axes.minorticks_off()
-    axes.set_title(cell, loc="left", fontsize=9, color=stand_in("muted"))
+        schedule = Schedule.load(file)
+        leader = schedule[results.study.leader](tau)[0]
+        for line, name in zip(("-", "--", "-."), schedule_names(schedule, results.study.leader), strict=False):
+            label = path if line == "-" else None
+            colour = stand_in(variant_colour(number))
+            axes.plot(leader.tolist(), schedule[name](tau)[0].tolist(), line, color=colour, label=label)
+    axes.set(xlabel="leader's local time", ylabel="followers' local time", xlim=(0, 1), ylim=(0, 1))
+    axes.set_title(data, loc="left", fontsize=9, color=stand_in("muted"))
     axes.legend(fontsize=7)
 
 
-def _ratios(axes: Axes, study: StudyConfig, rows: Sequence[Row]) -> None:
-    shown: set[int] = set()
-    for index, (name, cell) in enumerate(study.study.cells.items()):
-        colour, points = stand_in(variant_colour(index)), []
-        for steps in cell.budgets:
-            if found := ratios(rows, name, steps):
-                axes.plot([steps] * len(found), found, ".", color=colour, markersize=4)
-                points.append((steps, float(np.mean(found))))
-        if points:
-            axes.plot(*zip(*points, strict=True), "-o", color=colour, markersize=4, label=name)
-            shown |= {steps for steps, _ in points}
-    axes.axhline(1, color=stand_in("muted"), linewidth=1, linestyle=":")
-    axes.set(xscale="log", xlabel="training steps", ylabel="distance, learned / synchronous")
-    axes.set_xticks(sorted(shown), [f"{steps:,}" for steps in sorted(shown)])
-    axes.minorticks_off()
-    axes.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
-
-
-def _swept(axes: Axes, study: StudyConfig, probes: Sequence[Row], cells: Sequence[str]) -> None:
-    for index, cell in enumerate(cells):
-        rows = sorted((r for r in by_cell(probes, cell) if r["probe"].startswith("sweep/")), key=lambda r: r["lambda"])
-        colour = stand_in(variant_colour(index))
-        axes.plot([r["lambda"] for r in rows], [r["distance_from_collapse"] for r in rows], color=colour, label=cell)
-        for row in rows:
-            axes.plot(row["lambda"], row["distance_from_collapse"], "x" if row["collapsed"] else "o", color=colour)
-    axes.axhline(study.sweep.collapsed_below, color=stand_in("muted"), linewidth=1, linestyle=":")
-    axes.set(xscale="log", xlabel="lambda", ylabel="distance from collapse", ylim=(-0.03, 1.03))
-    tried = sorted({r["lambda"] for cell in cells for r in by_cell(probes, cell) if r["probe"].startswith("sweep/")})
-    axes.set_xticks(tried, [f"{weight:.2g}" for weight in tried])
-    axes.minorticks_off()
-    axes.legend(fontsize=7)
-
-
-def _chosen(axes: Axes, study: StudyConfig, probes: Sequence[Row], cells: Sequence[str]) -> None:
-    for index, cell in enumerate(cells):
-        for row in by_cell(probes, cell):
-            line = "-" if row["chosen"] else "--" if row["probe"] == "exact" else None
-            if line is not None:
-                colour = stand_in(variant_colour(index))
-                for points in points_of(row).values():
-                    axes.plot(*points, line, color=colour, label=cell if row["chosen"] else None)
-    axes.plot([0, 1], [0, 1], color=stand_in("muted"), linewidth=1, linestyle=":")
-    axes.set(xlabel="global time", ylabel="local time", xlim=(0, 1), ylim=(0, 1))
-    axes.legend(fontsize=6)
-
-
-def _predicted(axes: Axes, predictions: Sequence[Row], probes: Sequence[Row]) -> None:
-    found = {(row["cell"], row["probe"]): row["distance_from_collapse"] for row in probes}
-    for index, row in enumerate(predictions):
-        colour = stand_in(variant_colour(index))
-        for one in row["probes"]:
-            measured = found[row["cell"], one["probe"]]
-            axes.plot([one["shrunk"], one["ideal"]], [measured] * 2, "-", color=colour, linewidth=1)
-            marker = "s" if one["jacobian"] == "exact" else "o"
-            axes.plot(one["ideal"], measured, marker, color=colour, markersize=4)
-        axes.plot([], [], "o", color=colour, label=row["cell"])
-    axes.plot([0, 1], [0, 1], color=stand_in("muted"), linewidth=1, linestyle=":")
-    axes.set(xlabel="distance from collapse, predicted", ylabel="distance from collapse, found")
-    axes.legend(fontsize=7)
-
-
-def _boundary(axes: Axes, found: Sequence[Gain]) -> None:
-    cells = list(dict.fromkeys(gain.cell for gain in found))
-    for gain in found:
-        colour = stand_in(variant_colour(cells.index(gain.cell)))
-        last = gain.steps == max(other.steps for other in found if other.cell == gain.cell)
-        axes.plot([gain.r2] * len(gain.ratios), gain.ratios, ".", color=colour, markersize=4)
-        fill, label = (colour, gain.cell) if last else ("none", None)
-        axes.plot(gain.r2, float(np.mean(gain.ratios)), "o", color=colour, markerfacecolor=fill, label=label)
-    axes.axhline(1, color=stand_in("muted"), linewidth=1, linestyle=":")
-    axes.set(xlabel="texture explained by semantics (R²)", ylabel="distance, learned / synchronous")
-    axes.legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=3)
+def _rule(axes: Axes, results: Results, data: str, score: str) -> None:
+    found = tables.ranked(results, data)
+    assert found is not None
+    for number, path in enumerate(found.paths):
+        x, mine = found.scores[score][number], found.truth[number]
+        error = float(mine.std(ddof=1)) / len(mine) ** 0.5
+        colour = stand_in(variant_colour(number))
+        axes.errorbar([x], [mine.mean()], yerr=[error], fmt="o", color=colour, markersize=4)
+        axes.annotate(path, (x, mine.mean()), fontsize=6, xytext=(3, 3), textcoords="offset points")
+    axes.set(xlabel=tables.SCORES[score], ylabel="retrained: Fréchet distance")
+    axes.set_title(data, loc="left", fontsize=9, color=stand_in("muted"))

@@ -16,33 +16,41 @@ from lwd.encoders.decoder import load_classifier, load_decoder
 from lwd.groups import Layout
 from lwd.images.sheets import to_unit
 from lwd.metrics import frechet_distance, gaussian_stats, precision_recall
+from lwd.metrics.influence import frechet_influence
 from lwd.run import RunConfig
 
 BATCH = 500
+REPLICATES = 100
+"""Of the bootstrap over samples, kept in each row."""
 
 
 def measure(config: RunConfig, folder: Path) -> dict[str, Any]:
     """Samples against held-out images in the judge's features.
 
     frechet, frechet_real (training images in the samples' place: the floor), precision, recall (k = 3), accuracy (the
-    judge sees the class asked for; None for unconditional samples), nfe (mean), samples (their number).
+    judge sees the class asked for), nfe (mean), samples (their number), and replicates: by how much frechet moves where
+    samples are drawn again, to first order (`frechet_influence`). The same places are drawn for every row of as many
+    samples, and runs of one seed share noise and labels, so that replicates of two rows are paired.
     """
     samples = SampleSet.read(folder)
     judge = read_manifest(config.data_path).judge
-    assert judge is not None, "a built-in data set has one"
+    assert judge is not None, "the study's data sets have one"
     images = to_unit(torch.cat(list(samples.images()))[:, : judge.image_channels])
     features, logits = judged(config.data_path, images)
     heldout, real = reference(config.data_path, config.layout)
-    conditional = bool((samples.labels < logits.shape[1]).all())
+    gaussian, other = gaussian_stats(features), gaussian_stats(heldout)
     manifold = precision_recall(heldout, features)
+    influence = frechet_influence(features, gaussian, other)
+    drawn = torch.randint(len(influence), (REPLICATES, len(influence)), generator=torch.Generator().manual_seed(0))
     return {
-        "frechet": frechet_distance(*gaussian_stats(heldout), *gaussian_stats(features)),
+        "frechet": frechet_distance(*other, *gaussian),
         "frechet_real": real,
         "precision": manifold.precision,
         "recall": manifold.recall,
-        "accuracy": float((logits.argmax(1) == samples.labels).double().mean()) if conditional else None,
+        "accuracy": float((logits.argmax(1) == samples.labels).double().mean()),
         "nfe": float(samples.nfe.double().mean()),
         "samples": len(samples),
+        "replicates": [round(value, 4) for value in influence[drawn].mean(1).tolist()],
     }
 
 

@@ -1,120 +1,142 @@
-"""docs/results.md: one block for each preset, between markers, rendered from the rows alone."""
+"""docs/results.md, by hand but for its numbers, and docs/results/PRESET.md, the full tables, by program.
+
+In `page.md` a number or a table is asked for between double braces, with the preset's name first:
+
+    {{cpu mean digits algorithm-1 logit_normal 1000}}     mean and standard deviation over seeds; also: heun8, guided
+    {{cpu difference NAME}}  {{cpu verdict NAME}}         of a hypothesis
+    {{cpu rank digits loss}}                              a score's rank correlation with the retrained networks
+    {{cpu cost digits by_probes}}                         processor seconds; or on_the_map
+    {{cpu floor digits}}                                  the Fréchet distance of training images
+    {{cpu hypotheses}}  {{cpu rules digits}}              tables
+    {{cpu figure NAME}}                                   a picture with its caption
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import tables
-from claims import claims
-from design import StudyConfig
+from design import Key
+from figures import CAPTIONS
+from lwd.errors import UserError
 from lwd.files import write_text
-from stats import Row
+from stats import rank_correlation, tested
+from tables import Results
 
-HEAD = """# Results: where learned schedules help
-
-Every table, figure and verdict below is written by `python experiments/study/study.py --preset PRESET` from
-the rows in `experiments/study/results/`, negative ones included. The question is not whether the learned schedule can
-be made to win, but where the paper's findings hold: for semantic latents that explain little or much of the texture,
-with and without classes, at short and long budgets, with coarse and exact solvers.
-"""
+ASKED = re.compile(r"\{\{([^{}]+)\}\}")
 
 
-MARK = "<!-- study "
+def fill(template: str, presets: Mapping[str, Results], page: Path) -> str:
+    """The page: everything between double braces looked up. Raises UserError for what cannot be."""
+
+    def found(match: re.Match[str]) -> str:
+        preset, word, *arguments = match[1].split()
+        if preset not in presets or word not in WORDS:
+            raise UserError(f"page.md: {match[0]}: presets are {list(presets)}, words {list(WORDS)}")
+        try:
+            return WORDS[word](presets[preset], *arguments)
+        except (KeyError, StopIteration, TypeError, ValueError) as error:
+            raise UserError(f"page.md: {match[0]}: nothing of that kind was measured ({error!r})") from None
+
+    def picture(match: re.Match[str]) -> str:
+        preset, name = match[1], match[2]
+        path = page.parent / "results" / f"{preset}-{name}.png"
+        where = Path(os.path.relpath(path, page.parent)).as_posix()
+        return f"![{CAPTIONS[name]}]({where})\n\n*{CAPTIONS[name]}*"
+
+    return ASKED.sub(found, re.sub(r"\{\{(\S+) figure (\S+)\}\}", picture, template))
 
 
-def write_page(path: Path, preset: str, block: str) -> None:
-    """Replace the head and the preset's block, or add it; other presets' blocks stay as they are."""
-    text = path.read_text() if path.is_file() else ""
-    blocks = text[text.find(MARK) :] if MARK in text else ""
-    text = f"{HEAD}\n{blocks}" if blocks else HEAD
-    begin, end = f"{MARK}{preset}: written by the command, do not edit -->", f"<!-- end of study {preset} -->"
-    before, found, rest = text.partition(begin)
-    after = rest.partition(end)[2] if found else "\n"
-    before = before if found else before.rstrip("\n") + "\n\n"
-    write_text(path, f"{before}{begin}\n{block}\n{end}{after}")
-
-
-def render(
-    study: StudyConfig,
-    preset: str,
-    machine: dict[str, Any],
-    rows: Sequence[Row],
-    probes: Sequence[Row],
-    semantics: Sequence[Row],
-    predictions: Sequence[Row],
-    figures: Sequence[tuple[Path, str]],
-    page: Path,
-) -> str:
-    """The block of a preset, in Markdown."""
-    main = study.study.main
-    real = f"{rows[0]['frechet_real']:.2f}" if rows else tables.MISSING
-    depth = f", depth {study.model.depth}" if study.model.depth else ""
-    data = f"Data: {Path(study.encode.dataset).stem}; network {study.model.name}{depth}; batch {study.train.batch}"
-    pictures = {path.stem.rpartition("-")[2]: _picture(path, text, page) for path, text in figures}
+def full_tables(preset: str, results: Results) -> str:
+    """The page of a preset: all that was measured, without a word of judgement."""
+    study, facts = results.study, results.facts
+    data = [name for name, one in study.study.data.items() if one.learn]
+    seconds = {name: facts.get("costs", {}).get(name, {}) for name in data}
     parts = [
-        f"## Preset `{preset}`",
-        f"{data}; {study.sample.num} samples for each measurement. Machine: {machine['machine']}; lwd "
-        f"{machine['lwd']}, torch {machine['torch']}. Fréchet distances are to held-out images in the features of an "
-        f"independent classifier; training images are at {real}. ± is the standard deviation over training seeds. "
-        f"{len(rows)} measurements, {len(probes)} probes.",
-        "### Design",
-        tables.design(study),
-        "Left out: " + " ".join(study.study.notes) if study.study.notes else "",
-        "### What of the paper held here",
-        claims(study, rows, probes, semantics),
-        f"### The main comparison (cell {main})",
-        tables.budgets(study, rows, main),
-        pictures.get("convergence", ""),
-        "Paired over seeds, which share noise and labels of samples. Three pairs are very little: a t-test on two "
-        "degrees of freedom assumes normal differences and sees only large effects, and no correction is made for the "
-        'number of tests. "lower" and "higher" ask for three seeds, one sign in all of them, and p < 0.05.',
-        tables.tests(study, rows, main),
-        "Steps at which a schedule's mean curve reaches another's final value (interpolated on log-log axes between "
-        "budgets):",
-        tables.reach(study, rows, main),
-        "### Solvers and guidance",
-        "Fréchet distance at the last budget:",
-        tables.sampling(study, rows, main),
-        "Evaluations of the network per sample:",
-        tables.sampling(study, rows, main, "nfe", 0),
-        *(
-            text
-            for value in ("precision", "recall", "accuracy")
-            for text in (f"{value.capitalize()}:", tables.sampling(study, rows, main, value, 3))
-        ),
-        "What lambda does to solver cost: the schedules from the stiffest on, with Fréchet distances.",
-        tables.stiffness(study, rows, probes),
-        "### The map: encoders, classes, budgets",
-        "The share of the held-out texture latent's variance that a regression on the semantic latent of the whole "
-        "image explains, over all entries; beyond the class: of what a regression on the class alone leaves.",
-        tables.encoders(study, semantics),
-        f"Distance from collapse is 0 for tau^{study.probe.degree + 1} and 1 for the synchronous schedule.",
-        tables.cells(study, rows, probes),
-        pictures.get("cells", ""),
-        pictures.get("boundary", ""),
-        "### The schedules",
-        pictures.get("schedules", ""),
-        tables.trust(study, probes),
-        "### What predicts the schedule",
-        "What each term of the schedule's objective gains (negative) or loses on the straight way from the "
-        "synchronous to the collapsed schedule, on the Gaussian that has the latents' means and covariance: the "
-        "texture's loss by its own time (own), which the exact Jacobian turns into the same loss by the semantics' "
-        "time (help); the semantics' loss by the texture's time (harm); the kinetic energy. The ratio is that of the "
-        "stopped sum to the kinetic one: a lambda at which they cancel.",
-        tables.drives(predictions),
-        "Algorithm 1 in closed form on that Gaussian, against the probes of the first seed that ran to their full "
-        "length. The probe's denoiser also learns the kinetic term, whose minimiser is a velocity shrunk by "
-        "w / (w + lambda t'): ideal is without that, shrunk is with it learned to the end, and a probe goes from the "
-        "one to the other:",
-        tables.weakest(predictions, probes),
-        tables.predicted(predictions, probes),
-        pictures.get("prediction", ""),
+        f"# Preset `{preset}`: all tables",
+        f"Written by `python experiments/study/study.py --preset {preset}` from `experiments/study/results/{preset}`. "
+        f"Machine: {facts['machine']}; lwd {facts['lwd']}, torch {facts['torch']}. {len(results.rows)} measurements of "
+        f"{study.sample.num:,} samples. Fréchet distances are to held-out images in the features of an independent "
+        "classifier; ± is the standard deviation over training seeds. Intervals: 95 %, by a bootstrap over seeds and "
+        "samples, paired, the held-out images held as they are; p of the exploratory hypotheses by Holm's method. "
+        "[The page in words](../results.md).",
+        "## What was expected, and what was found",
+        tables.hypotheses(results),
+        "## Less the synchronous path, all else equal",
+        tables.against_synchronous(results),
+        *(part for name in data for part in _of_data(results, name)),
+        "## Learned curves",
+        "Distance from collapse is 0 for the extremal curve and 1 for the synchronous schedule. Processor seconds: "
+        + "; ".join(f"{name}: " + ", ".join(f"{k} {v:,.0f}" for k, v in some.items()) for name, some in seconds.items())
+        + ".",
+        tables.learned(results),
+        "## What semantics tell of the texture",
+        "The share of the held-out texture latent's variance that a regression on the semantic latent explains.",
+        tables.semantics(results),
+        "## Everything that was measured",
+        tables.everything(results),
     ]
-    return "\n\n".join(part for part in parts if part)
+    return "\n\n".join(parts) + "\n"
 
 
-def _picture(path: Path, text: str, page: Path) -> str:
-    return f"![{text}]({Path(os.path.relpath(path, page.parent)).as_posix()})\n\n*{text}*"
+def _of_data(results: Results, name: str) -> list[str]:
+    return [
+        f"## Rules that choose a path: {results.study.study.data[name].title}",
+        tables.rules(results, name),
+        tables.paths(results, name),
+        tables.correlations(results, name),
+    ]
+
+
+def write_pages(template: Path, page: Path, presets: Mapping[str, Results]) -> None:
+    """Write the page, and each preset's tables beside it."""
+    text = fill(template.read_text(), presets, page)
+    for preset, results in presets.items():
+        write_text(page.parent / "results" / f"{preset}.md", full_tables(preset, results))
+    write_text(page, text)
+
+
+def _mean(results: Results, *words: str) -> str:
+    return tables.spread(results.values(_key(*words)).values(), 1)
+
+
+def _key(data: str, path: str, density: str, steps: str, *more: str) -> Key:
+    solver = next((word for word in more if word not in ("guided", "sfd")), "exact")
+    return (data, path, density, "sfd" not in more, int(steps), solver, "guided" in more)
+
+
+def _hypothesis(results: Results, name: str) -> Any:
+    return next(one for one in tested(results.study, results.rows) if one.name == name)
+
+
+def _difference(results: Results, name: str) -> str:
+    found = _hypothesis(results, name).found
+    return tables.MISSING if found is None else f"{found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+
+
+def _rank(results: Results, data: str, score: str) -> str:
+    found = tables.ranked(results, data)
+    if found is None:
+        return tables.MISSING
+    whole, low, high = rank_correlation(found.scores[score], found.truth)
+    return f"{whole:.2f} ({low:.2f} to {high:.2f})"
+
+
+def _floor(results: Results, data: str) -> str:
+    return f"{next(row['frechet_real'] for row in results.rows if row['data'] == data):.1f}"
+
+
+WORDS: dict[str, Callable[..., str]] = {
+    "mean": _mean,
+    "difference": _difference,
+    "verdict": lambda results, name: str(_hypothesis(results, name).verdict),
+    "rank": _rank,
+    "cost": lambda results, data, part: f"{results.facts['costs'][data][part]:,.0f}",
+    "floor": _floor,
+    "hypotheses": tables.hypotheses,
+    "rules": tables.rules,
+}

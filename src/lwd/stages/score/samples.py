@@ -39,10 +39,10 @@ def distances(config: Experiment, schedules: dict[str, Schedule]) -> dict[str, D
     folder, found = config.output / "score", {}
     base: Tensor | None = None
     first = 0.0
-    for number, (name, schedule) in enumerate(schedules.items()):
-        schedule.save(folder / "drawn" / f"{number}.json")
-        path = folder / "drawn" / f"{number}.json"
-        value, nfe, influence = _one(config, path, f"{schedule.hash()}", config.sample.solver, config.sample.steps)
+    for name, schedule in schedules.items():
+        path = folder / "drawn" / f"{schedule.hash()}.json"  # two names may be of one schedule
+        schedule.save(path)
+        value, nfe, influence = _one(config, path, schedule.hash(), config.sample.solver, config.sample.steps)
         base, first = (influence, value) if base is None else (base, first)
         error = float((influence - base).std()) / math.sqrt(len(influence))
         heun = {str(n): _one(config, path, f"{schedule.hash()}-heun{n}", "heun", n)[0] for n in config.score.heun}

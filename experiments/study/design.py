@@ -14,7 +14,6 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from lwd.config import Config, Seed, merge, parse
 from lwd.errors import UserError
 from lwd.runtime.checkpoint import checkpoint_path
-from lwd.schedules import Schedule
 from lwd.stages.experiment import Experiment
 
 Density = Literal["uniform", "logit_normal"]
@@ -283,8 +282,3 @@ def label(way: Way | Measurement) -> str:
 def _known(where: str, name: str, known: dict[str, Any]) -> None:
     if name not in known:
         raise ValueError(f"{where}: {name!r} is not one of {list(known)}")
-
-
-def schedule_names(schedule: Schedule, leader: str) -> list[str]:
-    """The groups of a schedule but the leader."""
-    return [name for name in schedule.names if name != leader]

@@ -11,7 +11,7 @@ import torch
 from matplotlib.axes import Axes
 
 import tables
-from design import LEARNED, schedule_names
+from design import LEARNED, schedule_file
 from lwd.plots.drawing import save_png
 from lwd.plots.theme import stand_in, variant_colour
 from lwd.schedules import Schedule
@@ -29,7 +29,7 @@ CAPTIONS = {
 }
 
 
-def save_figures(results: Results, schedules: Path, stem: Path) -> None:
+def save_figures(results: Results, stem: Path) -> None:
     """Write STEM-NAME.png for each of `CAPTIONS`; a figure of nothing is left out."""
     study = results.study.study
     data = list(study.data)
@@ -37,7 +37,7 @@ def save_figures(results: Results, schedules: Path, stem: Path) -> None:
     drawn: dict[str, list[Panel]] = {
         "paths": [partial(_paths, results=results, data=name) for name in data],
         "hypotheses": [partial(_hypotheses, results=results)],
-        "schedules": [partial(_schedules, results=results, folder=schedules / name, data=name) for name in learned],
+        "schedules": [partial(_schedules, results=results, data=name) for name in learned],
         "rules": [
             partial(_rule, results=results, data=name, score=score)
             for name in learned
@@ -47,7 +47,9 @@ def save_figures(results: Results, schedules: Path, stem: Path) -> None:
     }
     for name, panels in drawn.items():
         if panels and results.rows:
-            save_png(stem.with_name(f"{stem.name}-{name}.png"), panels, width=4.5 if len(panels) < 3 else 3.4, height=3.4)
+            save_png(
+                stem.with_name(f"{stem.name}-{name}.png"), panels, width=4.5 if len(panels) < 3 else 3.4, height=3.4
+            )
 
 
 def _paths(axes: Axes, results: Results, data: str) -> None:
@@ -86,16 +88,17 @@ def _hypotheses(axes: Axes, results: Results) -> None:
     axes.set(xlabel="difference of Fréchet distances")
 
 
-def _schedules(axes: Axes, results: Results, folder: Path, data: str) -> None:
+def _schedules(axes: Axes, results: Results, data: str) -> None:
     tau = torch.linspace(0, 1, 201)
     axes.plot([0, 1], [0, 1], color=stand_in("muted"), linewidth=1, linestyle=":")
     for number, path in enumerate(LEARNED):
-        file = folder / f"{path}.json"
+        file = schedule_file(results.study, data, path)
         if not file.is_file():
             continue
         schedule = Schedule.load(file)
         leader = schedule[results.study.leader](tau)[0]
-        for line, name in zip(("-", "--", "-."), schedule_names(schedule, results.study.leader), strict=False):
+        followers = [name for name in schedule.names if name != results.study.leader]
+        for line, name in zip(("-", "--", "-."), followers, strict=False):
             label = path if line == "-" else None
             colour = stand_in(variant_colour(number))
             axes.plot(leader.tolist(), schedule[name](tau)[0].tolist(), line, color=colour, label=label)

@@ -1,4 +1,4 @@
-"""The paths that data decide: by Algorithm 1's probes, by the exact Jacobian, and on the map of a joint-time network."""
+"""The paths that data decide: by Algorithm 1's probes, by the exact Jacobian, on the map of a joint-time network."""
 
 from __future__ import annotations
 
@@ -6,15 +6,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-from design import ALGORITHM_1, EXACT, LEARNED, MAP_LOSS, MAP_RULE, StudyConfig, data_config, joint_config, schedule_file
+from design import (
+    ALGORITHM_1,
+    EXACT,
+    LEARNED,
+    MAP_LOSS,
+    MAP_RULE,
+    StudyConfig,
+    data_config,
+    joint_config,
+    schedule_file,
+)
 from lwd.files import read_json, write_json
 from lwd.probe.table import read_table
 from lwd.runtime.jobs import run_jobs
 from lwd.schedules import Schedule
 from lwd.schedules.choice import ScheduleChoice
 from lwd.schedules.collapse import assess
-from lwd.stages import probe, score, train
 from lwd.stages import map as maps
+from lwd.stages import probe, score, train
 from lwd.stages.experiment import Experiment
 from lwd.stages.score.run import RULE, SPLINE, file_names
 
@@ -127,15 +137,14 @@ def score_rows(study: StudyConfig) -> list[dict[str, Any]]:
     for name in (name for name, data in study.study.data.items() if data.learn):
         if not scores_file(study, name).is_file():
             continue
-        record = read_json(scores_file(study, name))
-        named = {str(path_choice(study, name, path)): path for path in paths(study, name)}
-        for row in record["rows"]:
-            if row["name"] in named:
+        scored = {row["schedule"]: row for row in read_json(scores_file(study, name))["rows"]}
+        for path in paths(study, name):
+            if (row := scored.get(_hash(study, name, path))) is not None:
                 distance = row["distance"]
                 rows.append(
                     {
                         "data": name,
-                        "path": named[row["name"]],
+                        "path": path,
                         "flow": row["flow"],
                         "kinetic": row["kinetic"],
                         "loss": row["loss"]["value"],
@@ -146,6 +155,13 @@ def score_rows(study: StudyConfig) -> list[dict[str, Any]]:
     return rows
 
 
+def _hash(study: StudyConfig, name: str, path: str) -> str | None:
+    file, config = schedule_file(study, name, path), data_config(study, name)
+    if path in LEARNED and not file.is_file():
+        return None
+    return path_choice(study, name, path).make(config.layout, config.leader, file, "").hash()
+
+
 def costs(study: StudyConfig) -> dict[str, dict[str, float]]:
     """Processor seconds by data set: of the probes, and of the joint network with its map."""
     found = {}
@@ -154,5 +170,3 @@ def costs(study: StudyConfig) -> dict[str, dict[str, float]]:
         notes = {part: file.with_name(f"{part}-{COST}") for part, file in files.items()}
         found[name] = {part: read_json(file)["processor_seconds"] for part, file in notes.items() if file.is_file()}
     return found
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,7 @@ def settings_hash(study: StudyConfig, one: Measurement, config: Experiment) -> s
     sampling that are not at their defaults (so that a new one with a default leaves old results valid)."""
     configs = [config, *([run_config(study, weak_run(one.run))] if one.guided else [])]
     parts = [each.model_dump_json(exclude={"compute"}, exclude_defaults=True) for each in configs]
+    parts = [part.replace(str(study.output), "OUTPUT") for part in parts]  # wherever runs lie
     path = config.train.schedule.path
     parts += [str(config.data_fingerprint()), Schedule.load(path).hash() if path else ""]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:12]
@@ -145,6 +147,18 @@ def measured_rows(study: StudyConfig) -> list[Row]:
     if stale:
         say(f"{stale} results of other settings are left out", study.compute.progress)
     return valid
+
+
+def keep_rows(study: StudyConfig, rows: Sequence[Row]) -> None:
+    """Put rows that were measured elsewhere under the same settings where they are found again."""
+    of = {row["config"]: row for row in rows}
+    for one in measurements(study):
+        if one.run.path in LEARNED and not schedule_file(study, one.run.data, one.run.path).is_file():
+            continue
+        config = sample_config(study, one)
+        row, file = of.get(settings_hash(study, one, config)), sample_folder(config) / ROW
+        if row is not None and not file.is_file():
+            write_json(file, {key: value for key, value in row.items() if key != "preset"})
 
 
 def _settings(one: Measurement, config: Experiment) -> Row:

@@ -24,7 +24,7 @@ FEWEST_SEEDS = 3
 def key_of(row: Row) -> Key:
     """What was measured, but for the seed: as `design.way_key`."""
     names = ("data", "path", "density", "corrected", "steps", "solver", "guided")
-    return tuple(row[name] for name in names)  # type: ignore[return-value]
+    return tuple(row[name] for name in names)
 
 
 def by_seed(rows: Sequence[Row], key: Key) -> dict[int, Row]:
@@ -88,7 +88,7 @@ class Tested:
 
     @property
     def sign(self) -> Sign | None:
-        """As measured: beyond the interval, and for the exploratory ones at 5 % after the correction for their number."""
+        """As measured: beyond the interval, for exploratory ones at 5 % after the correction for their number."""
         if self.found is None or self.adjusted is None:
             return None
         return self.found.sign() if self.adjusted < 1 - LEVEL else "none"

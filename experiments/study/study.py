@@ -32,7 +32,7 @@ from lwd.files import read_json, write_json, write_text
 from lwd.runtime.checkpoint import versions
 from lwd.runtime.progress import say
 from page import write_pages
-from run import encode_all, explain_all, measured_rows, semantics_rows, train_and_measure
+from run import encode_all, explain_all, keep_rows, measured_rows, semantics_rows, train_and_measure
 from tables import Results
 
 HERE = Path(__file__).resolve().parent
@@ -46,7 +46,9 @@ STAGES: dict[str, Callable[[StudyConfig], Any]] = {
     "train": train_and_measure,
 }
 ROWS = "rows"
-TABLES = ("measurements", "probes", "scores", "semantics")
+MEASUREMENTS, FACTS, CONFIG = "measurements.jsonl", "facts.json", "config.yaml"
+KEPT = ("*/schedules/*.json", "*/sweep/table.json", "*/scores.json", "*/explained.json")
+"""Small files of OUTPUT that a preset's results hold, too, at the same places: for the page, and to go on from."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,6 +87,8 @@ def _run(options: argparse.Namespace) -> None:
             say(f"study {options.preset}: {name}", study.compute.progress)
             note_machine(study)
             stage(study)
+            if name == "encode":  # rows are known by their latents, too
+                restore(study, options.results / options.preset)
     if options.only in (None, ROWS):
         collect(study, options.preset, options.results / options.preset)
 
@@ -106,19 +110,27 @@ def machine() -> str:
 
 
 def collect(study: StudyConfig, preset: str, results: Path) -> None:
-    """Write rows, config, machine, costs and schedules of whatever is finished into ``results``."""
-    found = (measured_rows(study), probe_rows(study), score_rows(study), semantics_rows(study))
-    for name, rows in zip(TABLES, found, strict=True):
-        lines = [json.dumps(row | {"preset": preset}, sort_keys=True, allow_nan=False) for row in rows]
-        write_text(results / f"{name}.jsonl", "".join(f"{line}\n" for line in lines))
-    write_text(results / "config.yaml", dump(study))
-    write_json(results / "facts.json", read_json(study.output / "machine.json") | {"costs": costs(study)})
-    for name in study.study.data:
-        for path in sorted((study.output / name / "schedules").glob("*.json")):
-            if not path.name.endswith("-cost.json"):
-                target = results / "schedules" / name / path.name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, target)
+    """Write rows, config, machine and small files of whatever is finished into ``results``."""
+    lines = [json.dumps(row | {"preset": preset}, sort_keys=True, allow_nan=False) for row in measured_rows(study)]
+    write_text(results / MEASUREMENTS, "".join(f"{line}\n" for line in lines))
+    write_text(results / CONFIG, dump(study))
+    write_json(results / FACTS, read_json(study.output / "machine.json") | {"costs": costs(study)})
+    _copy(study.output, results)
+
+
+def restore(study: StudyConfig, results: Path) -> None:
+    """Put what an earlier session left in ``results`` back where it is found again, unless something is there."""
+    if (results / MEASUREMENTS).is_file():
+        _copy(results, study.output)
+        keep_rows(study, _rows(results))
+
+
+def _copy(source: Path, target: Path) -> None:
+    for path in (path for pattern in KEPT for path in sorted(source.glob(pattern))):
+        there = target / path.relative_to(source)
+        if not there.exists():
+            there.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, there)
 
 
 def publish(results: Path, template: Path, page: Path) -> None:
@@ -126,18 +138,19 @@ def publish(results: Path, template: Path, page: Path) -> None:
     presets = {folder.name: read(folder) for folder in sorted(results.iterdir()) if folder.is_dir()}
     write_pages(template, page, presets)
     for name, found in presets.items():
-        save_figures(found, results / name / "schedules", page.parent / "results" / name)
+        save_figures(found, page.parent / "results" / name)
 
 
 def read(folder: Path) -> Results:
     """The results of a preset; raises UserError where a file is missing."""
-    rows = []
-    for name in TABLES:
-        if not (path := folder / f"{name}.jsonl").is_file():
-            raise UserError(f"{path} is missing; `--only rows` writes it")
-        rows.append([json.loads(line) for line in path.read_text().splitlines()])
-    study, facts = load(StudyConfig, folder / "config.yaml"), read_json(folder / "facts.json")
-    return Results(study, *rows, facts=dict(facts))
+    study, facts = load(StudyConfig, folder / CONFIG, [f"output={folder}"]), dict(read_json(folder / FACTS))
+    return Results(study, _rows(folder), probe_rows(study), score_rows(study), semantics_rows(study), facts)
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    if not (path := folder / MEASUREMENTS).is_file():
+        raise UserError(f"{path} is missing; `--only rows` writes it")
+    return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 if __name__ == "__main__":

@@ -114,7 +114,7 @@ def ranked(results: Results, data: str) -> Ranked | None:
 
 
 def rules(results: Results, data: str) -> str:
-    """Which path each rule takes, what networks of that path reach, by how much more than the best one's, at what cost."""
+    """Which path each rule takes, what its networks reach, by how much more than the best one's, at what cost."""
     found = ranked(results, data)
     if found is None:
         return MISSING

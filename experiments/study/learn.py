@@ -28,9 +28,6 @@ from lwd.stages import probe, score, train
 from lwd.stages.experiment import Experiment
 from lwd.stages.score.run import RULE, SPLINE, file_names
 
-COST = "cost.json"
-"""Processor seconds of the probes and of the joint network with its map and scores."""
-
 
 def learn(study: StudyConfig) -> None:
     """Find the paths of every data set; what is there already is found again."""
@@ -44,10 +41,12 @@ def _learn(job: tuple[StudyConfig, str, Any]) -> None:
     wanted = {by_probes: (ALGORITHM_1, EXACT), on_the_map: (MAP_LOSS, MAP_RULE)}[part]
     if all(schedule_file(study, name, path).is_file() for path in wanted):
         return
-    started = time.process_time()
-    part(study, name)
-    note = schedule_file(study, name, part.__name__).with_name(f"{part.__name__}-{COST}")
-    write_json(note, {"processor_seconds": round(time.process_time() - started, 1)})
+    started, note = time.process_time(), schedule_file(study, name, f"{part.__name__}-cost")
+    try:
+        part(study, name)
+    finally:  # also of a piece that was asked to stop
+        before = float(read_json(note)["processor_seconds"]) if note.is_file() else 0.0
+        write_json(note, {"processor_seconds": round(before + time.process_time() - started, 1)})
 
 
 def by_probes(study: StudyConfig, name: str) -> None:
@@ -166,7 +165,6 @@ def costs(study: StudyConfig) -> dict[str, dict[str, float]]:
     """Processor seconds by data set: of the probes, and of the joint network with its map."""
     found = {}
     for name in study.study.data:
-        files = {part.__name__: schedule_file(study, name, part.__name__) for part in (by_probes, on_the_map)}
-        notes = {part: file.with_name(f"{part}-{COST}") for part, file in files.items()}
-        found[name] = {part: read_json(file)["processor_seconds"] for part, file in notes.items() if file.is_file()}
+        notes = {part.__name__: schedule_file(study, name, f"{part.__name__}-cost") for part in (by_probes, on_the_map)}
+        found[name] = {part: read_json(note)["processor_seconds"] for part, note in notes.items() if note.is_file()}
     return found

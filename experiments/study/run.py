@@ -181,4 +181,4 @@ def _settings(one: Measurement, config: Experiment) -> Row:
 def _hashes(folder: Path) -> Row:
     """What tells this result from another: schedule, weights, data."""
     recipe = read_json(folder / RECIPE)
-    return {key: recipe[key] for key in ("schedule", "weights", "weak_weights", "data")}
+    return {key: recipe[key] for key in ("schedule", "weights", "weak_weights")} | {"latents": recipe["data"]}

@@ -1,0 +1,177 @@
+"""The study's command on a miniature: rows, schedules, pages; what is finished is found again, here and elsewhere."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[2] / "experiments" / "study"
+sys.path.insert(0, str(FOLDER))
+
+import design  # noqa: E402
+import run  # noqa: E402
+import study  # noqa: E402
+from lwd.config import load  # noqa: E402
+from lwd.errors import UserError  # noqa: E402
+from lwd.probe.task import ProbeObjective  # noqa: E402
+from lwd.schedules import Schedule  # noqa: E402
+from lwd.stages.train.run import DenoiserObjective  # noqa: E402
+
+CELLS = (
+    "{paths: {data: digits, paths: [synchronous, 'offset:0.3', algorithm-1, map-loss], seeds: 3, budgets: [1, 2]}, "
+    "uniform: {data: digits, paths: [synchronous], densities: [uniform], solvers: [heun8], seeds: 1, budgets: [2]}, "
+    "sfd: {data: digits, paths: ['offset:0.3'], corrected: false, guided: true, seeds: 1, budgets: [2]}}"
+)
+HYPOTHESES = (
+    "{learned: {says: order, at: {data: digits, steps: 2}, a: {path: algorithm-1}, b: {path: synchronous}, "
+    "expected: lower}, "
+    "early: {says: early, at: {data: digits, steps: 1}, a: {path: map-loss}, b: {path: synchronous}, expected: none}, "
+    "few: {says: few, at: {data: digits, path: synchronous, steps: 2}, a: {density: uniform}, b: {}, expected: lower}}"
+)
+MINIATURE = (
+    "model={name: LightningDiT-Mini/1, depth: 2}",
+    "encode.encoder_steps=5",
+    "encode.judge_steps=5",
+    "probe={steps: 2, burn_in: 1, batch: 4}",
+    "sweep={kinetic_weights: [0.05], collapsed_below: 0.0, early_stop: false, processes: 1}",
+    "train.batch=4",
+    "map={images: 4, points: 3}",
+    "score={nodes: 3, samples: 8, kinetic_weights: [0.1], schedules: [synchronous]}",
+    "sample={num: 12, batch: 12, solver: heun, steps: 1}",
+    "study.solvers.heun8.steps=2",
+    "study.weak.steps=1",
+    "compare.processes=1",
+    "study.regression_images=60",
+    f"study.cells={CELLS}",
+    f"study.hypotheses={HYPOTHESES}",
+)
+WORDS = """# Results
+{{cpu mean digits algorithm-1 logit_normal 2}}; {{cpu mean digits synchronous uniform 2 heun8}};
+{{cpu difference learned}}, {{cpu verdict learned}}; {{cpu verdict few}}; {{cpu rank digits loss}}; {{cpu floor digits}}
+{{cpu cost digits by_probes}} s
+
+{{cpu hypotheses}}
+
+{{cpu rules digits}}
+
+{{cpu figure hypotheses}}
+"""
+
+
+def command(folder: Path, *more: str, output: str = "run") -> int:
+    return study.main(
+        ["--preset", "cpu", "--output", str(folder / output), "--results", str(folder / "results"), *more, *MINIATURE]
+    )
+
+
+def pages(folder: Path) -> int:
+    (folder / "words.md").write_text(WORDS)
+    places = ["--results", str(folder / "results"), "--template", str(folder / "words.md")]
+    return study.main([*places, "--page", str(folder / "docs" / "results.md")])
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "results" / "cpu" / "measurements.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("study")
+    assert command(folder) == 0 and pages(folder) == 0
+    return folder
+
+
+def test_a_row_for_all_that_the_design_asks(done: Path) -> None:
+    keys = ("path", "density", "corrected", "seed", "steps", "solver", "guided")
+    found = {tuple(row[key] for key in keys) for row in rows(done)}
+    paths = ("synchronous", "offset:0.3", "algorithm-1", "map-loss")
+    expected = {(p, "logit_normal", True, s, n, "exact", False) for p in paths for s in range(3) for n in (1, 2)}
+    expected |= {("synchronous", "uniform", True, 0, 2, solver, False) for solver in ("exact", "heun8")}
+    expected |= {("offset:0.3", "logit_normal", False, 0, 2, "exact", guided) for guided in (False, True)}
+    assert found == expected and len(rows(done)) == len(expected)
+    for row in rows(done):
+        assert row["samples"] == 12 and row["frechet"] > 0 and len(row["replicates"]) == 100
+        assert (row["weak_weights"] is not None) == row["guided"]
+        assert row["nfe"] == (4 if row["solver"] == "heun8" else 2) or row["path"] == "offset:0.3"  # kinks cost steps
+    assert len({row["config"] for row in rows(done)}) == len(expected)
+    weights = {(row["seed"], row["steps"]): row["weights"] for row in rows(done) if row["path"] == "map-loss"}
+    assert len(set(weights.values())) == 6
+
+
+def test_learned_paths_are_what_their_rules_made(done: Path) -> None:
+    folder = done / "results" / "cpu" / "digits"
+    learned = {path: Schedule.load(folder / "schedules" / f"{path}.json") for path in design.LEARNED}
+    of = {row["path"]: row["schedule"] for row in rows(done)}
+    assert of["algorithm-1"] == learned["algorithm-1"].hash() and of["map-loss"] == learned["map-loss"].hash()
+    assert learned["algorithm-1"].provenance["jacobian"] == "stop"
+    assert learned["exact-jacobian"].provenance["jacobian"] == "exact"
+    results = study.read(done / "results" / "cpu")
+    assert [row["path"] for row in results.scores] == ["synchronous", "offset:0.3", "algorithm-1", "map-loss"]
+    assert all(row["distance"] > 0 for row in results.scores)
+    assert set(results.facts["costs"]["digits"]) == {"by_probes", "on_the_map"}
+
+
+def test_the_pages(done: Path) -> None:
+    text = (done / "docs" / "results.md").read_text()
+    assert "{{" not in text and "not measured" in text  # one seed decides nothing
+    assert "| **order** | lower |" in text and "](results/cpu-hypotheses.png)" in text
+    tables = (done / "docs" / "results" / "cpu.md").read_text()
+    assert "| least held-out loss L of the paths |" in tables and "| digits | offset:0.3 |" in tables
+    figures = {path.name for path in (done / "docs" / "results").glob("*.png")}
+    assert figures == {f"cpu-{name}.png" for name in ("paths", "hypotheses", "schedules", "rules")}
+
+
+def test_what_cannot_be_filled_in_is_one_line(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = tmp_path / "words.md"
+    for wrong in ("{{cpu mean digits}} {{cpu difference none}}", "{{gpu floor digits}}", "{{cpu no}}"):
+        words.write_text(wrong)
+        places = ["--results", str(done / "results"), "--template", str(words)]
+        assert study.main([*places, "--page", str(tmp_path / "page.md")]) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and "page.md: {{" in error and not (tmp_path / "page.md").exists()
+
+
+def test_finished_work_is_found_again(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the same folder; and in a new one, from the small files and rows of the results, but for the latents."""
+    before = {path: path.read_bytes() for path in (done / "results").rglob("*") if path.is_file()}
+
+    def never(*_: object) -> None:
+        raise AssertionError("finished work was done again")
+
+    for module, name in ((run.sample, "run"), (run, "measure"), (run, "explained")):
+        monkeypatch.setattr(module, name, never)
+    for objective in (DenoiserObjective, ProbeObjective):
+        monkeypatch.setattr(objective, "forward", never)
+    assert command(done) == 0
+    assert {path: path.read_bytes() for path in before} == before
+    monkeypatch.setattr(run.train, "run", never)
+    assert command(done, "--only", "encode", output="other") == 0
+    assert command(done, "--only", "train", output="other") == 0
+    assert not list((done / "other").rglob("train")), "no network was needed"
+
+
+@pytest.mark.parametrize("preset", ["cpu", "cpu-long", "gpu"])
+def test_the_presets(preset: str) -> None:
+    config = load(design.StudyConfig, FOLDER / "presets" / f"{preset}.yaml")
+    design.check(config)
+    assert config.sample.num >= 5000
+    seeds = 3 if preset == "gpu" else 8
+    assert {cell.seeds for cell in config.study.cells.values()} == {seeds}
+    for one in design.measurements(config):
+        if one.run.seed == 0:
+            made = design.sample_config(config, one)
+            assert one.steps in made.train.checkpoint_steps and made.sample.seed == made.seed == 0
+
+
+def test_wrong_names_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for wrong in ("study.primary=nowhere", "study.cells.paths.data=nowhere", "study.cells.solver.solvers=[nowhere]"):
+        with pytest.raises(UserError, match="'nowhere' is not one of"):
+            load(design.StudyConfig, FOLDER / "presets" / "cpu.yaml", [wrong])
+    with pytest.raises(UserError, match=r"hypotheses\.lead: no cell measures"):
+        load(design.StudyConfig, FOLDER / "presets" / "cpu.yaml", ["study.hypotheses.lead.at.steps=601"])
+    assert study.main(["--preset", "cpu", "--output", str(tmp_path), "study.primary=nowhere"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -22,14 +22,14 @@ from lwd.schedules import Schedule  # noqa: E402
 from lwd.stages.train.run import DenoiserObjective  # noqa: E402
 
 CELLS = (
-    "{paths: {data: digits, paths: [synchronous, 'offset:0.3', algorithm-1, map-loss], seeds: 3, budgets: [1, 2]}, "
+    "{paths: {data: digits, paths: [synchronous, 'offset:0.3', algorithm-1, map-loss], seeds: 3, budgets: [2]}, "
     "uniform: {data: digits, paths: [synchronous], densities: [uniform], solvers: [heun8], seeds: 1, budgets: [2]}, "
     "sfd: {data: digits, paths: ['offset:0.3'], corrected: false, guided: true, seeds: 1, budgets: [2]}}"
 )
 HYPOTHESES = (
     "{learned: {says: order, at: {data: digits, steps: 2}, a: {path: algorithm-1}, b: {path: synchronous}, "
     "expected: lower}, "
-    "early: {says: early, at: {data: digits, steps: 1}, a: {path: map-loss}, b: {path: synchronous}, expected: none}, "
+    "map: {says: map, at: {data: digits, steps: 2}, a: {path: map-loss}, b: {path: synchronous}, expected: none}, "
     "few: {says: few, at: {data: digits, path: synchronous, steps: 2}, a: {density: uniform}, b: {}, expected: lower}}"
 )
 MINIATURE = (
@@ -40,7 +40,7 @@ MINIATURE = (
     "sweep={kinetic_weights: [0.05], collapsed_below: 0.0, early_stop: false, processes: 1}",
     "train.batch=4",
     "map={images: 4, points: 3}",
-    "score={nodes: 3, samples: 8, kinetic_weights: [0.1], schedules: [synchronous]}",
+    "score={nodes: 3, samples: 0, kinetic_weights: [0.1], schedules: [synchronous]}",
     "sample={num: 12, batch: 12, solver: heun, steps: 1}",
     "study.solvers.heun8.steps=2",
     "study.weak.steps=1",
@@ -89,7 +89,7 @@ def test_a_row_for_all_that_the_design_asks(done: Path) -> None:
     keys = ("path", "density", "corrected", "seed", "steps", "solver", "guided")
     found = {tuple(row[key] for key in keys) for row in rows(done)}
     paths = ("synchronous", "offset:0.3", "algorithm-1", "map-loss")
-    expected = {(p, "logit_normal", True, s, n, "exact", False) for p in paths for s in range(3) for n in (1, 2)}
+    expected = {(path, "logit_normal", True, seed, 2, "exact", False) for path in paths for seed in range(3)}
     expected |= {("synchronous", "uniform", True, 0, 2, solver, False) for solver in ("exact", "heun8")}
     expected |= {("offset:0.3", "logit_normal", False, 0, 2, "exact", guided) for guided in (False, True)}
     assert found == expected and len(rows(done)) == len(expected)
@@ -98,8 +98,7 @@ def test_a_row_for_all_that_the_design_asks(done: Path) -> None:
         assert (row["weak_weights"] is not None) == row["guided"]
         assert row["nfe"] == (4 if row["solver"] == "heun8" else 2) or row["path"] == "offset:0.3"  # kinks cost steps
     assert len({row["config"] for row in rows(done)}) == len(expected)
-    weights = {(row["seed"], row["steps"]): row["weights"] for row in rows(done) if row["path"] == "map-loss"}
-    assert len(set(weights.values())) == 6
+    assert len({row["weights"] for row in rows(done) if row["path"] == "map-loss"}) == 3
 
 
 def test_learned_paths_are_what_their_rules_made(done: Path) -> None:
@@ -111,7 +110,7 @@ def test_learned_paths_are_what_their_rules_made(done: Path) -> None:
     assert learned["exact-jacobian"].provenance["jacobian"] == "exact"
     results = study.read(done / "results" / "cpu")
     assert [row["path"] for row in results.scores] == ["synchronous", "offset:0.3", "algorithm-1", "map-loss"]
-    assert all(row["distance"] > 0 for row in results.scores)
+    assert all(row["loss"] > 0 and row["distance"] is None for row in results.scores)  # score.samples=0
     assert set(results.facts["costs"]["digits"]) == {"by_probes", "on_the_map"}
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from lwd.datasets.builtin import load
-from lwd.datasets.prepared import write_prepared
+from lwd.datasets.prepared import Images, Split, write_prepared
 from lwd.errors import UserError
 
 TRAIN, HELDOUT = 8_000, 2_000
@@ -23,11 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, default=Path("runs"), help="where the data set goes; default: runs")
     options = parser.parse_args(arguments)
     try:
-        (images, labels), (held, truth) = (load("fashion-mnist-16", split) for split in ("train", "heldout"))
+        (images, labels), (held, truth) = load("fashion-mnist-16", "train"), load("fashion-mnist-16", "heldout")
     except UserError as error:
         print(f"fashion: {error}", file=sys.stderr)
         return 2
-    splits = {"train": (images[:TRAIN], labels[:TRAIN]), "heldout": (held[:HELDOUT], truth[:HELDOUT])}
+    splits: dict[Split, Images] = {
+        "train": (images[:TRAIN], labels[:TRAIN]),
+        "heldout": (held[:HELDOUT], truth[:HELDOUT]),
+    }
     print(f"wrote {write_prepared(options.to / 'fashion-8k.safetensors', splits)}")
     return 0
 

@@ -74,6 +74,13 @@ def full_tables(preset: str, results: Results) -> str:
         + "; ".join(f"{name}: " + ", ".join(f"{k} {v:,.0f}" for k, v in some.items()) for name, some in seconds.items())
         + ".",
         tables.learned(results),
+        "## Algorithm 1 in closed form, were the latents Gaussian",
+        "What each term of the schedule's objective gains (negative) or loses on the straight way from the synchronous "
+        "to the collapsed curve: the follower's loss by its own time (own), into which the exact Jacobian puts the "
+        "same loss by the leader's time (help); the leader's loss by the follower's time (harm); the kinetic energy. "
+        "Then the distance from collapse at which the descent ends at the chosen lambda: of an ideal denoiser, of one "
+        "that has learned the kinetic term, too (`prediction.py`), and as the probe found it.",
+        tables.predicted(results),
         "## What semantics tell of the texture",
         "The share of the held-out texture latent's variance that a regression on the semantic latent explains.",
         tables.semantics(results),

@@ -32,6 +32,7 @@ from lwd.files import read_json, write_json, write_text
 from lwd.runtime.checkpoint import versions
 from lwd.runtime.progress import say
 from page import write_pages
+from prediction import predict_all, prediction_rows
 from run import encode_all, explain_all, keep_rows, measured_rows, semantics_rows, train_and_measure
 from tables import Results
 
@@ -42,12 +43,13 @@ STAGES: dict[str, Callable[[StudyConfig], Any]] = {
     "encode": encode_all,
     "semantics": explain_all,
     "learn": learn,
+    "predict": predict_all,
     "score": score_all,
     "train": train_and_measure,
 }
 ROWS = "rows"
 MEASUREMENTS, FACTS, CONFIG = "measurements.jsonl", "facts.json", "config.yaml"
-KEPT = ("*/schedules/*.json", "*/sweep/table.json", "*/scores.json", "*/explained.json")
+KEPT = ("*/schedules/*.json", "*/sweep/table.json", "*/scores.json", "*/explained.json", "*/prediction.json")
 """Small files of OUTPUT that a preset's results hold, too, at the same places: for the page, and to go on from."""
 
 
@@ -144,7 +146,8 @@ def publish(results: Path, template: Path, page: Path) -> None:
 def read(folder: Path) -> Results:
     """The results of a preset; raises UserError where a file is missing."""
     study, facts = load(StudyConfig, folder / CONFIG, [f"output={folder}"]), dict(read_json(folder / FACTS))
-    return Results(study, _rows(folder), probe_rows(study), score_rows(study), semantics_rows(study), facts)
+    tables = (probe_rows(study), score_rows(study), semantics_rows(study), prediction_rows(study))
+    return Results(study, _rows(folder), *tables, facts)
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from design import LEARNED, Key, StudyConfig, measurements, way_of
+from design import ALGORITHM_1, EXACT, LEARNED, Key, StudyConfig, measurements, way_of
 from stats import Difference, Row, by_seed, difference, key_of, rank_correlation, tested
 
 MISSING = "n/a"
@@ -31,6 +31,7 @@ class Results:
     probes: Sequence[Row]
     scores: Sequence[Row]
     semantics: Sequence[Row]
+    predictions: Sequence[Row]
     facts: Mapping[str, Any]
 
     def values(self, key: Key, value: str = "frechet") -> dict[int, float]:
@@ -173,6 +174,22 @@ def learned(results: Results) -> str:
         for row in results.probes
     ]
     return table(["data", "curve", "lambda", "distance from collapse (* collapsed)"], lines)
+
+
+def predicted(results: Results) -> str:
+    """What each term of the objective gains on the way to collapse; where Algorithm 1 should end, and where it did."""
+    found = {(row["data"], row["path"]): row["distance"] for row in results.probes}
+    lines = []
+    for row in results.predictions:
+        d = row["drives"]
+        line = [row["data"], *(f"{d[name]:+.3f}" for name in ("own", "help", "harm"))]
+        line += [f"{d['own'] + d['harm']:+.3f}", f"{d['help'] + d['harm']:+.3f}", f"{d['kinetic']:+.2f}"]
+        for jacobian, path in (("stop", ALGORITHM_1), ("exact", EXACT)):
+            ends = row["ends"][jacobian]
+            line.append(f"{ends['ideal']:.2f}, {ends['shrunk']:.2f}; {found[row['data'], path]:.2f}")
+        lines.append(line)
+    titles = ["data", "own", "help", "harm", "stopped: own + harm", "exact: help + harm", "kinetic"]
+    return table([*titles, "stopped ends at (ideal, shrunk; found)", "exact ends at"], lines)
 
 
 def semantics(results: Results) -> str:

@@ -13,6 +13,7 @@ FOLDER = Path(__file__).parents[2] / "experiments" / "study"
 sys.path.insert(0, str(FOLDER))
 
 import design  # noqa: E402
+import prediction  # noqa: E402
 import run  # noqa: E402
 import study  # noqa: E402
 from lwd.config import load  # noqa: E402
@@ -81,7 +82,10 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("study")
-    assert command(folder) == 0 and pages(folder) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prediction, "GLOBAL_TIMES", 3)
+        patch.setattr(prediction, "NODES", 4)
+        assert command(folder) == 0 and pages(folder) == 0
     return folder
 
 
@@ -111,6 +115,8 @@ def test_learned_paths_are_what_their_rules_made(done: Path) -> None:
     results = study.read(done / "results" / "cpu")
     assert [row["path"] for row in results.scores] == ["synchronous", "offset:0.3", "algorithm-1", "map-loss"]
     assert all(row["loss"] > 0 and row["distance"] is None for row in results.scores)  # score.samples=0
+    (predicted,) = results.predictions
+    assert predicted["drives"].keys() == {"own", "help", "harm", "kinetic"} and predicted["lambda"] == 0.05
     assert set(results.facts["costs"]["digits"]) == {"by_probes", "on_the_map"}
 
 
@@ -141,7 +147,7 @@ def test_finished_work_is_found_again(done: Path, monkeypatch: pytest.MonkeyPatc
     def never(*_: object) -> None:
         raise AssertionError("finished work was done again")
 
-    for module, name in ((run.sample, "run"), (run, "measure"), (run, "explained")):
+    for module, name in ((run.sample, "run"), (run, "measure"), (run, "explained"), (prediction, "surfaces")):
         monkeypatch.setattr(module, name, never)
     for objective in (DenoiserObjective, ProbeObjective):
         monkeypatch.setattr(objective, "forward", never)
@@ -150,7 +156,7 @@ def test_finished_work_is_found_again(done: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(run.train, "run", never)
     assert command(done, "--only", "encode", output="other") == 0
     assert command(done, "--only", "train", output="other") == 0
-    assert not list((done / "other").rglob("train")), "no network was needed"
+    assert not (done / "other" / "digits" / "train").exists()  # no network was needed
 
 
 @pytest.mark.parametrize("preset", ["cpu", "cpu-long", "gpu"])

@@ -1,0 +1,32 @@
+"""docs/results.md is what the study's command writes of page.md and of the rows that are stored beside it."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "experiments" / "study"))
+
+import study
+
+PAGE, WORDS = ROOT / "docs" / "results.md", study.HERE / "page.md"
+
+
+@pytest.mark.skipif(not WORDS.is_file(), reason="the second edition's page waits for its rows")
+def test_the_pages_are_the_command_s(tmp_path: Path) -> None:
+    """Letter by letter; figures by their names, since pixels depend on fonts."""
+    assert study.main(["--page", str(tmp_path / "results.md")]) == 0
+    assert (tmp_path / "results.md").read_text() == PAGE.read_text()
+    for made in (tmp_path / "results").iterdir():
+        kept = PAGE.parent / "results" / made.name
+        assert kept.is_file() and (made.suffix == ".png" or made.read_text() == kept.read_text())
+
+
+def test_the_page_is_short() -> None:
+    """By hand at most 900 words: tables and captions are not counted."""
+    lines = [line for line in PAGE.read_text().splitlines() if not line.startswith(("|", "!", "*"))]
+    assert len(re.findall(r"\w+", " ".join(lines))) <= 900

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "experiments" / "study"))
 
-import study
+import study  # noqa: E402
 
 PAGE, WORDS = ROOT / "docs" / "results.md", study.HERE / "page.md"
 

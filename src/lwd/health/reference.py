@@ -34,7 +34,8 @@ MATCHING: Mapping[str, tuple[str, ...]] = {
         "label_dropout",
     ),
 }
-"""What of a config.yaml, section by section, decides the loss by step; and the kind of the schedule."""
+"""What of a config.yaml, section by section, decides the loss by step; and the kind of the schedule, and the number of
+steps where the learning rate falls over all of them."""
 
 
 class Curve(Record):
@@ -82,7 +83,10 @@ def signature(config: Mapping[str, Any]) -> dict[str, Any]:
         for key in keys:
             found[f"{section}.{key}".lstrip(".")] = values.get(key) if isinstance(values, Mapping) else None
     train = config.get("train")
-    schedule = train.get("schedule") if isinstance(train, Mapping) else None
+    train = train if isinstance(train, Mapping) else {}
+    falls = train.get("lr_schedule", "constant") != "constant"
+    found["train.steps"] = train.get("steps") if falls else None
+    schedule = train.get("schedule")
     found["train.schedule.kind"] = schedule.get("kind") if isinstance(schedule, Mapping) else None
     return found
 

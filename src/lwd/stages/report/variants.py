@@ -9,6 +9,7 @@ from typing import Any
 from lwd.plots.theme import variant_colour
 from lwd.run import RunConfig
 from lwd.schedules import OffsetCurve
+from lwd.schedules.choice import ScheduleChoice
 
 KINDS = ("synchronous", "offset", "learned")
 
@@ -47,9 +48,11 @@ class Variants:
 def read_variants(config: RunConfig) -> Variants:
     """What ``compare`` says, where the config has it; every kind has a colour even where no variant has it."""
     variants: dict[str, dict[str, Any]] = getattr(getattr(config, "compare", None), "variants", {})
-    schedules = {name: changes.get("schedule", {}) for name, changes in variants.items()}
-    kinds = {name: str(schedule.get("kind", "learned")) for name, schedule in schedules.items()}
-    deltas = [float(s["delta"]) for s in schedules.values() if s.get("kind") == "offset" and "delta" in s]
+    choices = {
+        name: ScheduleChoice.model_validate(changes.get("schedule", {})) for name, changes in variants.items()
+    }
+    kinds: dict[str, str] = {name: choice.kind for name, choice in choices.items()}
+    deltas = [choice.delta for choice in choices.values() if choice.kind == "offset"]
     kinds |= {kind: kind for kind in KINDS if kind not in kinds.values()}
     changed = {name: "; ".join(_words(changes)) for name, changes in variants.items()}
     return Variants(kinds, deltas[0] if deltas else OffsetCurve().delta, changed)

@@ -48,9 +48,7 @@ class Variants:
 def read_variants(config: RunConfig) -> Variants:
     """What ``compare`` says, where the config has it; every kind has a colour even where no variant has it."""
     variants: dict[str, dict[str, Any]] = getattr(getattr(config, "compare", None), "variants", {})
-    choices = {
-        name: ScheduleChoice.model_validate(changes.get("schedule", {})) for name, changes in variants.items()
-    }
+    choices = {name: ScheduleChoice.model_validate(changes.get("schedule", {})) for name, changes in variants.items()}
     kinds: dict[str, str] = {name: choice.kind for name, choice in choices.items()}
     deltas = [choice.delta for choice in choices.values() if choice.kind == "offset"]
     kinds |= {kind: kind for kind in KINDS if kind not in kinds.values()}

@@ -6,21 +6,25 @@
 #   bash benchmarks/gpu.sh second     sampling, forward pass, end to end, probe overhead, checkpoint, evaluation
 #   bash benchmarks/gpu.sh pack       for a machine with PyTorch but without a network: collects, into .device/, what it
 #                                     lacks (for Python 3.12, x86-64); carry that folder along
+#   bash benchmarks/gpu.sh study      the study's preset gpu for at most nine minutes; again: goes on. `pack study` collects
+#                                     what it needs; runs/dinov2-half and runs/fashion-32-8k.safetensors are carried, too
 #   SMALL=1 bash benchmarks/gpu.sh ...   the same commands at sizes that a CPU can do: a rehearsal
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
 case "${1:-}" in
   pack)
+    encoders="diffusers importlib_metadata lazy_importer zipp"
+    # shellcheck disable=SC2086 # several words
     python3 -m pip install --quiet --no-compile --target .device --no-deps --upgrade --constraint constraints.txt \
       --only-binary=:all: --python-version 3.12 --platform manylinux2014_x86_64 \
       pydantic pydantic_core annotated-types typing-inspection typing_extensions \
-      diffusers importlib_metadata lazy_importer zipp
+      $([ "${2:-}" = study ] || echo $encoders)
     exit
     ;;
-  first | second) part=$1 ;;
+  first | second | study) part=$1 ;;
   *)
-    sed -n '2,9s/^# \{0,1\}//p' "$0"
+    sed -n '2,11s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac
@@ -59,6 +63,9 @@ else
   checkpoint=(--size XL --batch 256 --precision bf16 --rounds 2)
 fi
 
+if [ "$part" = study ]; then
+  exec timeout --signal=TERM --kill-after=20 540 "$PYTHON" experiments/study/study.py --preset gpu --results "$OUT"
+fi
 if [ "$part" = first ]; then
   measure tests 90 -m pytest -p no:cacheprovider -n 3 tests/runtime/test_cuda.py
   measure train-xl 130 benchmarks/train_step.py "${step[@]}"

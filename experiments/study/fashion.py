@@ -1,4 +1,4 @@
-"""A smaller Fashion-MNIST at 16x16, as a prepared data set: so many pictures that a CPU can show them to a DINOv2.
+"""A smaller Fashion-MNIST at 16x16 and at 32x32, as prepared data sets: few enough for a CPU to show to a DINOv2.
 
 python experiments/study/fashion.py --to runs
 """
@@ -20,18 +20,19 @@ TRAIN, HELDOUT = 8_000, 2_000
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status. The first pictures of each split: the set's own order is a shuffled one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--to", type=Path, default=Path("runs"), help="where the data set goes; default: runs")
+    parser.add_argument("--to", type=Path, default=Path("runs"), help="where the data sets go; default: runs")
     options = parser.parse_args(arguments)
     try:
-        (images, labels), (held, truth) = load("fashion-mnist-16", "train"), load("fashion-mnist-16", "heldout")
+        for name, target in (("fashion-mnist-16", "fashion-8k"), ("fashion-mnist", "fashion-32-8k")):
+            (images, labels), (held, truth) = load(name, "train"), load(name, "heldout")
+            parts: dict[Split, Images] = {
+                "train": (images[:TRAIN], labels[:TRAIN]),
+                "heldout": (held[:HELDOUT], truth[:HELDOUT]),
+            }
+            print(f"wrote {write_prepared(options.to / f'{target}.safetensors', parts)}")
     except UserError as error:
         print(f"fashion: {error}", file=sys.stderr)
         return 2
-    splits: dict[Split, Images] = {
-        "train": (images[:TRAIN], labels[:TRAIN]),
-        "heldout": (held[:HELDOUT], truth[:HELDOUT]),
-    }
-    print(f"wrote {write_prepared(options.to / 'fashion-8k.safetensors', splits)}")
     return 0
 
 

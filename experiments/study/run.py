@@ -72,7 +72,8 @@ def semantics_rows(study: StudyConfig) -> list[Row]:
 def train_and_measure(study: StudyConfig) -> None:
     """Every training with its measurements, seed by seed: what is finished is a study of fewer seeds."""
     _check_learned(study)
-    weak = [(study, run_config(study, run)) for run in runs(study) if run.weak]
+    guided = [one for one in measurements(study) if one.guided and not _done(study, one)]
+    weak = [run_config(study, run) for run in dict.fromkeys(weak_run(one.run) for one in guided)]
     run_jobs(_train, weak, "weak models", study.study.weak.steps, study.compare.processes, study.compute.progress)
     todo = [(study, run) for run in runs(study) if not run.weak]
     run_jobs(_train_and_measure, todo, "train and measure", 1, study.compare.processes, study.compute.progress)
@@ -84,8 +85,8 @@ def _check_learned(study: StudyConfig) -> None:
             raise UserError(f"{file} is missing; `--only learn` writes it (none where every lambda collapses)")
 
 
-def _train(job: tuple[StudyConfig, Experiment]) -> None:
-    train.run(job[1])
+def _train(config: Experiment) -> None:
+    train.run(config)
 
 
 def _train_and_measure(job: tuple[StudyConfig, Any]) -> None:

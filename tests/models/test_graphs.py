@@ -72,10 +72,10 @@ def test_a_tick_of_the_sampler_is_one_graph():
     assert counters["stats"]["unique_graphs"] == 1
 
 
+@torch._dynamo.config.patch(recompile_limit=2)  # of 8, for less to do: a third would be an error
 def test_few_variants_serve_all_batch_sizes_and_more_are_allowed_than_pytorch_does(monkeypatch):
     """One for the first batch size, one for all others; with gradients and without."""
     monkeypatch.setattr(torch, "compile", quick)
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)  # of 8, for less to do: a third would be an error
     model = network()
     model.compile_blocks()
 

@@ -122,6 +122,15 @@ def step_parser(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def followed_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of what is followed without a card."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="Mini")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--grid", type=int, default=4)
+    return parser
+
+
 def network(size: str, grid: int = GRID, feature_dim: int | None = None) -> LightningDiT:
     """A network with random weights, drawn where it is: on the CPU the weights of XL take ten seconds."""
     with torch.device(DEVICE):

@@ -21,7 +21,7 @@ from unittest import mock
 import card_stand_in
 import torch
 from accelerate.utils import send_to_device
-from common import CLASSES, FEATURE_DIM, LAYOUT, record
+from common import CLASSES, FEATURE_DIM, LAYOUT, followed_parser, record
 from torch import Tensor, nn
 
 from lwd.data.batches import StepBatch
@@ -203,11 +203,8 @@ def follow(run: Callable[[Followed], None], arguments: argparse.Namespace) -> tu
 
 def main() -> None:
     """Follow and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="Mini")
+    parser = followed_parser(__doc__)
     parser.add_argument("--weak-size", default="Mini")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--grid", type=int, default=4)
     parser.add_argument("--only", choices=RUNS, nargs="+", default=list(RUNS))
     arguments = parser.parse_args()
     if "reads a number" not in "".join(follow(control, arguments)[0].waits):

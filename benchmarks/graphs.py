@@ -19,7 +19,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from common import CLASSES, FEATURE_DIM, LAYOUT, record
+from common import CLASSES, FEATURE_DIM, LAYOUT, followed_parser, record
 from torch import Tensor, nn
 
 from lwd.data.batches import StepBatch
@@ -168,11 +168,7 @@ def variants() -> None:
 
 def main() -> None:
     """Follow and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="Mini")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--grid", type=int, default=4)
-    arguments = parser.parse_args()
+    arguments = followed_parser(__doc__).parse_args()
     print(f"LightningDiT-{arguments.size}/1, batch {arguments.batch}, torch {torch.__version__}, meta tensors")
     print(f"{'step':10s} {'graphs':>6s} {'breaks':>6s} {'operations':>10s} {'s':>6s}")
     whole = True

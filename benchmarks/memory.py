@@ -15,7 +15,7 @@ import argparse
 
 import card_stand_in
 import torch
-from common import CLASSES, FEATURE_DIM, LAYOUT, record
+from common import CLASSES, FEATURE_DIM, LAYOUT, followed_parser, record
 from fake_cuda import Followed
 from torch import Tensor, nn
 from torch.distributed._tools.mem_tracker import MemTracker
@@ -89,11 +89,7 @@ def kept(size: str, grid: int, compiled: bool) -> float:
 
 def main() -> None:
     """Compare and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="Mini")
-    parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--grid", type=int, default=4)
-    arguments = parser.parse_args()
+    arguments = followed_parser(__doc__).parse_args()
     arguments.weak_size = arguments.size
     plan = planned(arguments)
     print(f"LightningDiT-{arguments.size}/1, batch {arguments.batch}, bf16, torch {torch.__version__}, no card; GiB")

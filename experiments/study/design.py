@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
@@ -168,11 +167,14 @@ class Measurement:
         return "-".join([self.run.name, str(self.steps), self.solver, *["guided"] * self.guided])
 
 
+def learning(study: StudyConfig) -> list[str]:
+    """The data sets on which schedules are looked for."""
+    return [name for name, data in study.study.data.items() if data.learn]
+
+
 def runs(study: StudyConfig) -> list[Run]:
-    """Every training, weak models first; seed by seed, so that what is finished of all paths is of the same seeds."""
-    found = dict.fromkeys(m.run for m in measurements(study))
-    weak = dict.fromkeys(weak_run(m.run) for m in measurements(study) if m.guided)
-    return [*weak, *sorted(found, key=lambda run: run.seed)]
+    """Every training but the weak ones; seed by seed, so that what is finished of all paths is of the same seeds."""
+    return sorted(dict.fromkeys(m.run for m in measurements(study)), key=lambda run: run.seed)
 
 
 def measurements(study: StudyConfig) -> list[Measurement]:
@@ -222,13 +224,17 @@ def schedule_file(study: StudyConfig, data: str, path: str) -> Path:
     return study.output / data / "schedules" / f"{path}.json"
 
 
+def schedule_name(study: StudyConfig, data: str, path: str) -> str:
+    """A path as the library takes it: its name, or its file."""
+    return str(schedule_file(study, data, path)) if path in LEARNED else path
+
+
 def run_config(study: StudyConfig, run: Run) -> Experiment:
     """The config of a training run; its checkpoints at every budget of the design are kept."""
     config = data_config(study, run.data)
-    schedule = str(schedule_file(study, run.data, run.path)) if run.path in LEARNED else run.path
     budgets = {m.steps for m in measurements(study) if m.run == run} or {study.study.weak.steps}
-    changes: dict[str, Any] = {"schedule": schedule, "name": run.name, "steps": max(budgets)}
-    changes |= {"checkpoint_steps": sorted(budgets)}
+    changes: dict[str, Any] = {"name": run.name, "steps": max(budgets)}
+    changes |= {"schedule": schedule_name(study, run.data, run.path), "checkpoint_steps": sorted(budgets)}
     if run.corrected:
         changes |= {"local_times": {"density": run.density}, "draw": "balanced"}
     else:
@@ -267,16 +273,8 @@ def check(study: StudyConfig) -> None:
     for one in measurements(study):
         if one.run.seed == 0:
             sample_config(study, one)
-        if one.run.path in LEARNED and not study.study.data[one.run.data].learn:
+        if one.run.path in LEARNED and one.run.data not in learning(study):
             raise UserError(f"study.data.{one.run.data}: {one.run.path} is learned there; set learn: true")
-
-
-def label(way: Way | Measurement) -> str:
-    """A way in words."""
-    key = way_key(way) if isinstance(way, Way) else way_of(way)
-    _, path, density, corrected, steps, solver, guided = key
-    more = [*["SFD's objective"] * (not corrected), *[solver] * (solver != "exact"), *["guided"] * guided]
-    return ", ".join([path, re.sub("_", "-", density), f"{steps:,} steps", *more])
 
 
 def _known(where: str, name: str, known: dict[str, Any]) -> None:

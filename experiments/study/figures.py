@@ -11,7 +11,7 @@ import torch
 from matplotlib.axes import Axes
 
 import tables
-from design import LEARNED, schedule_file
+from design import LEARNED, learning, schedule_file
 from lwd.plots.drawing import save_png
 from lwd.plots.theme import stand_in, variant_colour
 from lwd.schedules import Schedule
@@ -31,9 +31,7 @@ CAPTIONS = {
 
 def save_figures(results: Results, stem: Path) -> None:
     """Write STEM-NAME.png for each of `CAPTIONS`; a figure of nothing is left out."""
-    study = results.study.study
-    data = list(study.data)
-    learned = [name for name in data if study.data[name].learn]
+    data, learned = list(results.study.study.data), learning(results.study)
     drawn: dict[str, list[Panel]] = {
         "paths": [partial(_paths, results=results, data=name) for name in data],
         "hypotheses": [partial(_hypotheses, results=results)],

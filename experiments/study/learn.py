@@ -15,7 +15,9 @@ from design import (
     StudyConfig,
     data_config,
     joint_config,
+    learning,
     schedule_file,
+    schedule_name,
 )
 from lwd.files import read_json, write_json
 from lwd.probe.table import read_table
@@ -31,15 +33,14 @@ from lwd.stages.score.run import RULE, SPLINE, file_names
 
 def learn(study: StudyConfig) -> None:
     """Find the paths of every data set; what is there already is found again."""
-    names = [name for name, data in study.study.data.items() if data.learn]
-    jobs = [(study, name, part) for name in names for part in (by_probes, on_the_map)]
+    jobs = [(study, name, part) for name in learning(study) for part in (by_probes, on_the_map)]
     run_jobs(_learn, jobs, "learn schedules", study.probe.steps, study.compare.processes, study.compute.progress)
 
 
 def _learn(job: tuple[StudyConfig, str, Any]) -> None:
     study, name, part = job
-    wanted = {by_probes: (ALGORITHM_1, EXACT), on_the_map: (MAP_LOSS, MAP_RULE)}[part]
-    if all(schedule_file(study, name, path).is_file() for path in wanted):
+    last = {by_probes: EXACT, on_the_map: MAP_LOSS}[part]  # what it writes at its end
+    if schedule_file(study, name, last).is_file():
         return
     started, note = time.process_time(), schedule_file(study, name, f"{part.__name__}-cost")
     try:
@@ -70,15 +71,15 @@ def on_the_map(study: StudyConfig, name: str) -> None:
     score.run(joint.model_copy(update={"score": joint.score.model_copy(update={"samples": 0})}))
     record = read_json(joint.output / "score" / "score.json")
     files = dict(zip(names := [row["name"] for row in record["rows"]], file_names(names), strict=True))
-    for found, path in ((SPLINE, MAP_LOSS), (RULE, MAP_RULE)):
+    for found, path in ((RULE, MAP_RULE), (SPLINE, MAP_LOSS)):
         if found in files:  # where every lambda collapses on the map, its rule has none
             Schedule.load(joint.output / "score" / files[found]).save(schedule_file(study, name, path))
 
 
 def score_all(study: StudyConfig) -> None:
     """Score every path of a data set on its joint network, its own samples under each path included."""
-    names = [name for name, data in study.study.data.items() if data.learn]
-    run_jobs(_score, [(study, name) for name in names], "score", 1, study.compare.processes, study.compute.progress)
+    jobs = [(study, name) for name in learning(study)]
+    run_jobs(_score, jobs, "score", 1, study.compare.processes, study.compute.progress)
 
 
 def _score(job: tuple[StudyConfig, str]) -> None:
@@ -102,7 +103,7 @@ def scoring(study: StudyConfig, name: str) -> Experiment:
 
 def path_choice(study: StudyConfig, name: str, path: str) -> ScheduleChoice:
     """A path's schedule, as the library takes it."""
-    return ScheduleChoice.model_validate(str(schedule_file(study, name, path)) if path in LEARNED else path)
+    return ScheduleChoice.model_validate(schedule_name(study, name, path))
 
 
 def paths(study: StudyConfig, name: str) -> list[str]:
@@ -113,7 +114,7 @@ def paths(study: StudyConfig, name: str) -> list[str]:
 def probe_rows(study: StudyConfig) -> list[dict[str, Any]]:
     """A row for every lambda that the probes tried, and for every learned path: where its curve ended."""
     rows = []
-    for name in (name for name, data in study.study.data.items() if data.learn):
+    for name in learning(study):
         config = data_config(study, name)
         table = config.output / "sweep" / "table.json"
         for one in read_table(table).rows if table.is_file() else ():
@@ -133,7 +134,7 @@ def probe_rows(study: StudyConfig) -> list[dict[str, Any]]:
 def score_rows(study: StudyConfig) -> list[dict[str, Any]]:
     """A row for every path that was scored: the joint network's numbers of it."""
     rows = []
-    for name in (name for name, data in study.study.data.items() if data.learn):
+    for name in learning(study):
         if not scores_file(study, name).is_file():
             continue
         scored = {row["schedule"]: row for row in read_json(scores_file(study, name))["rows"]}

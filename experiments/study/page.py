@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import tables
-from design import Key
+from design import Key, learning
 from figures import CAPTIONS
 from lwd.errors import UserError
 from lwd.files import write_text
@@ -54,8 +54,7 @@ def fill(template: str, presets: Mapping[str, Results], page: Path) -> str:
 def full_tables(preset: str, results: Results) -> str:
     """The page of a preset: all that was measured, without a word of judgement."""
     study, facts = results.study, results.facts
-    data = [name for name, one in study.study.data.items() if one.learn]
-    seconds = {name: facts.get("costs", {}).get(name, {}) for name in data}
+    data = learning(study)
     parts = [
         f"# Preset `{preset}`: all tables",
         f"Written by `python experiments/study/study.py --preset {preset}` from `experiments/study/results/{preset}`. "
@@ -71,7 +70,7 @@ def full_tables(preset: str, results: Results) -> str:
         *(part for name in data for part in _of_data(results, name)),
         "## Learned curves",
         "Distance from collapse is 0 for the extremal curve and 1 for the synchronous schedule. Processor seconds: "
-        + "; ".join(f"{name}: " + ", ".join(f"{k} {v:,.0f}" for k, v in some.items()) for name, some in seconds.items())
+        + "; ".join(f"{name}: " + ", ".join(f"{k} {v:,.0f}" for k, v in results.costs[name].items()) for name in data)
         + ".",
         tables.learned(results),
         "## Algorithm 1 in closed form, were the latents Gaussian",
@@ -142,7 +141,7 @@ WORDS: dict[str, Callable[..., str]] = {
     "difference": _difference,
     "verdict": lambda results, name: str(_hypothesis(results, name).verdict),
     "rank": _rank,
-    "cost": lambda results, data, part: f"{results.facts['costs'][data][part]:,.0f}",
+    "cost": lambda results, data, part: f"{results.costs[data][part]:,.0f}",
     "floor": _floor,
     "hypotheses": tables.hypotheses,
     "rules": tables.rules,

@@ -24,7 +24,7 @@ from numpy.polynomial import chebyshev, legendre
 from scipy.linalg import cholesky, solve_triangular
 from torch import Tensor
 
-from design import ALGORITHM_1, StudyConfig, data_config, schedule_file
+from design import ALGORITHM_1, StudyConfig, data_config, learning, schedule_file
 from lwd.data import LatentShards
 from lwd.files import read_json, write_json
 from lwd.flow import group_factors
@@ -48,7 +48,7 @@ Row = dict[str, Any]
 
 def predict_all(study: StudyConfig) -> None:
     """A prediction for every data set whose probes are there."""
-    jobs = [(study, name) for name, data in study.study.data.items() if data.learn]
+    jobs = [(study, name) for name in learning(study)]
     run_jobs(_predict, jobs, "predict", 1, study.compare.processes, study.compute.progress)
 
 

@@ -75,7 +75,7 @@ def train_and_measure(study: StudyConfig) -> None:
     guided = [one for one in measurements(study) if one.guided and not _done(study, one)]
     weak = [run_config(study, run) for run in dict.fromkeys(weak_run(one.run) for one in guided)]
     run_jobs(_train, weak, "weak models", study.study.weak.steps, study.compare.processes, study.compute.progress)
-    todo = [(study, run) for run in runs(study) if not run.weak]
+    todo = [(study, run) for run in runs(study)]
     run_jobs(_train_and_measure, todo, "train and measure", 1, study.compare.processes, study.compute.progress)
 
 
@@ -91,14 +91,13 @@ def _train(config: Experiment) -> None:
 
 def _train_and_measure(job: tuple[StudyConfig, Any]) -> None:
     study, run = job
-    mine = [one for one in measurements(study) if one.run == run]
-    if all(_done(study, one) for one in mine):
+    missing = [one for one in measurements(study) if one.run == run and not _done(study, one)]
+    if not missing:
         return
     config = run_config(study, run)
     train.run(config.model_copy(update={"compute": config.compute.model_copy(update={"progress": False})}))
-    for one in mine:
-        if not _done(study, one):
-            _measure(study, one)
+    for one in missing:
+        _measure(study, one)
 
 
 def _done(study: StudyConfig, one: Measurement) -> bool:
@@ -159,7 +158,7 @@ def keep_rows(study: StudyConfig, rows: Sequence[Row]) -> None:
         config = sample_config(study, one)
         row, file = of.get(settings_hash(study, one, config)), sample_folder(config) / ROW
         if row is not None and not file.is_file():
-            write_json(file, {key: value for key, value in row.items() if key != "preset"})
+            write_json(file, row)
 
 
 def _settings(one: Measurement, config: Experiment) -> Row:

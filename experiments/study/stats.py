@@ -51,24 +51,23 @@ class Difference:
         return "lower" if self.high < 0 else "higher" if self.low > 0 else "none"
 
 
-def difference(a: Mapping[int, Row], b: Mapping[int, Row], value: str = "frechet") -> Difference | None:
-    """The paired difference, by a bootstrap over seeds and, within each, over samples; None under three common seeds.
+def difference(a: Mapping[int, Row], b: Mapping[int, Row]) -> Difference | None:
+    """The paired difference of Fréchet distances, by a bootstrap over seeds and, within each, over samples; None under
+    three common seeds.
 
     A draw takes seeds with replacement, and to each one's difference adds what one replicate of its samples moved, the
     same replicate of both (`measure.measure`). So few seeds drawn with replacement spread too little, by (n - 1) / n in
     variance: deviations from the mean are stretched by sqrt(n / (n - 1)). p is the share of draws beyond zero, twice,
-    at least 1 / DRAWS. Reference images are held as they are. Only frechet has replicates.
+    at least 1 / DRAWS. Reference images are held as they are.
     """
     seeds = sorted(a.keys() & b.keys())
     if len(seeds) < FEWEST_SEEDS:
         return None
-    each = np.array([a[seed][value] - b[seed][value] for seed in seeds])
+    each = np.array([a[seed]["frechet"] - b[seed]["frechet"] for seed in seeds])
     generator = np.random.default_rng(0)
     chosen = generator.integers(len(seeds), size=(DRAWS, len(seeds)))
-    drawn = each[chosen]
-    if value == "frechet":
-        moved = np.array([np.subtract(a[seed]["replicates"], b[seed]["replicates"]) for seed in seeds])
-        drawn = drawn + moved[chosen, generator.integers(moved.shape[1], size=chosen.shape)]
+    moved = np.array([np.subtract(a[seed]["replicates"], b[seed]["replicates"]) for seed in seeds])
+    drawn = each[chosen] + moved[chosen, generator.integers(moved.shape[1], size=chosen.shape)]
     means = each.mean() + (drawn.mean(1) - each.mean()) * math.sqrt(len(seeds) / (len(seeds) - 1))
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     p = min(1.0, 2 * max(min((means <= 0).mean(), (means >= 0).mean()), 0.5 / DRAWS))

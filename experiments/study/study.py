@@ -92,7 +92,7 @@ def _run(options: argparse.Namespace) -> None:
             if name == "encode":  # rows are known by their latents, too
                 restore(study, options.results / options.preset)
     if options.only in (None, ROWS):
-        collect(study, options.preset, options.results / options.preset)
+        collect(study, options.results / options.preset)
 
 
 def note_machine(study: StudyConfig) -> None:
@@ -111,12 +111,12 @@ def machine() -> str:
     return f"{name}, {torch.multiprocessing.cpu_count()} cores"
 
 
-def collect(study: StudyConfig, preset: str, results: Path) -> None:
+def collect(study: StudyConfig, results: Path) -> None:
     """Write rows, config, machine and small files of whatever is finished into ``results``."""
-    lines = [json.dumps(row | {"preset": preset}, sort_keys=True, allow_nan=False) for row in measured_rows(study)]
+    lines = [json.dumps(row, sort_keys=True, allow_nan=False) for row in measured_rows(study)]
     write_text(results / MEASUREMENTS, "".join(f"{line}\n" for line in lines))
     write_text(results / CONFIG, dump(study))
-    write_json(results / FACTS, read_json(study.output / "machine.json") | {"costs": costs(study)})
+    write_json(results / FACTS, read_json(study.output / "machine.json"))
     _copy(study.output, results)
 
 
@@ -147,7 +147,7 @@ def read(folder: Path) -> Results:
     """The results of a preset; raises UserError where a file is missing."""
     study, facts = load(StudyConfig, folder / CONFIG, [f"output={folder}"]), dict(read_json(folder / FACTS))
     tables = (probe_rows(study), score_rows(study), semantics_rows(study), prediction_rows(study))
-    return Results(study, _rows(folder), *tables, facts)
+    return Results(study, _rows(folder), *tables, costs(study), facts)
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:

@@ -32,6 +32,8 @@ class Results:
     scores: Sequence[Row]
     semantics: Sequence[Row]
     predictions: Sequence[Row]
+    costs: Mapping[str, Mapping[str, float]]
+    """Processor seconds by data set and part, as `learn.costs`."""
     facts: Mapping[str, Any]
 
     def values(self, key: Key, value: str = "frechet") -> dict[int, float]:
@@ -119,7 +121,7 @@ def rules(results: Results, data: str) -> str:
     found = ranked(results, data)
     if found is None:
         return MISSING
-    cost = results.facts.get("costs", {}).get(data, {})
+    cost = results.costs[data]
     probes, joint = (f"{cost[part]:,.0f} s" if part in cost else MISSING for part in ("by_probes", "on_the_map"))
     chosen = {"by hand: offset:0.3": ("offset:0.3", "0"), "none: synchronous": ("synchronous", "0")}
     chosen |= {f"{path}": (path, joint if path.startswith("map") else probes) for path in LEARNED}

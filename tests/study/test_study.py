@@ -117,7 +117,7 @@ def test_learned_paths_are_what_their_rules_made(done: Path) -> None:
     assert all(row["loss"] > 0 and row["distance"] is None for row in results.scores)  # score.samples=0
     (predicted,) = results.predictions
     assert predicted["drives"].keys() == {"own", "help", "harm", "kinetic"} and predicted["lambda"] == 0.05
-    assert set(results.facts["costs"]["digits"]) == {"by_probes", "on_the_map"}
+    assert set(results.costs["digits"]) == {"by_probes", "on_the_map"}
 
 
 def test_the_pages(done: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -170,6 +170,17 @@ class Measurement:
 def learning(study: StudyConfig) -> list[str]:
     """The data sets on which schedules are looked for."""
     return [name for name, data in study.study.data.items() if data.learn]
+
+
+def part_of(study: StudyConfig, data: Collection[str]) -> StudyConfig:
+    """The study of these data sets alone, and of those that they are made of. Raises UserError for an unknown one."""
+    settings = study.study
+    if unknown := set(data) - settings.data.keys():
+        raise UserError(f"--data: {sorted(unknown)} not among {list(settings.data)}")
+    names = set(data) | {settings.data[name].shuffled for name in data}
+    left = {"data": {k: v for k, v in settings.data.items() if k in names}}
+    left |= {"cells": {k: v for k, v in settings.cells.items() if v.data in data}}
+    return study.model_copy(update={"study": settings.model_copy(update=left)})
 
 
 def runs(study: StudyConfig) -> list[Run]:

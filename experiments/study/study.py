@@ -3,6 +3,7 @@
     python experiments/study/study.py --preset cpu                 # digits; an hour on two cores
     python experiments/study/study.py --preset cpu-long            # further data sets; a night
     python experiments/study/study.py --preset gpu                 # minutes of one card, in pieces of any length
+    python experiments/study/study.py --preset cpu-long --data dino     # one of its data sets
     python experiments/study/study.py --preset cpu --only rows     # rows of whatever is finished
     python experiments/study/study.py --page                       # the pages alone, from all presets' rows
 
@@ -23,7 +24,7 @@ from typing import Any
 
 import torch
 
-from design import StudyConfig, check
+from design import StudyConfig, check, part_of
 from figures import save_figures
 from learn import costs, learn, probe_rows, score_all, score_rows
 from lwd.config import dump, load
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", nargs="?", type=Path, const=ROOT / "docs" / "results.md", help="write the pages")
     parser.add_argument("--template", type=Path, default=HERE / "page.md", help="the page's words")
     parser.add_argument("--only", choices=[*STAGES, ROWS], help="this stage alone")
+    parser.add_argument("--data", action="append", help="these data sets of the preset alone (may be repeated)")
     parser.add_argument("overrides", nargs="*", help="key.sub=value")
     options = parser.parse_args(arguments)
     if options.preset is None and options.page is None:
@@ -84,15 +86,16 @@ def _run(options: argparse.Namespace) -> None:
     output = [f"output={options.output}"] if options.output else []
     study = load(StudyConfig, PRESETS / f"{options.preset}.yaml", [*output, *options.overrides])
     check(study)
+    part = part_of(study, options.data or study.study.data)
     for name, stage in STAGES.items():
         if options.only in (None, name):
             say(f"study {options.preset}: {name}", study.compute.progress)
             note_machine(study)
-            stage(study)
+            stage(part)
             if name == "encode":  # rows are known by their latents, too
-                restore(study, options.results / options.preset)
+                restore(part, options.results / options.preset)
     if options.only in (None, ROWS):
-        collect(study, options.results / options.preset)
+        collect(study, part, options.results / options.preset)
 
 
 def note_machine(study: StudyConfig) -> None:
@@ -111,9 +114,13 @@ def machine() -> str:
     return f"{name}, {torch.multiprocessing.cpu_count()} cores"
 
 
-def collect(study: StudyConfig, results: Path) -> None:
-    """Write rows, config, machine and small files of whatever is finished into ``results``."""
-    lines = [json.dumps(row, sort_keys=True, allow_nan=False) for row in measured_rows(study)]
+def collect(study: StudyConfig, part: StudyConfig, results: Path) -> None:
+    """Write rows, config, machine and small files of what is finished of ``part`` into ``results``; rows of other data
+    sets stay as they are there."""
+    others = _rows(results) if (results / MEASUREMENTS).is_file() else []
+    rows = [*measured_rows(part), *(row for row in others if row["data"] not in part.study.data)]
+    rows.sort(key=lambda row: list(study.study.data).index(row["data"]))
+    lines = [json.dumps(row, sort_keys=True, allow_nan=False) for row in rows]
     write_text(results / MEASUREMENTS, "".join(f"{line}\n" for line in lines))
     write_text(results / CONFIG, dump(study))
     write_json(results / FACTS, read_json(study.output / "machine.json"))

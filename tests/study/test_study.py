@@ -159,6 +159,16 @@ def test_finished_work_is_found_again(done: Path, monkeypatch: pytest.MonkeyPatc
     assert not (done / "other" / "digits" / "train").exists()  # no network was needed
 
 
+def test_one_data_set_alone_leaves_the_rows_of_others(done: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "cpu" / "measurements.jsonl"
+    kept.parent.mkdir()
+    kept.write_text('{"data": "elsewhere"}\n{"data": "digits", "stale": true}\n')
+    others = ["--results", str(tmp_path), "--only", "rows", "study.data.elsewhere={title: x}"]
+    assert command(done, "--data", "digits", *others) == 0
+    assert kept.read_text() == (done / "results/cpu/measurements.jsonl").read_text() + '{"data": "elsewhere"}\n'
+    assert command(done, "--data", "nowhere") == 2
+
+
 @pytest.mark.parametrize("preset", ["cpu", "cpu-long", "gpu"])
 def test_the_presets(preset: str) -> None:
     config = load(design.StudyConfig, FOLDER / "presets" / f"{preset}.yaml")

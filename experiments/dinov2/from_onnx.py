@@ -22,14 +22,7 @@ from transformers import Dinov2Config
 
 PREFIX = "backbone."
 LAST = "/backbone/layernorm/Add_1_output_0"
-CONFIG = Dinov2Config(
-    hidden_size=384,
-    num_attention_heads=6,
-    num_hidden_layers=12,
-    image_size=518,
-    patch_size=14,
-    architectures=["Dinov2Model"],
-)
+WIDTH, BLOCKS = 384, 12
 
 
 def shipped() -> Path:
@@ -54,10 +47,9 @@ def weights(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
         used = [name for name in node.input if name in initial]
         if node.op_type == "MatMul" and found and used:
             out[found[1].replace("/", ".") + ".weight"] = arrays[used[0]].T
-    width = CONFIG.hidden_size
-    tables = [a for name, a in arrays.items() if name.startswith("onnx::") and a.ndim == 3 and a.shape[2] == width]
+    tables = [a for name, a in arrays.items() if name.startswith("onnx::") and a.ndim == 3 and a.shape[2] == WIDTH]
     out["embeddings.position_embeddings"] = np.concatenate(sorted(tables, key=lambda table: table.shape[1]), axis=1)
-    out["embeddings.mask_token"] = np.zeros((1, width), np.float32)  # of pre-training alone, and not in the graph
+    out["embeddings.mask_token"] = np.zeros((1, WIDTH), np.float32)  # of pre-training alone, and not in the graph
     return {name: np.ascontiguousarray(value, dtype=np.float32) for name, value in out.items()}
 
 
@@ -72,13 +64,23 @@ def own_tokens(model: onnx.ModelProto, pixels: np.ndarray) -> np.ndarray:
     return session.run([LAST], {session.get_inputs()[0].name: pixels})[0]
 
 
-def convert(source: Path, folder: Path, half: bool = False) -> Path:
-    """Write config.json and model.safetensors, in float16 where that is to be carried; returns ``folder``."""
+def convert(source: Path, folder: Path, half: bool = False, blocks: int = BLOCKS) -> Path:
+    """Write config.json and model.safetensors; where they are to be carried, in float16, and the first ``blocks`` alone
+    (layer 10 of ten is layer 10 of twelve). Returns ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    found = weights(onnx.load(str(source)).graph)
+    later = tuple(f"encoder.layer.{number}." for number in range(blocks, BLOCKS))
+    found = {k: v for k, v in weights(onnx.load(str(source)).graph).items() if not k.startswith(later)}
     stored = {name: value.astype(np.float16) if half else value for name, value in found.items()}
     save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
-    CONFIG.save_pretrained(folder)
+    config = Dinov2Config(
+        hidden_size=WIDTH,
+        num_attention_heads=6,
+        num_hidden_layers=blocks,
+        image_size=518,
+        patch_size=14,
+        architectures=["Dinov2Model"],
+    )
+    config.save_pretrained(folder)
     return folder
 
 
@@ -87,8 +89,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--half", action="store_true", help="weights in float16: 44 MB")
+    parser.add_argument("--blocks", type=int, default=BLOCKS, help="the first ones alone")
     chosen = parser.parse_args()
-    print(convert(shipped(), chosen.folder, chosen.half))
+    print(convert(shipped(), chosen.folder, chosen.half, chosen.blocks))
 
 
 if __name__ == "__main__":

@@ -10,9 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from lwd.datasets.builtin import load
 from lwd.datasets.prepared import Images, Split, write_prepared
 from lwd.errors import UserError
+from lwd.images.sheets import to_uint8, to_unit
 
 TRAIN, HELDOUT = 8_000, 2_000
 
@@ -26,14 +30,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name, target in (("fashion-mnist-16", "fashion-8k"), ("fashion-mnist", "fashion-32-8k")):
             (images, labels), (held, truth) = load(name, "train"), load(name, "heldout")
             parts: dict[Split, Images] = {
-                "train": (images[:TRAIN], labels[:TRAIN]),
-                "heldout": (held[:HELDOUT], truth[:HELDOUT]),
+                "train": (_least(images[:TRAIN]), labels[:TRAIN]),
+                "heldout": (_least(held[:HELDOUT]), truth[:HELDOUT]),
             }
             print(f"wrote {write_prepared(options.to / f'{target}.safetensors', parts)}")
     except UserError as error:
         print(f"fashion: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _least(images: Tensor) -> Tensor:
+    """As bytes, a quarter of the size, where these say the same."""
+    stored = to_uint8(images)
+    return stored if torch.equal(to_unit(stored), images) else images
 
 
 if __name__ == "__main__":

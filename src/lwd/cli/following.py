@@ -5,6 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lwd.stages.experiment import Experiment
 
 FOLLOWING = {
     "init": ("encode",),
@@ -21,21 +25,26 @@ FOLLOWING = {
     "sample": ("evaluate",),
     "evaluate": ("report",),
     "map": ("score",),
+    "score": ("train", "train.schedule={output}/score/suggested.json"),  # another network than that which it scored
 }
 """By stage, the command that goes on under the same config, and what it needs to find the stage's result."""
 
 
-def following(stage: str, config: Path, overrides: Sequence[str] = (), output: Path | None = None) -> str:
+def following(stage: str, config: Path, overrides: Sequence[str] = (), experiment: Experiment | None = None) -> str:
     """ "next: lwd ...", with the overrides that the stage was given but for compute.resume, which would have the next
-    one throw work away; nothing after a stage that is the last.
+    one throw work away; nothing after a stage that is the last, and after scores where no path was suggested.
 
-    ``output`` is OUTPUT, where the stage's result is to be named.
+    ``experiment`` is what ran, where the stage's result is to be named.
     """
+    output = Path() if experiment is None else experiment.output
     if stage == "report":
-        return f"next: open {(output or Path()) / 'report.html'} in a browser"
+        return f"next: open {output / 'report.html'} in a browser"
     if stage not in FOLLOWING or config.is_dir():  # of a released model there is no data to measure its samples by
         return ""
+    if stage == "score" and (experiment is None or experiment.score.suggest is None):
+        return ""
     command, *more = FOLLOWING[stage]
-    kept = [override for override in overrides if not override.startswith("compute.resume=")]
+    dropped = ("compute.resume=", *(("train.", "score.") if stage == "score" else ()))
+    kept = [override for override in overrides if not override.startswith(dropped)]
     named = [override.format(output=output) for override in more]
     return f"next: {shlex.join(['lwd', command, '-c', str(config), *kept, *named])}"

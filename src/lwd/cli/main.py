@@ -80,7 +80,7 @@ def _perform(
             check(experiment)
         show(dump(experiment).rstrip() if dry_run else action(experiment))
         if not dry_run:
-            show(following(stage, config, overrides, experiment.output))
+            show(following(stage, config, overrides, experiment))
 
 
 def _stage(name: str, action: Callable[[Experiment], str], check: Callable[[Experiment], None] | None = None) -> None:
@@ -150,7 +150,7 @@ def _score_command(
 ) -> None:
     short = [] if suggest is None else [f"score.suggest={suggest}"]
     short += [f"score.schedules=[{', '.join(schedules)}]"] if schedules else []
-    _perform(actions.score, config, [*(overrides or ()), *short], dry_run)
+    _perform(actions.score, config, [*(overrides or ()), *short], dry_run, stage="score")
 
 
 _stage("report", actions.report)

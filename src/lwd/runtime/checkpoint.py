@@ -145,14 +145,16 @@ def load_checkpoint(path: Path, task: Loadable, recipe: Mapping[str, Any]) -> in
 
 
 def read_state(path: Path) -> State:
-    """What a checkpoint says of itself. Raises `Damaged` where it is none, or says another step than its name."""
-    file = path / STATE
+    """What a checkpoint says of itself. Raises `Damaged` where it is none, or says another step than its name; UserError
+    where it is not even named like one."""
+    file, named = path / STATE, re.fullmatch(r"step-(\d+)", path.name)
+    if named is None and not file.is_file():
+        raise UserError(f"{path}: no checkpoint of lwd, which holds {STATE}; name a folder OUTPUT/train/NAME/step-...")
     try:
         content = _mapping(read_json(file))
         state = parse(State, content, f"{file}: not the state of a checkpoint")
     except UserError as error:
         raise Damaged(str(error), path) from error
-    named = re.fullmatch(r"step-(\d+)", path.name)
     if named and int(named[1]) != state.step:
         raise Damaged(f"{file}: says step {state.step}, its folder step {int(named[1])}", path)
     if state.checksum not in (None, _checksum(content)):

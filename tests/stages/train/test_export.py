@@ -121,13 +121,15 @@ def test_a_released_folder_may_have_any_name(checkpoint, data, tmp_path, monkeyp
 
 def test_what_cannot_be_exported(checkpoint, tmp_path):
     (tmp_path / "there").mkdir()
-    for arguments in (
-        [checkpoint, tmp_path / "there"],
-        [tmp_path, tmp_path / "new"],
-        [checkpoint / "ema", tmp_path / "n"],
+    for arguments, said in (
+        ([checkpoint, tmp_path / "there"], "exists"),
+        ([tmp_path, tmp_path / "new"], "no checkpoint of lwd"),
+        ([tmp_path / "none", tmp_path / "new"], "no checkpoint of lwd"),
+        ([checkpoint / "ema", tmp_path / "n"], "without schedule.json"),
     ):
         result = CliRunner().invoke(app, ["export", *map(str, arguments)])
         assert result.exit_code == 2 and result.stderr.count("\n") == 1
+        assert said in result.stderr and "to go on from" not in result.stderr
     assert {p.name for p in tmp_path.iterdir()} == {"there", "run"}
 
 

@@ -24,6 +24,7 @@ from lwd.encoders.semvae import load_semvae
 from lwd.encoders.small import SmallViT
 from lwd.encoders.vision import load_patch_encoder, load_transformers_encoder, random_patch_encoder
 from lwd.errors import UserError
+from lwd.stages.encode import run as stage
 from lwd.stages.encode.run import check, run
 from lwd.stages.experiment import Experiment
 from ranks import in_two_processes
@@ -403,7 +404,7 @@ def test_shards_of_two_autoencoders_are_not_mixed(tmp_path, monkeypatch):
     texture = f"encode.texture={{group: tex, encoder: diffusers, path: {tmp_path / 'vae'}}}"
     arguments = (tmp_path, texture, "encode.semantic.encoder=random-vit")
     with monkeypatch.context() as patched:
-        patched.setattr("lwd.stages.encode.run.finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(stage, "finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             encode(*arguments)
     vae.register_to_config(scaling_factor=0.5)
@@ -412,7 +413,31 @@ def test_shards_of_two_autoencoders_are_not_mixed(tmp_path, monkeypatch):
         encode(*arguments)
     vae.register_to_config(scaling_factor=0.3)
     vae.save_pretrained(tmp_path / "vae")
-    assert not (encode(*arguments) / ".vae.json").exists()
+    assert not (encode(*arguments) / ".encoders.json").exists()
+
+
+@pytest.mark.parametrize("after", ["prepare", "encode_split"])
+def test_what_two_networks_see_is_not_mixed(tmp_path, monkeypatch, after):
+    """Principal components or shards of a network that was replaced at its place."""
+    import transformers
+
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "image_size": 28, "patch_size": 14}
+    first, second = (transformers.Dinov2Model(transformers.Dinov2Config(**sizes)) for _ in range(2))
+    first.save_pretrained(tmp_path / "dino")
+    semantic = f"encode.semantic={{group: sem, encoder: transformers, path: {tmp_path / 'dino'}, resolution: 28}}"
+    arguments = (tmp_path, semantic, "encode.repa.encoder=random-vit")
+    with monkeypatch.context() as patched:
+        done = getattr(stage, after)
+        patched.setattr(stage, after, lambda *a: (done(*a), (_ for _ in ()).throw(KeyboardInterrupt)))
+        with pytest.raises(KeyboardInterrupt):
+            encode(*arguments)
+    second.save_pretrained(tmp_path / "dino")
+    with pytest.raises(
+        UserError, match=r"data: begun with other weights or another scale than encode\.semantic\.path has"
+    ):
+        encode(*arguments)
+    first.save_pretrained(tmp_path / "dino")
+    assert not (encode(*arguments) / ".encoders.json").exists()
 
 
 def test_four_groups(tmp_path):

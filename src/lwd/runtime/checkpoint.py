@@ -145,8 +145,10 @@ def load_checkpoint(path: Path, task: Loadable, recipe: Mapping[str, Any]) -> in
 
 
 def read_state(path: Path) -> State:
-    """What a checkpoint says of itself. Raises `Damaged` where it is none, or says another step than its name; UserError
-    where it is not even named like one."""
+    """What a checkpoint says of itself.
+
+    Raises `Damaged` where it is none, or says another step than its name; UserError where it is not named like one.
+    """
     file, named = path / STATE, re.fullmatch(r"step-(\d+)", path.name)
     if named is None and not file.is_file():
         raise UserError(f"{path}: no checkpoint of lwd, which holds {STATE}; name a folder OUTPUT/train/NAME/step-...")

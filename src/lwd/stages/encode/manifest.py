@@ -18,10 +18,8 @@ from lwd.data.writing import write_stats
 from lwd.datasets.prepared import Split
 from lwd.encoders.composite import CompositeEncoder
 from lwd.encoders.pca import PatchPCA
-from lwd.encoders.pretrained import fingerprint
 from lwd.encoders.small import SmallViT
-from lwd.encoders.vae import Autoencoder
-from lwd.encoders.vision import PatchEncoder, TransformersEncoder
+from lwd.encoders.vision import TransformersEncoder
 from lwd.errors import UserError
 from lwd.files import atomic_path, copy_file, printable, write_json
 from lwd.groups import Layout
@@ -29,6 +27,7 @@ from lwd.images.crop import CroppedImages
 from lwd.images.sheets import save_grid, to_unit
 from lwd.images.walk import LeftOut
 from lwd.runtime.checkpoint import load_module, versions
+from lwd.stages.encode.begun import weights_of
 from lwd.stages.encode.feed import ImagesOrFiles, image_shape
 from lwd.stages.encode.settings import EncodeSettings, SemanticSettings
 from lwd.stages.encode.small import accuracy, in_memory, is_judged, is_turned, lessons, small_judge
@@ -122,7 +121,7 @@ def _manifest(
         "classes": train.source.classes if isinstance(train, CroppedImages) else None,
         "splits": {split: _split(rows, images[split], classes) for split, rows in records.items()},
         "texture": settings.texture.model_dump(mode="json")
-        | _weights(encoders.texture)
+        | weights_of(encoders.texture)
         | texture_facts(encoders.texture, settings, images),
         "semantic": _described(settings.semantic, encoders, settings, images),
         "further": [_described(part, encoders, settings, images) for part in settings.further],
@@ -143,17 +142,10 @@ def _split(rows: Sequence[ShardRecord], images: ImagesOrFiles, classes: int) -> 
     }
 
 
-def _weights(encoder: object) -> dict[str, str]:
-    """SHA-256 of an encoder's weights, where it has any."""
-    if isinstance(encoder, Autoencoder | PatchEncoder | TransformersEncoder):
-        return {"weights_sha256": encoder.fingerprint()}
-    return {"weights_sha256": fingerprint(encoder)} if isinstance(encoder, torch.nn.Module) else {}
-
-
 def _pretrained(encoder: object, images: Mapping[Split, ImagesOrFiles]) -> dict[str, Any]:
     """Its weights, and how images became its features."""
     own = encoder.facts(image_shape(images["train"])[1]) if isinstance(encoder, TransformersEncoder) else {}
-    return {**own, **_weights(encoder)}
+    return {**own, **weights_of(encoder)}
 
 
 def _described(

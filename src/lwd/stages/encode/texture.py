@@ -11,16 +11,13 @@ import torch
 from torch import Tensor
 
 from lwd.data.encoded import TEXTURE
-from lwd.data.format import is_shard
 from lwd.datasets.prepared import Split
 from lwd.encoders.small_vae import SmallVAE, reconstruction, train_vae
 from lwd.encoders.texture import TextureEncoder
 from lwd.encoders.training import Pause
 from lwd.encoders.vae import Autoencoder
 from lwd.errors import UserError
-from lwd.files import read_json, write_json
 from lwd.images.sheets import to_uint8
-from lwd.images.walk import files_in, folders_in
 from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
 from lwd.runtime.seeding import Stream, integer, seeded
@@ -28,8 +25,6 @@ from lwd.stages.encode.feed import ImagesOrFiles, TensorImages, image_shape
 from lwd.stages.encode.settings import EncodeSettings
 from lwd.stages.encode.small import readable, write_trained
 
-BEGUN_BY = ".vae.json"
-"""While shards are missing: which pretrained VAE makes them."""
 MOST_BYTES = 2**29
 """Of images on disk, so many bytes are held in memory as pixels to train on: 2 730 images of 256 pixels."""
 
@@ -58,20 +53,6 @@ def train_texture(
             )
 
     write_trained(vae, folder / TEXTURE, learn, leave)
-
-
-def check_begun(folder: Path, encoder: TextureEncoder) -> None:
-    """Raise UserError where shards that are there were made by another VAE than the one that its path has now."""
-    if not isinstance(encoder, Autoencoder):
-        return
-    now = {"weights_sha256": encoder.fingerprint(), "scale": float(encoder.scale), "shift": float(encoder.shift)}
-    shards = any(files_in(folder / name, is_shard) for name in folders_in(folder))
-    if shards and (folder / BEGUN_BY).is_file() and read_json(folder / BEGUN_BY) != now:
-        raise UserError(
-            f"{folder}: begun with other weights or another scale than encode.texture.path has now; put that VAE there "
-            f"again, or remove {folder}"
-        )
-    write_json(folder / BEGUN_BY, now)
 
 
 def texture_facts(

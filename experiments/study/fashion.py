@@ -18,20 +18,22 @@ from lwd.datasets.prepared import Images, Split, write_prepared
 from lwd.errors import UserError
 from lwd.images.sheets import to_uint8, to_unit
 
-TRAIN, HELDOUT = 8_000, 2_000
+TRAIN = 8_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status. The first pictures of each split: the set's own order is a shuffled one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, default=Path("runs"), help="where the data sets go; default: runs")
+    parser.add_argument("--count", type=int, default=TRAIN, help="training pictures; a quarter as many are held out")
     options = parser.parse_args(arguments)
+    train, heldout = options.count, options.count // 4
     try:
         for name, target in (("fashion-mnist-16", "fashion-8k"), ("fashion-mnist", "fashion-32-8k")):
             (images, labels), (held, truth) = load(name, "train"), load(name, "heldout")
             parts: dict[Split, Images] = {
-                "train": (_least(images[:TRAIN]), labels[:TRAIN]),
-                "heldout": (_least(held[:HELDOUT]), truth[:HELDOUT]),
+                "train": (_least(images[:train]), labels[:train]),
+                "heldout": (_least(held[:heldout]), truth[:heldout]),
             }
             print(f"wrote {write_prepared(options.to / f'{target}.safetensors', parts)}")
     except UserError as error:

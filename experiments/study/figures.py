@@ -112,7 +112,7 @@ def _rule(axes: Axes, results: Results, data: str, score: str) -> None:
         x, mine = found.scores[score][number], found.truth[number]
         error = float(mine.std(ddof=1)) / len(mine) ** 0.5
         colour = stand_in(variant_colour(number))
-        axes.errorbar([x], [mine.mean()], yerr=[error], fmt="o", color=colour, markersize=4)
-        axes.annotate(path, (x, mine.mean()), fontsize=6, xytext=(3, 3), textcoords="offset points")
+        axes.errorbar([x], [mine.mean()], yerr=[error], fmt="o", color=colour, markersize=4, label=path)
     axes.set(xlabel=tables.SCORES[score], ylabel="retrained: Fréchet distance")
     axes.set_title(data, loc="left", fontsize=9, color=stand_in("muted"))
+    axes.legend(fontsize=6)

@@ -3,6 +3,7 @@
 In `page.md` a number or a table is asked for between double braces, with the preset's name first:
 
     {{cpu mean digits algorithm-1 logit_normal 1000}}     mean and standard deviation over seeds; also: heun8, guided
+    {{cpu evaluations digits algorithm-1 logit_normal 1000}}  of the network for a sample, in the mean
     {{cpu difference NAME}}  {{cpu verdict NAME}}         of a hypothesis
     {{cpu rank digits loss}}                              a score's rank correlation with the retrained networks
     {{cpu cost digits by_probes}}                         processor seconds; or on_the_map
@@ -39,7 +40,7 @@ def fill(template: str, presets: Mapping[str, Results], page: Path) -> str:
             raise UserError(f"page.md: {match[0]}: presets are {list(presets)}, words {list(WORDS)}")
         try:
             return WORDS[word](presets[preset], *arguments)
-        except (KeyError, StopIteration, TypeError, ValueError) as error:
+        except (KeyError, StopIteration, TypeError, ValueError, ZeroDivisionError) as error:
             raise UserError(f"page.md: {match[0]}: nothing of that kind was measured ({error!r})") from None
 
     def picture(match: re.Match[str]) -> str:
@@ -110,6 +111,11 @@ def _mean(results: Results, *words: str) -> str:
     return tables.spread(results.values(_key(*words)).values(), 1)
 
 
+def _evaluations(results: Results, *words: str) -> str:
+    numbers = list(results.values(_key(*words), "nfe").values())
+    return f"{sum(numbers) / len(numbers):.0f}"
+
+
 def _key(data: str, path: str, density: str, steps: str, *more: str) -> Key:
     solver = next((word for word in more if word not in ("guided", "sfd")), "exact")
     return (data, path, density, "sfd" not in more, int(steps), solver, "guided" in more)
@@ -138,6 +144,7 @@ def _floor(results: Results, data: str) -> str:
 
 WORDS: dict[str, Callable[..., str]] = {
     "mean": _mean,
+    "evaluations": _evaluations,
     "difference": _difference,
     "verdict": lambda results, name: str(_hypothesis(results, name).verdict),
     "rank": _rank,

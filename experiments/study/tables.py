@@ -70,7 +70,7 @@ def hypotheses(results: Results) -> str:
             one.expected,
             interval(one.found),
             MISSING if one.found is None else str(len(one.found.each)),
-            MISSING if one.adjusted is None else f"{one.adjusted:.3f}",
+            MISSING if one.adjusted is None else _p(one.adjusted),
             one.verdict,
         ]
         for one in tested(results.study, results.rows)
@@ -85,7 +85,7 @@ def against_synchronous(results: Results) -> str:
         base = (key[0], "synchronous", *key[2:])
         if key != base and (found := difference(by_seed(results.rows, key), by_seed(results.rows, base))) is not None:
             words = [key[0], key[1], key[2].replace("_", "-"), f"{key[4]:,}", key[5], "yes" if key[6] else "no"]
-            lines.append([*words, interval(found), f"{found.p:.3f}"])
+            lines.append([*words, interval(found), _p(found.p)])
     titles = ["data", "path", "density", "steps", "solver", "guided", "less synchronous (95 %)", "p, unadjusted"]
     return table(titles, lines)
 
@@ -201,6 +201,10 @@ def semantics(results: Results) -> str:
     lines = [[titles[row["data"]].title, *(f"{row[key]:.3f}" for key in keys)] for row in results.semantics]
     head = ["data", "texture explained, linear", "MLP", "beyond the class, linear", "class accuracy, linear"]
     return table(head, lines)
+
+
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
 
 
 def interval(found: Difference | None) -> str:

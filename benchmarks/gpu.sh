@@ -66,14 +66,19 @@ fi
 if [ "$part" = study ]; then
   small=()
   if [ -n "${SMALL:-}" ]; then
-    "$PYTHON" experiments/study/fashion.py --to runs/small --count 80 || exit
+    "$PYTHON" experiments/study/fashion.py --to runs/small --count 48 || exit
     small=(--output runs/small/study encode.dataset=runs/small/fashion-32-8k.safetensors
       encode.{encoder,judge}_steps=5 model.depth=2 model.width=48 "probe={steps: 4, burn_in: 2, batch: 4}"
       "sweep={kinetic_weights: [0.06], collapsed_below: 0.0}" train.batch=4 map.images=4 map.points=3 score.nodes=3
       "sample={num: 12, batch: 12, block: 12, solver: heun, steps: 1}" study.cells.paths.budgets=[3]
       study.hypotheses.{learned,lead,hand,map}.at.steps=3)
   fi
-  exec timeout --signal=TERM --kill-after=20 540 "$PYTHON" experiments/study/study.py --preset gpu --results "$OUT" "${small[@]}"
+  rows=runs/${SMALL:+small/}gpu-rows
+  study=("$PYTHON" experiments/study/study.py --preset gpu --results "$rows")
+  status=0
+  timeout --signal=TERM --kill-after=20 540 "${study[@]}" "${small[@]}" || status=$?
+  "${study[@]}" --only rows "${small[@]}" && tar -czf "$OUT/study-gpu.tgz" -C "$rows" gpu # few files come back
+  exit $status
 fi
 if [ "$part" = first ]; then
   measure tests 90 -m pytest -p no:cacheprovider -n 3 tests/runtime/test_cuda.py

@@ -34,12 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         starts = range(0, len(loss), options.every)
         means = [sum(loss[step] for step in range(s, s + options.every)) / options.every for s in starts]
         match = signature(read_yaml(options.run / "config.yaml"))
+        kept = [one for one in read_json(options.curves)["curves"] if one["name"] != options.name]
     except UserError as error:
         print(f"reference_curve: {error}", file=sys.stderr)
         return 2
     curve = {"name": options.name, "made": options.made, "match": match, "every": options.every}
     curve["loss"] = [round(mean, 4) for mean in means]
-    kept = [one for one in read_json(options.curves)["curves"] if one["name"] != options.name]
     lines = ",\n".join(json.dumps(one) for one in [*kept, curve])
     write_text(options.curves, f'{{"curves": [\n{lines}\n]}}\n')
     print(f"{options.name}: {len(means)} means, {curve['loss'][0]} to {curve['loss'][-1]}, into {options.curves}")

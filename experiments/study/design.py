@@ -106,6 +106,8 @@ class StudySettings(Config):
     primary: str
     """The one hypothesis that the preset is for; the others are exploratory."""
     hypotheses: dict[str, Hypothesis]
+    predict: bool = True
+    """Whether Algorithm 1 is followed in closed form, too: minutes of 256 tokens, days of more."""
     regression_images: PositiveInt = 10_000
     """How many training images the regression of texture on semantics sees."""
 

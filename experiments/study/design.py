@@ -179,8 +179,9 @@ def part_of(study: StudyConfig, data: Collection[str]) -> StudyConfig:
     settings = study.study
     if unknown := set(data) - settings.data.keys():
         raise UserError(f"--data: {sorted(unknown)} not among {list(settings.data)}")
-    names = set(data) | {settings.data[name].shuffled for name in data}
-    left = {"data": {k: v for k, v in settings.data.items() if k in names}}
+    sources = {settings.data[name].shuffled for name in data} - set(data)
+    only_encoded = {k: v.model_copy(update={"learn": False}) for k, v in settings.data.items() if k in sources}
+    left = {"data": {k: only_encoded.get(k, v) for k, v in settings.data.items() if k in data or k in sources}}
     left |= {"cells": {k: v for k, v in settings.cells.items() if v.data in data}}
     return study.model_copy(update={"study": settings.model_copy(update=left)})
 

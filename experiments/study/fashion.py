@@ -27,6 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, default=Path("runs"), help="where the data sets go; default: runs")
     parser.add_argument("--count", type=int, default=TRAIN, help="training pictures; a quarter as many are held out")
     options = parser.parse_args(arguments)
+    if not 40 <= options.count <= 10_000:
+        parser.error("--count: 40 to 10 000")
     train, heldout = options.count, options.count // 4
     try:
         for name, target in (("fashion-mnist-16", "fashion-8k"), ("fashion-mnist", "fashion-32-8k")):

@@ -117,27 +117,29 @@ def machine() -> str:
 def collect(study: StudyConfig, part: StudyConfig, results: Path) -> None:
     """Write rows, config, machine and small files of what is finished of ``part`` into ``results``; rows of other data
     sets stay as they are there."""
-    others = _rows(results) if (results / MEASUREMENTS).is_file() else []
-    rows = [*measured_rows(part), *(row for row in others if row["data"] not in part.study.data)]
-    rows.sort(key=lambda row: list(study.study.data).index(row["data"]))
+    kept = _rows(results) if (results / MEASUREMENTS).is_file() else []
+    order = {name: number for number, name in enumerate(study.study.data)}
+    asked = {cell.data for cell in part.study.cells.values()}
+    rows = [*measured_rows(part), *(row for row in kept if row["data"] in order.keys() - asked)]
+    rows.sort(key=lambda row: order[row["data"]])
     lines = [json.dumps(row, sort_keys=True, allow_nan=False) for row in rows]
     write_text(results / MEASUREMENTS, "".join(f"{line}\n" for line in lines))
     write_text(results / CONFIG, dump(study))
     write_json(results / FACTS, read_json(study.output / "machine.json"))
-    _copy(study.output, results)
+    _copy(study.output, results, replace=True)
 
 
 def restore(study: StudyConfig, results: Path) -> None:
     """Put what an earlier session left in ``results`` back where it is found again, unless something is there."""
     if (results / MEASUREMENTS).is_file():
-        _copy(results, study.output)
+        _copy(results, study.output, replace=False)
         keep_rows(study, _rows(results))
 
 
-def _copy(source: Path, target: Path) -> None:
+def _copy(source: Path, target: Path, replace: bool) -> None:
     for path in (path for pattern in KEPT for path in sorted(source.glob(pattern))):
         there = target / path.relative_to(source)
-        if not there.exists():
+        if replace or not there.exists():
             there.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, there)
 

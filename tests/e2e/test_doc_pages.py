@@ -92,7 +92,8 @@ def run_page(page: str) -> str:
 
 def test_the_pages_one_after_the_other(folder: Path) -> None:
     said = run_page("map")
-    assert "next: lwd train -c configs/digits.yaml train.schedule=runs/digits/score/suggested.json\n" in said
+    suggested = "train.schedule=runs/digits/score/suggested.json train.name=suggested train.times=null"
+    assert f"next: lwd train -c configs/digits.yaml {suggested}\n" in said
     suggested = Schedule.load("runs/digits/score/suggested.json")
     assert Schedule.load("runs/digits/train/learned/step-00000008/schedule.json").hash() == suggested.hash()
 

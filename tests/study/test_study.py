@@ -169,6 +169,17 @@ def test_one_data_set_alone_leaves_the_rows_of_others(done: Path, tmp_path: Path
     assert command(done, "--data", "nowhere") == 2
 
 
+def test_a_control_alone_leaves_its_source_to_be_encoded(tmp_path: Path) -> None:
+    whole = load(design.StudyConfig, FOLDER / "presets" / "cpu-long.yaml", [f"output={tmp_path / 'run'}"])
+    part = design.part_of(whole, ["shuffled"])
+    assert list(part.study.data) == ["dino", "shuffled"] and design.learning(part) == ["shuffled"]
+    kept = tmp_path / "measurements.jsonl"
+    kept.write_text('{"data": "coarse"}\n{"data": "dino"}\n{"data": "shuffled"}\n{"data": "given up"}\n')
+    study.note_machine(whole)
+    study.collect(whole, part, tmp_path)
+    assert kept.read_text() == '{"data": "dino"}\n{"data": "coarse"}\n'
+
+
 @pytest.mark.parametrize("preset", ["cpu", "cpu-long", "gpu"])
 def test_the_presets(preset: str) -> None:
     config = load(design.StudyConfig, FOLDER / "presets" / f"{preset}.yaml")

@@ -25,7 +25,12 @@ FOLLOWING = {
     "sample": ("evaluate",),
     "evaluate": ("report",),
     "map": ("score",),
-    "score": ("train", "train.schedule={output}/score/suggested.json"),  # another network than that which it scored
+    "score": (  # for another network than the one that was scored
+        "train",
+        "train.schedule={output}/score/suggested.json",
+        "train.name=suggested",
+        "train.times=null",
+    ),
 }
 """By stage, the command that goes on under the same config, and what it needs to find the stage's result."""
 
@@ -44,7 +49,7 @@ def following(stage: str, config: Path, overrides: Sequence[str] = (), experimen
     if stage == "score" and (experiment is None or experiment.score.suggest is None):
         return ""
     command, *more = FOLLOWING[stage]
-    dropped = ("compute.resume=", *(("train.", "score.") if stage == "score" else ()))
-    kept = [override for override in overrides if not override.startswith(dropped)]
     named = [override.format(output=output) for override in more]
+    dropped = tuple(f"{override.partition('=')[0]}=" for override in named)
+    kept = [override for override in overrides if not override.startswith(("compute.resume=", "score.", *dropped))]
     return f"next: {shlex.join(['lwd', command, '-c', str(config), *kept, *named])}"

@@ -8,12 +8,14 @@ from typing import Any
 from torch import nn
 
 from lwd.data.format import is_shard
+from lwd.encoders.composite import Compressor, PatchFeatures
 from lwd.encoders.pretrained import fingerprint
 from lwd.encoders.vae import Autoencoder
 from lwd.encoders.vision import PatchEncoder, TransformersEncoder
 from lwd.errors import UserError
-from lwd.files import read_json, write_json
+from lwd.files import write_json
 from lwd.images.walk import files_in, folders_in
+from lwd.records import read_mapping
 from lwd.stages.encode.encoders import Networks, keyed, pca_path
 from lwd.stages.encode.settings import EncodeSettings
 
@@ -21,19 +23,22 @@ BEGUN_BY = ".encoders.json"
 """While shards are missing: the hashes of the weights that make them, by key of the config."""
 
 
-def check_begun(folder: Path, settings: EncodeSettings, networks: Networks) -> None:
-    """Note what is pretrained. Raises UserError where shards or principal components that are there were made by other
-    weights, or with another scale, than lie at the config's path now."""
-    now, file = _pretrained(settings, networks), folder / BEGUN_BY
-    before = dict(read_json(file)) if file.is_file() else now
-    made = any(files_in(folder / name, is_shard) for name in folders_in(folder))
-    if made or any(pca_path(folder, settings, part).is_file() for part in settings.others):
-        for key in sorted(now.keys() | before.keys()):
-            if now.get(key) != before.get(key):
-                raise UserError(
-                    f"{folder}: begun with other weights or another scale than {key} has now; put those there again, "
-                    f"or remove {folder}"
-                )
+def check_begun(folder: Path, settings: EncodeSettings, networks: Networks, size: int) -> None:
+    """Note what is pretrained, for images of ``size`` pixels.
+
+    Raises UserError where shards or principal components that are there were made by other weights, or with another
+    scale or preprocessing, than lie at the config's path now.
+    """
+    now, file = _pretrained(settings, networks, size), folder / BEGUN_BY
+    before = read_mapping(file, "hashes of weights", f"remove {folder}, and encode again") if file.is_file() else now
+    fitted = {f"{key}.path" for key, part in keyed(settings) if pca_path(folder, settings, part).is_file()}
+    shards = any(files_in(folder / name, is_shard) for name in folders_in(folder))
+    for key in sorted(now.keys() | before.keys() if shards else fitted):
+        if now.get(key) != before.get(key):
+            raise UserError(
+                f"{folder}: begun with other weights or another scale or preprocessing than {key} has now; put those "
+                f"there again, or remove {folder}"
+            )
     write_json(file, now)
 
 
@@ -44,16 +49,21 @@ def weights_of(encoder: object) -> dict[str, Any]:
     return {"weights_sha256": fingerprint(encoder)} if isinstance(encoder, nn.Module) else {}
 
 
-def _pretrained(settings: EncodeSettings, networks: Networks) -> dict[str, Any]:
+def _pretrained(settings: EncodeSettings, networks: Networks, size: int) -> dict[str, Any]:
     """What is not trained on the spot, which has a place in the folder itself."""
     texture, found = networks.texture, dict[str, Any]()
     if isinstance(texture, Autoencoder):
         scale = {"scale": float(texture.scale), "shift": float(texture.shift)}
         found["encode.texture.path"] = weights_of(texture) | scale
-    named = {key: networks.others[part.group] for key, part in keyed(settings)} | {"encode.repa": (networks.repa, None)}
+    named: dict[str, tuple[PatchFeatures | None, Compressor | None]]
+    named = {key: networks.others[part.group] for key, part in keyed(settings)}
+    if all(networks.repa is not network for network, _ in named.values()):
+        named["encode.repa"] = networks.repa, None
     for key, (network, compressor) in named.items():
         if isinstance(network, PatchEncoder | TransformersEncoder):
             found[f"{key}.path"] = weights_of(network)
+        if isinstance(network, TransformersEncoder):
+            found[f"{key}.path"]["seen"] = str(network.facts(size))  # a text: JSON knows no tuples
         if isinstance(compressor, nn.Module):
             found[f"{key}.semvae"] = weights_of(compressor)
     return found

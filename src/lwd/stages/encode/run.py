@@ -32,7 +32,7 @@ from lwd.runtime.processes import Processes
 from lwd.runtime.progress import progress_bar
 from lwd.stages.encode.begun import BEGUN_BY, check_begun
 from lwd.stages.encode.encoders import Networks, assemble, prepare
-from lwd.stages.encode.feed import ImagesOrFiles, image_loader, name_of, open_images
+from lwd.stages.encode.feed import ImagesOrFiles, image_loader, image_shape, name_of, open_images
 from lwd.stages.encode.manifest import UNREADABLE, finish, write_unreadable
 from lwd.stages.encode.settings import EncodeSettings
 from lwd.stages.encode.writer import ShardWriter, read_shard_record, shards_of
@@ -74,7 +74,7 @@ def run(config: EncodeConfig) -> Path:
     with alone_in(folder) if processes.is_main else nullcontext():
         if processes.is_main and not _finished(folder, recipe):  # again: another run may have ended meanwhile
             _start(folder, recipe)
-            check_begun(folder, config.encode, networks)
+            check_begun(folder, config.encode, networks, image_shape(images["train"])[1])
         if publisher is not None and processes.is_main:
             publisher.begin()
         _encode(config, folder, recipe, images, networks, processes, publisher)

@@ -20,7 +20,7 @@ from lwd.stages.encode.encoders import Networks, keyed, pca_path
 from lwd.stages.encode.settings import EncodeSettings
 
 BEGUN_BY = ".encoders.json"
-"""While shards are missing: the hashes of the weights that make them, by key of the config."""
+"""While shards are missing: what makes them, by key of the config."""
 
 
 def check_begun(folder: Path, settings: EncodeSettings, networks: Networks, size: int) -> None:
@@ -30,7 +30,7 @@ def check_begun(folder: Path, settings: EncodeSettings, networks: Networks, size
     scale or preprocessing, than lie at the config's path now.
     """
     now, file = _pretrained(settings, networks, size), folder / BEGUN_BY
-    before = read_mapping(file, "hashes of weights", f"remove {folder}, and encode again") if file.is_file() else now
+    before = read_mapping(file, "facts about encoders", f"remove {folder}, and encode again") if file.is_file() else now
     fitted = {f"{key}.path" for key, part in keyed(settings) if pca_path(folder, settings, part).is_file()}
     shards = any(files_in(folder / name, is_shard) for name in folders_in(folder))
     for key in sorted(now.keys() | before.keys() if shards else fitted):
@@ -49,21 +49,23 @@ def weights_of(encoder: object) -> dict[str, Any]:
     return {"weights_sha256": fingerprint(encoder)} if isinstance(encoder, nn.Module) else {}
 
 
-def _pretrained(settings: EncodeSettings, networks: Networks, size: int) -> dict[str, Any]:
-    """What is not trained on the spot, which has a place in the folder itself."""
-    texture, found = networks.texture, dict[str, Any]()
+def facts_of(network: object, size: int) -> dict[str, Any]:
+    """Of a network with features: how images of ``size`` pixels became these, and its weights."""
+    return {**(network.facts(size) if isinstance(network, TransformersEncoder) else {}), **weights_of(network)}
+
+
+def _pretrained(settings: EncodeSettings, networks: Networks, size: int) -> dict[str, str]:
+    """What is not trained on the spot, which has a place in the folder itself; as texts, since JSON has no tuples."""
+    texture, found = networks.texture, dict[str, str]()
     if isinstance(texture, Autoencoder):
-        scale = {"scale": float(texture.scale), "shift": float(texture.shift)}
-        found["encode.texture.path"] = weights_of(texture) | scale
+        found["encode.texture.path"] = str(texture.facts() | weights_of(texture))
     named: dict[str, tuple[PatchFeatures | None, Compressor | None]]
     named = {key: networks.others[part.group] for key, part in keyed(settings)}
     if all(networks.repa is not network for network, _ in named.values()):
         named["encode.repa"] = networks.repa, None
     for key, (network, compressor) in named.items():
         if isinstance(network, PatchEncoder | TransformersEncoder):
-            found[f"{key}.path"] = weights_of(network)
-        if isinstance(network, TransformersEncoder):
-            found[f"{key}.path"]["seen"] = str(network.facts(size))  # a text: JSON knows no tuples
+            found[f"{key}.path"] = str(facts_of(network, size))
         if isinstance(compressor, nn.Module):
-            found[f"{key}.semvae"] = weights_of(compressor)
+            found[f"{key}.semvae"] = str(weights_of(compressor))
     return found

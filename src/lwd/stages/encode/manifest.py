@@ -19,7 +19,6 @@ from lwd.datasets.prepared import Split
 from lwd.encoders.composite import CompositeEncoder
 from lwd.encoders.pca import PatchPCA
 from lwd.encoders.small import SmallViT
-from lwd.encoders.vision import TransformersEncoder
 from lwd.errors import UserError
 from lwd.files import atomic_path, copy_file, printable, write_json
 from lwd.groups import Layout
@@ -27,7 +26,7 @@ from lwd.images.crop import CroppedImages
 from lwd.images.sheets import save_grid, to_unit
 from lwd.images.walk import LeftOut
 from lwd.runtime.checkpoint import load_module, versions
-from lwd.stages.encode.begun import weights_of
+from lwd.stages.encode.begun import facts_of, weights_of
 from lwd.stages.encode.feed import ImagesOrFiles, image_shape
 from lwd.stages.encode.settings import EncodeSettings, SemanticSettings
 from lwd.stages.encode.small import accuracy, in_memory, is_judged, is_turned, lessons, small_judge
@@ -125,7 +124,7 @@ def _manifest(
         | texture_facts(encoders.texture, settings, images),
         "semantic": _described(settings.semantic, encoders, settings, images),
         "further": [_described(part, encoders, settings, images) for part in settings.further],
-        "repa": settings.repa.model_dump(mode="json") | _pretrained(encoders.repa, images),
+        "repa": settings.repa.model_dump(mode="json") | facts_of(encoders.repa, image_shape(train)[1]),
         "judge": _judge(folder, settings, images),
         "versions": versions(),
     }
@@ -142,12 +141,6 @@ def _split(rows: Sequence[ShardRecord], images: ImagesOrFiles, classes: int) -> 
     }
 
 
-def _pretrained(encoder: object, images: Mapping[Split, ImagesOrFiles]) -> dict[str, Any]:
-    """Its weights, and how images became its features."""
-    own = encoder.facts(image_shape(images["train"])[1]) if isinstance(encoder, TransformersEncoder) else {}
-    return {**own, **weights_of(encoder)}
-
-
 def _described(
     part: SemanticSettings,
     encoders: CompositeEncoder,
@@ -156,7 +149,7 @@ def _described(
 ) -> dict[str, Any]:
     """A group that is not decoded: its settings, its network, and what its compressor and network reach."""
     network, compressor = encoders.others[part.group]
-    facts = part.model_dump(mode="json") | _pretrained(network, images)
+    facts = part.model_dump(mode="json") | facts_of(network, image_shape(images["train"])[1])
     if isinstance(compressor, PatchPCA):
         facts["explained_variance_ratio"] = compressor.explained_variance_ratio.tolist()
     if isinstance(network, SmallViT) and "heldout" in images:

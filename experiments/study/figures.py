@@ -11,7 +11,7 @@ import torch
 from matplotlib.axes import Axes
 
 import tables
-from design import LEARNED, learning, schedule_file
+from design import LEARNED, schedule_file
 from lwd.plots.drawing import save_png
 from lwd.plots.theme import stand_in, variant_colour
 from lwd.schedules import Schedule
@@ -31,14 +31,13 @@ CAPTIONS = {
 
 def save_figures(results: Results, stem: Path) -> None:
     """Write STEM-NAME.png for each of `CAPTIONS`; a figure of nothing is left out."""
-    data, learned = list(results.study.study.data), learning(results.study)
     drawn: dict[str, list[Panel]] = {
-        "paths": [partial(_paths, results=results, data=name) for name in data],
+        "paths": [partial(_paths, results=results, data=name) for name in results.data],
         "hypotheses": [partial(_hypotheses, results=results)],
-        "schedules": [partial(_schedules, results=results, data=name) for name in learned],
+        "schedules": [partial(_schedules, results=results, data=name) for name in results.learned],
         "rules": [
             partial(_rule, results=results, data=name, score=score)
-            for name in learned
+            for name in results.learned
             for score in ("loss", "nats", "distance")
             if (found := tables.ranked(results, name)) is not None and score in found.scores
         ],

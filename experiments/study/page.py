@@ -8,7 +8,7 @@ In `page.md` a number or a table is asked for between double braces, with the pr
     {{cpu rank digits loss}}                              a score's rank correlation with the retrained networks
     {{cpu cost digits by_probes}}                         processor seconds; or on_the_map
     {{cpu floor digits}}                                  the Fréchet distance of training images
-    {{cpu hypotheses}}  {{cpu rules digits}}              tables
+    {{cpu hypotheses}}  {{cpu rules digits}}              tables; hypotheses of some data sets: {{cpu hypotheses dino}}
     {{cpu figure NAME}}                                   a picture with its caption
 """
 
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import tables
-from design import Key, learning
+from design import Key
 from figures import CAPTIONS
 from lwd.errors import UserError
 from lwd.files import write_text
@@ -55,7 +55,6 @@ def fill(template: str, presets: Mapping[str, Results], page: Path) -> str:
 def full_tables(preset: str, results: Results) -> str:
     """The page of a preset: all that was measured, without a word of judgement."""
     study, facts = results.study, results.facts
-    data = learning(study)
     parts = [
         f"# Preset `{preset}`: all tables",
         f"Written by `python experiments/study/study.py --preset {preset}` from `experiments/study/results/{preset}`. "
@@ -68,10 +67,12 @@ def full_tables(preset: str, results: Results) -> str:
         tables.hypotheses(results),
         "## Less the synchronous path, all else equal",
         tables.against_synchronous(results),
-        *(part for name in data for part in _of_data(results, name)),
+        *(part for name in results.learned for part in _of_data(results, name)),
         "## Learned curves",
         "Distance from collapse is 0 for the extremal curve and 1 for the synchronous schedule. Processor seconds: "
-        + "; ".join(f"{name}: " + ", ".join(f"{k} {v:,.0f}" for k, v in results.costs[name].items()) for name in data)
+        + "; ".join(
+            f"{name}: " + ", ".join(f"{k} {v:,.0f}" for k, v in results.costs[name].items()) for name in results.learned
+        )
         + ".",
         tables.learned(results),
         "## Algorithm 1 in closed form, were the latents Gaussian",

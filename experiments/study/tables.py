@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from design import ALGORITHM_1, EXACT, LEARNED, Key, StudyConfig, measurements, way_of
+from design import ALGORITHM_1, EXACT, LEARNED, Key, StudyConfig, learning, measurements, way_of
 from stats import Difference, Row, by_seed, difference, key_of, rank_correlation, tested
 
 MISSING = "n/a"
@@ -36,6 +36,17 @@ class Results:
     """Processor seconds by data set and part, as `learn.costs`."""
     facts: Mapping[str, Any]
 
+    @property
+    def data(self) -> list[str]:
+        """The data sets of which something was measured, in the design's order."""
+        measured = {row["data"] for row in self.rows}
+        return [name for name in self.study.study.data if name in measured]
+
+    @property
+    def learned(self) -> list[str]:
+        """Those among them on which schedules are looked for."""
+        return [name for name in learning(self.study) if name in self.data]
+
     def values(self, key: Key, value: str = "frechet") -> dict[int, float]:
         """By seed."""
         return {seed: row[value] for seed, row in by_seed(self.rows, key).items() if row[value] is not None}
@@ -62,8 +73,8 @@ def everything(results: Results) -> str:
     return table([*titles, "Fréchet distance", "accuracy", "precision", "recall", "evaluations"], lines)
 
 
-def hypotheses(results: Results) -> str:
-    """What was expected and what was found, the primary one first."""
+def hypotheses(results: Results, *data: str) -> str:
+    """What was expected and what was found, the primary one first; of these data sets, or of all."""
     lines = [
         [
             f"**{one.says}**" if one.primary else one.says,
@@ -74,6 +85,7 @@ def hypotheses(results: Results) -> str:
             one.verdict,
         ]
         for one in tested(results.study, results.rows)
+        if not data or results.study.study.hypotheses[one.name].ways[0].data in data
     ]
     return table(["difference of Fréchet distances", "expected", "found (95 %)", "seeds", "p", "verdict"], lines)
 

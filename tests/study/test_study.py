@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "study"
 sys.path.insert(0, str(FOLDER))
@@ -16,11 +18,14 @@ import design  # noqa: E402
 import prediction  # noqa: E402
 import run  # noqa: E402
 import study  # noqa: E402
+import tables  # noqa: E402
+from figures import save_figures  # noqa: E402
 from lwd.config import load  # noqa: E402
 from lwd.errors import UserError  # noqa: E402
 from lwd.probe.task import ProbeObjective  # noqa: E402
 from lwd.schedules import Schedule  # noqa: E402
 from lwd.stages.train.run import DenoiserObjective  # noqa: E402
+from page import full_tables  # noqa: E402
 
 CELLS = (
     "{paths: {data: digits, paths: [synchronous, 'offset:0.3', algorithm-1, map-loss], seeds: 3, budgets: [2]}, "
@@ -124,10 +129,25 @@ def test_the_pages(done: Path) -> None:
     text = (done / "docs" / "results.md").read_text()
     assert "{{" not in text and "not measured" in text  # one seed decides nothing
     assert "| **order** | lower |" in text and "](results/cpu-hypotheses.png)" in text
-    tables = (done / "docs" / "results" / "cpu.md").read_text()
-    assert "| least held-out loss L of the paths |" in tables and "| digits | offset:0.3 |" in tables
+    text = (done / "docs" / "results" / "cpu.md").read_text()
+    assert "| least held-out loss L of the paths |" in text and "| digits | offset:0.3 |" in text
     figures = {path.name for path in (done / "docs" / "results").glob("*.png")}
     assert figures == {f"cpu-{name}.png" for name in ("paths", "hypotheses", "schedules", "rules")}
+
+
+def test_data_that_wait_for_their_rows_are_left_out(done: Path, tmp_path: Path) -> None:
+    results = study.read(done / "results" / "cpu")
+    waiting = load(
+        design.StudyConfig, done / "results" / "cpu" / "config.yaml", ["study.data.later={title: still to come}"]
+    )
+    results = replace(results, study=waiting, costs={**results.costs, "later": {}})
+    assert "later" not in full_tables("cpu", results) and "still to come" not in full_tables("cpu", results)
+    assert "| **order** |" in tables.hypotheses(results, "digits") and "order" not in tables.hypotheses(
+        results, "later"
+    )
+    save_figures(results, tmp_path / "cpu")
+    sizes = [Image.open(folder / "cpu-schedules.png").size for folder in (tmp_path, done / "docs" / "results")]
+    assert sizes[0] == sizes[1]  # as many panels
 
 
 def test_what_cannot_be_filled_in_is_one_line(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

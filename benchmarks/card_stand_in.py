@@ -18,6 +18,7 @@ import card_guard  # noqa: F401 - before torch
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -129,6 +130,17 @@ class Stream:
         """Do nothing."""
 
 
+_attention = F.scaled_dot_product_attention
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """As a card has it for bfloat16: one kernel, that keeps no matrix of weights. Without one PyTorch would choose to
+    write it out in float32."""
+    if kind(q) != "cuda" or q.dtype != torch.bfloat16:
+        return _attention(q, k, v)
+    return aten._scaled_dot_product_flash_attention(q, k, v)[0]  # type: ignore[no-any-return]
+
+
 @contextmanager
 def stand_in() -> Iterator[StandIn]:
     """A card for the block, as far as Python asks for one."""
@@ -145,6 +157,7 @@ def stand_in() -> Iterator[StandIn]:
     }
     with (
         mock.patch.multiple(torch.cuda, **parts),
+        mock.patch.object(F, "scaled_dot_product_attention", attention),
         mock.patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
         mock.patch.object(FakeTensor, "record_stream", lambda tensor, stream: None),
         StandIn() as card,

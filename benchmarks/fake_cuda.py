@@ -28,7 +28,7 @@ from lwd.data.batches import StepBatch
 from lwd.data.shards import Batch, LatentShards
 from lwd.maps import LogSNR
 from lwd.maps.measure import measure_over
-from lwd.models import create, dropper
+from lwd.models import ModelConfig, dropper
 from lwd.ode.pool import _Look
 from lwd.ode.slots import DONE, RUNNING
 from lwd.probe import Probe
@@ -62,10 +62,11 @@ class Followed:
         labels = torch.arange(arguments.batch) % CLASSES
         self.data = Batch(x1, labels, torch.randn(arguments.batch, FEATURE_DIM, self.grid, self.grid).half())
 
-    def network(self, size: str, feature_dim: int | None = None) -> nn.Module:
-        """A network on the card, whose batches are written down."""
+    def network(self, size: str, feature_dim: int | None = None, depth: int | None = None) -> nn.Module:
+        """A network on the card, whose batches are written down; ``depth``: another than the size's."""
+        config = ModelConfig(name=f"LightningDiT-{size}/1", num_classes=CLASSES, depth=depth)
         with self.card.waiting(), CARD:
-            model = create(f"LightningDiT-{size}/1", LAYOUT, self.grid, CLASSES, feature_dim)
+            model = config.build(LAYOUT, (self.grid,) * 2, feature_dim)
         model.register_forward_pre_hook(lambda _, inputs: self.seen.append(len(inputs[0])))
         return model
 

@@ -4,9 +4,10 @@
     python benchmarks/memory.py --size XL --batch 256 --grid 16
 
 Followed: steps of `lwd train` under bf16 with REPA and EMA on the stand-in (`card_stand_in.py`), their tensors added up
-by PyTorch's MemTracker: nothing compiled, no context, no fragmentation. Then what one block keeps for the backward
-pass, as it is and compiled (PyTorch's partitioner, which recomputes what is cheap), on real tensors of two and three
-images; and the estimate with the compiled blocks' activations in place of the others.
+by PyTorch's MemTracker: nothing compiled, no context, no fragmentation. Its time grows faster than the depth, so deep
+networks are followed at two depths, along which the sums are linear. Then what one block keeps for the backward pass,
+as it is and compiled (PyTorch's partitioner, which recomputes what is cheap), on real tensors of two and three images;
+and the estimate with the compiled blocks' activations in place of the others.
 """
 
 from __future__ import annotations
@@ -42,9 +43,18 @@ def planned(arguments: argparse.Namespace) -> Memory:
 
 def followed(arguments: argparse.Namespace) -> dict[str, int]:
     """Bytes of the tensors of a step at their most, by kind, all together as "Total"."""
+    whole, shallow = SIZES[arguments.size].depth, ModelConfig(num_classes=CLASSES).repa_block + 1
+    if whole <= shallow + 1:
+        return followed_at(arguments, whole)
+    first, second = (followed_at(arguments, depth) for depth in (shallow, shallow + 1))
+    return {kind: size + (whole - shallow) * (second[kind] - size) for kind, size in first.items()}
+
+
+def followed_at(arguments: argparse.Namespace, depth: int) -> dict[str, int]:
+    """The same of a network of so many blocks."""
     with card_stand_in.stand_in() as card:
         parts = Followed(card, arguments)
-        model = parts.network(arguments.size, FEATURE_DIM)
+        model = parts.network(arguments.size, FEATURE_DIM, depth)
         model.requires_grad_(True)  # MemTracker takes no frozen parameter; the table of positions is one, of 1 MB at XL
         tracker = MemTracker()
         with card.waiting():

@@ -23,6 +23,12 @@ unwind_on_signals()
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: many a test waits for a disk, or for what it started."""
+    return (os.cpu_count() or 1) + 1
+
+
 DIGITS = Path(__file__).parents[1] / "configs" / "digits.yaml"
 
 TINY = (

@@ -1,6 +1,7 @@
 """The pool: refill, compaction, counted evaluations, and what each slot does by itself."""
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -42,6 +43,11 @@ def run(batch, solver="dopri5", field=None, count=N, start=START, refill=True, k
     return z, nfe, field
 
 
+@cache
+def all_at_once(solver):
+    return run(N, solver)
+
+
 @pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_neither_batch_nor_refill_nor_compaction_changes_a_number(solver, batch):
@@ -50,7 +56,7 @@ def test_neither_batch_nor_refill_nor_compaction_changes_a_number(solver, batch)
     Up to the root mean square over a row, that is, whose vectorised sum may follow the row's address: 1e-15 of the
     step size, which the flow (of rate up to 8) grows to 1e-11 at most.
     """
-    z, nfe, _ = run(N, solver)
+    z, nfe, _ = all_at_once(solver)
     other, other_nfe, _ = run(batch, solver)
     torch.testing.assert_close(other, z, rtol=0, atol=1e-10 if solver == "dopri5" else 0)
     assert torch.equal(nfe, other_nfe)

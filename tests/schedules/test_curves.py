@@ -46,7 +46,7 @@ def literal(rho, tau):
 # Eq. 40-42
 
 
-@settings(REPRODUCIBLY, max_examples=2000)
+@settings(REPRODUCIBLY, max_examples=500)
 @given(RHOS)
 def test_every_rho_gives_a_convex_increasing_curve_below_the_identity(rho):
     """Exactly, in float32: sums and products of non-negative numbers round monotonically."""
@@ -235,7 +235,7 @@ def test_the_inverses_gradients_are_finite_at_both_ends():
 
 def test_the_inverses_slope_at_one_is_that_of_the_curve():
     generator = torch.Generator().manual_seed(0)
-    for _ in range(300):
+    for _ in range(60):
         curve = PolynomialCurve.from_rho(4 * torch.randn(5, generator=generator))
         t = torch.ones((), dtype=torch.float64, requires_grad=True)
         tau = curve.inverse(t)

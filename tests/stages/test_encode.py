@@ -194,6 +194,17 @@ encode:
 """
 
 
+def tiny_dino(folder):
+    """A DINOv2 of two narrow blocks with random weights."""
+    import transformers
+
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+    model = transformers.Dinov2Model(transformers.Dinov2Config(**sizes)).eval()
+    model.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     """Nine pictures of three classes, one cut short; DINOv2-S with random weights; a config."""
@@ -273,6 +284,9 @@ def test_what_is_not_taken_is_counted_and_held_out_classes_are_trainings(photos,
     (train / "c" / b"caf\xe9.jpg".decode("utf-8", "surrogateescape")).write_bytes(b"\xff\xd8\xff")
     more = [f"output={tmp_path}", f"encode.dataset={train}", f"encode.heldout={val}", "encode.on_error=skip"]
     more += ["encode.decoders=0", "encode.background=[0, 255, 0]", "encode.repa={encoder: none}", "data.flip=false"]
+    more.append(
+        f"encode.semantic={{group: sem, encoder: transformers, path: {tiny_dino(tmp_path / 'dino')}}}"
+    )  # pictures count here
     data = run(load(Experiment, config, [*more, "compute.progress=false"]))
     splits = json.loads((data / "manifest.json").read_text())["splits"]
     assert (splits["train"]["images"], splits["train"]["skipped"], splits["train"]["animated"]) == (5, 19, 1)
@@ -300,6 +314,7 @@ def test_labels_csv_precision_and_no_features(photos, tmp_path):
     (flat / "labels.csv").write_text("\n".join(rows))
     more = [f"encode.dataset={flat}", f"encode.heldout={flat}", "encode.repa={encoder: none}", "compute.precision=bf16"]
     more.append("data.flip=false")  # half of the time
+    more.append(f"encode.semantic={{group: sem, encoder: transformers, path: {tiny_dino(tmp_path / 'dino')}}}")
     data = run(load(Experiment, config, [f"output={tmp_path}", "compute.progress=false", *more]))
     tensors = load_file(data / "heldout" / "latents_rank00_shard0000.safetensors")
     assert tensors["labels"].tolist() == [4, 5] and not any("feats" in key for key in tensors)
@@ -327,12 +342,7 @@ def test_semantics_by_a_trained_semvae(whole, tmp_path):
 
 def test_any_vision_transformer_by_its_folder(tmp_path):
     """Grey digits of 8 pixels through a tiny DINOv2: 4 x 4 patches of 14 pixels, after its first block of two."""
-    import transformers
-
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28, "patch_size": 14}
-    model = transformers.Dinov2Model(transformers.Dinov2Config(**sizes)).eval()
-    model.save_pretrained(tmp_path / "dino")
+    tiny_dino(tmp_path / "dino")
     semantic = f"{{group: sem, encoder: transformers, path: {tmp_path / 'dino'}, layer: 1}}"
     again = f"{{encoder: transformers, path: {tmp_path / 'dino'}, resolution: 28}}"
     data = encode(tmp_path, f"encode.semantic={semantic}", f"encode.repa={again}")

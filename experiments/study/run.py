@@ -10,6 +10,7 @@ from typing import Any
 from design import (
     LEARNED,
     Measurement,
+    Run,
     StudyConfig,
     data_config,
     measurements,
@@ -75,8 +76,11 @@ def train_and_measure(study: StudyConfig) -> None:
     guided = [one for one in measurements(study) if one.guided and not _done(study, one)]
     weak = [run_config(study, run) for run in dict.fromkeys(weak_run(one.run) for one in guided)]
     run_jobs(_train, weak, "weak models", study.study.weak.steps, study.compare.processes, study.compute.progress)
-    todo = [(study, run) for run in runs(study)]
-    run_jobs(_train_and_measure, todo, "train and measure", 1, study.compare.processes, study.compute.progress)
+    todo = {run: missing for run in runs(study) if (missing := _missing(study, run))}
+    work = [max(one.steps for one in missing) + study.sample.num * len(missing) for missing in todo.values()]
+    units = round(sum(work) / max(1, len(work)))  # as jobs count them: steps and samples
+    jobs = [(study, run) for run in todo]
+    run_jobs(_train_and_measure, jobs, "train and measure", units, study.compare.processes, study.compute.progress)
 
 
 def _check_learned(study: StudyConfig) -> None:
@@ -91,13 +95,15 @@ def _train(config: Experiment) -> None:
 
 def _train_and_measure(job: tuple[StudyConfig, Any]) -> None:
     study, run = job
-    missing = [one for one in measurements(study) if one.run == run and not _done(study, one)]
-    if not missing:
-        return
     config = run_config(study, run)
     train.run(config.model_copy(update={"compute": config.compute.model_copy(update={"progress": False})}))
-    for one in missing:
+    for one in _missing(study, run):
         _measure(study, one)
+
+
+def _missing(study: StudyConfig, run: Run) -> list[Measurement]:
+    """What is still to be measured of a run."""
+    return [one for one in measurements(study) if one.run == run and not _done(study, one)]
 
 
 def _done(study: StudyConfig, one: Measurement) -> bool:

@@ -59,3 +59,12 @@ def test_nothing_done_yet_has_no_time_left(log):
         clock.now += LINE_EVERY
         bar(0)
     assert log.getvalue().splitlines() == ["slow: 0/3", "slow: 0/3, took 0:00:30"]
+
+
+def test_more_than_was_thought_still_says_how_far_it_is(log):
+    clock = Clock()
+    with progress_bar("jobs", 4, clock=clock) as bar:
+        for _ in range(3):
+            clock.now += LINE_EVERY
+            bar(3)
+    assert log.getvalue().splitlines() == ["jobs: 3/4, 0:00:10 left", "jobs: 6", "jobs: 9", "jobs: 9, took 0:01:30"]

@@ -69,11 +69,11 @@ class _Lines:
     def advance(self, count: int) -> None:
         self._done += count
         now = self._clock()
-        if now >= self._next and self._done < self._total:
+        if now >= self._next and self._done != self._total:
             self._next = now + LINE_EVERY
             rate = (self._done - self._first) / (now - self._begun)
-            left = f"{_span((self._total - self._done) / rate)} left" if rate > 0 else ""
-            self._print(f"{self._done}/{self._total}", left, self._words)
+            left = f"{_span((self._total - self._done) / rate)} left" if rate > 0 and self._done < self._total else ""
+            self._print(self._count(), left, self._words)
 
     def note(self, words: str) -> None:
         self._words = words
@@ -81,7 +81,11 @@ class _Lines:
     def end(self) -> None:
         took = self._clock() - self._begun
         if took >= LINE_EVERY:
-            self._print(f"{self._done}/{self._total}", f"took {_span(took)}", self._words)
+            self._print(self._count(), f"took {_span(took)}", self._words)
+
+    def _count(self) -> str:
+        """Without the total where more was done than was thought."""
+        return f"{self._done}/{self._total}" if self._done <= self._total else f"{self._done}"
 
     def _print(self, *parts: str) -> None:
         words = ", ".join(part for part in parts if part)

@@ -133,12 +133,15 @@ class Stream:
 _attention = F.scaled_dot_product_attention
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """As a card has it for bfloat16: one kernel, that keeps no matrix of weights. Without one PyTorch would choose to
-    write it out in float32."""
-    if kind(q) != "cuda" or q.dtype != torch.bfloat16:
-        return _attention(q, k, v)
-    return aten._scaled_dot_product_flash_attention(q, k, v)[0]  # type: ignore[no-any-return]
+def attention(query: Tensor, key: Tensor, value: Tensor, *more: Any, **named: Any) -> Tensor:
+    """As a card has it for plain attention in bfloat16: one kernel, that keeps no matrix of weights.
+
+    Without one PyTorch would choose to write it out in float32.
+    """
+    flash = query.dtype == torch.bfloat16 and query.shape[-1] % 8 == 0 and query.shape[-1] <= 256
+    if kind(query) != "cuda" or not flash or more or named:
+        return _attention(query, key, value, *more, **named)
+    return aten._scaled_dot_product_flash_attention(query, key, value)[0]  # type: ignore[no-any-return]
 
 
 @contextmanager

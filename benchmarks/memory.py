@@ -5,7 +5,7 @@
 
 Followed: steps of `lwd train` under bf16 with REPA and EMA on the stand-in (`card_stand_in.py`), their tensors added up
 by PyTorch's MemTracker: nothing compiled, no context, no fragmentation. Its time grows faster than the depth, so deep
-networks are followed at two depths, along which the sums are linear. Then what one block keeps for the backward pass,
+networks are followed at two depths, along which the sum is linear. Then what one block keeps for the backward pass,
 as it is and compiled (PyTorch's partitioner, which recomputes what is cheap), on real tensors of two and three images;
 and the estimate with the compiled blocks' activations in place of the others.
 """
@@ -41,16 +41,16 @@ def planned(arguments: argparse.Namespace) -> Memory:
     return found
 
 
-def followed(arguments: argparse.Namespace) -> dict[str, int]:
-    """Bytes of the tensors of a step at their most, by kind, all together as "Total"."""
+def followed(arguments: argparse.Namespace) -> int:
+    """Bytes of the tensors of a step at their most."""
     whole, shallow = SIZES[arguments.size].depth, ModelConfig(num_classes=CLASSES).repa_block + 1
     if whole <= shallow + 1:
         return followed_at(arguments, whole)
     first, second = (followed_at(arguments, depth) for depth in (shallow, shallow + 1))
-    return {kind: size + (whole - shallow) * (second[kind] - size) for kind, size in first.items()}
+    return first + (whole - shallow) * (second - first)
 
 
-def followed_at(arguments: argparse.Namespace, depth: int) -> dict[str, int]:
+def followed_at(arguments: argparse.Namespace, depth: int) -> int:
     """The same of a network of so many blocks."""
     with card_stand_in.stand_in() as card:
         parts = Followed(card, arguments)
@@ -64,7 +64,7 @@ def followed_at(arguments: argparse.Namespace, depth: int) -> dict[str, int]:
         with tracker:
             parts.steps(task, parts.data, 1)
     (found,) = [each for device, each in tracker.get_tracker_snapshot("peak").items() if device.type == "cuda"]
-    return {str(getattr(kind, "value", kind)): size for kind, size in found.items()}
+    return int(found["Total"])
 
 
 def kept(size: str, grid: int, compiled: bool) -> float:
@@ -110,12 +110,9 @@ def main() -> None:
     print(f"one block keeps {eager / 2**20:.2f} MiB an image, compiled {compiled / 2**20:.2f}")
     print(f"lwd plan: {plan.total / GIB:.1f}, with compiled blocks {(plan.total - less) / GIB:.1f}", flush=True)
     found = followed(arguments)
-    print("followed: " + ", ".join(f"{kind} {size / GIB:.3g}" for kind, size in found.items()))
-    ratio = tensors / found["Total"]
-    record(
-        "memory", planned=plan.total / GIB, followed=found["Total"] / GIB, ratio=ratio, eager=eager, compiled=compiled
-    )
-    print(f"lwd plan without the context / followed: {ratio:.3f}")
+    ratio = tensors / found
+    record("memory", planned=plan.total / GIB, followed=found / GIB, ratio=ratio, eager=eager, compiled=compiled)
+    print(f"lwd plan without the context {tensors / GIB:.1f}, followed {found / GIB:.1f}: {ratio:.3f}")
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ import torch
 from matplotlib.axes import Axes
 
 import tables
-from design import LEARNED, schedule_file
+from design import LEARNED, Key, schedule_file
 from lwd.plots.drawing import save_png
 from lwd.plots.theme import stand_in, variant_colour
 from lwd.schedules import Schedule
-from stats import tested
+from stats import Tested, tested
 from tables import Results
 
 Panel = Callable[[Axes], None]
@@ -29,12 +29,16 @@ CAPTIONS = {
 }
 
 
-def save_figures(results: Results, stem: Path) -> None:
-    """Write STEM-NAME.png for each of `CAPTIONS`; a figure of nothing is left out."""
+def panels_of(results: Results) -> dict[str, list[Panel]]:
+    """The panels of each of `CAPTIONS`; a figure of nothing is left out."""
     drawn: dict[str, list[Panel]] = {
-        "paths": [partial(_paths, results=results, data=name) for name in results.data],
-        "hypotheses": [partial(_hypotheses, results=results)],
-        "schedules": [partial(_schedules, results=results, data=name) for name in results.learned],
+        "paths": [partial(_paths, results=results, data=name) for name in results.data if _trained(results, name)],
+        "hypotheses": [partial(_hypotheses, results=results)] * bool(_found(results)),
+        "schedules": [
+            partial(_schedules, results=results, data=name)
+            for name in results.learned
+            if any(schedule_file(results.study, name, path).is_file() for path in LEARNED)
+        ],
         "rules": [
             partial(_rule, results=results, data=name, score=score)
             for name in results.learned
@@ -42,15 +46,22 @@ def save_figures(results: Results, stem: Path) -> None:
             if (found := tables.ranked(results, name)) is not None and score in found.scores
         ],
     }
-    for name, panels in drawn.items():
-        if panels and results.rows:
-            save_png(
-                stem.with_name(f"{stem.name}-{name}.png"), panels, width=4.5 if len(panels) < 3 else 3.4, height=3.4
-            )
+    return {name: panels for name, panels in drawn.items() if panels}
+
+
+def save_figures(results: Results, stem: Path) -> None:
+    """Write STEM-NAME.png for each of `panels_of`."""
+    for name, panels in panels_of(results).items():
+        save_png(stem.with_name(f"{stem.name}-{name}.png"), panels, width=4.5 if len(panels) < 3 else 3.4, height=3.4)
+
+
+def _trained(results: Results, data: str) -> list[Key]:
+    """What was measured with the exact solver, unguided, with Lemma 3.3's weights."""
+    return [key for key in tables.ways(results) if key[0] == data and key[5:] == ("exact", False) and key[3]]
 
 
 def _paths(axes: Axes, results: Results, data: str) -> None:
-    keys = [key for key in tables.ways(results) if key[0] == data and key[5:] == ("exact", False) and key[3]]
+    keys = _trained(results, data)
     last = {key[1:3]: max(k[4] for k in keys if k[1:3] == key[1:3]) for key in keys}
     keys = [key for key in keys if key[4] == last[key[1:3]]]
     paths = list(dict.fromkeys(key[1] for key in keys))
@@ -70,8 +81,12 @@ def _paths(axes: Axes, results: Results, data: str) -> None:
     axes.legend(fontsize=7)
 
 
+def _found(results: Results) -> list[Tested]:
+    return [one for one in tested(results.study, results.rows) if one.found is not None]
+
+
 def _hypotheses(axes: Axes, results: Results) -> None:
-    found = [one for one in tested(results.study, results.rows) if one.found is not None]
+    found = _found(results)
     for number, one in enumerate(found):
         assert one.found is not None
         colour = stand_in(variant_colour(0 if one.primary else 1))

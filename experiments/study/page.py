@@ -4,7 +4,7 @@ In `page.md` a number or a table is asked for between double braces, with the pr
 
     {{cpu mean digits algorithm-1 logit_normal 1000}}     mean and standard deviation over seeds; also: heun8, guided
     {{cpu evaluations digits algorithm-1 logit_normal 1000}}  of the network for a sample, in the mean
-    {{cpu difference NAME}}  {{cpu verdict NAME}}         of a hypothesis
+    {{cpu difference NAME}}  {{cpu verdict NAME}}  {{cpu seeds NAME}}     of a hypothesis; seeds: how many are paired
     {{cpu rank digits loss}}                              a score's rank correlation with the retrained networks
     {{cpu cost digits by_probes}}                         processor seconds; or on_the_map
     {{cpu floor digits}}                                  the Fréchet distance of training images
@@ -22,7 +22,7 @@ from typing import Any
 
 import tables
 from design import Key
-from figures import CAPTIONS
+from figures import CAPTIONS, panels_of
 from lwd.errors import UserError
 from lwd.files import write_text
 from stats import rank_correlation, tested
@@ -45,6 +45,8 @@ def fill(template: str, presets: Mapping[str, Results], page: Path) -> str:
 
     def picture(match: re.Match[str]) -> str:
         preset, name = match[1], match[2]
+        if preset not in presets or name not in panels_of(presets[preset]):
+            raise UserError(f"page.md: {match[0]}: presets are {list(presets)}, figures {list(CAPTIONS)}, of something")
         path = page.parent / "results" / f"{preset}-{name}.png"
         where = Path(os.path.relpath(path, page.parent)).as_posix()
         return f"![{CAPTIONS[name]}]({where})\n\n*{CAPTIONS[name]}*"
@@ -69,11 +71,8 @@ def full_tables(preset: str, results: Results) -> str:
         tables.against_synchronous(results),
         *(part for name in results.learned for part in _of_data(results, name)),
         "## Learned curves",
-        "Distance from collapse is 0 for the extremal curve and 1 for the synchronous schedule. Processor seconds: "
-        + "; ".join(
-            f"{name}: " + ", ".join(f"{k} {v:,.0f}" for k, v in results.costs[name].items()) for name in results.learned
-        )
-        + ".",
+        "Distance from collapse is 0 for the extremal curve and 1 for the synchronous schedule."
+        + "".join(f" Processor seconds, {data}: {_costs(cost)}." for data, cost in results.costs.items() if cost),
         tables.learned(results),
         "## Algorithm 1 in closed form, were the latents Gaussian",
         "What each term of the schedule's objective gains (negative) or loses on the straight way from the synchronous "
@@ -98,6 +97,10 @@ def _of_data(results: Results, name: str) -> list[str]:
         tables.paths(results, name),
         tables.correlations(results, name),
     ]
+
+
+def _costs(cost: Mapping[str, float]) -> str:
+    return ", ".join(f"{part} {seconds:,.0f}" for part, seconds in cost.items())
 
 
 def write_pages(template: Path, page: Path, presets: Mapping[str, Results]) -> None:
@@ -148,6 +151,7 @@ WORDS: dict[str, Callable[..., str]] = {
     "evaluations": _evaluations,
     "difference": _difference,
     "verdict": lambda results, name: str(_hypothesis(results, name).verdict),
+    "seeds": lambda results, name: str(len(found.each)) if (found := _hypothesis(results, name).found) else "0",
     "rank": _rank,
     "cost": lambda results, data, part: f"{results.costs[data][part]:,.0f}",
     "floor": _floor,

@@ -77,9 +77,8 @@ def train_and_measure(study: StudyConfig) -> None:
     weak = [run_config(study, run) for run in dict.fromkeys(weak_run(one.run) for one in guided)]
     run_jobs(_train, weak, "weak models", study.study.weak.steps, study.compare.processes, study.compute.progress)
     todo = {run: missing for run in runs(study) if (missing := _missing(study, run))}
-    work = [max(one.steps for one in missing) + study.sample.num * len(missing) for missing in todo.values()]
-    units = round(sum(work) / max(1, len(work)))  # as jobs count them: steps and samples
     jobs = [(study, run) for run in todo]
+    units = round(sum(_work(study, run, missing) for run, missing in todo.items()) / max(1, len(todo)))
     run_jobs(_train_and_measure, jobs, "train and measure", units, study.compare.processes, study.compute.progress)
 
 
@@ -93,12 +92,17 @@ def _train(config: Experiment) -> None:
     train.run(config)
 
 
-def _train_and_measure(job: tuple[StudyConfig, Any]) -> None:
+def _train_and_measure(job: tuple[StudyConfig, Run]) -> None:
     study, run = job
     config = run_config(study, run)
     train.run(config.model_copy(update={"compute": config.compute.model_copy(update={"progress": False})}))
     for one in _missing(study, run):
         _measure(study, one)
+
+
+def _work(study: StudyConfig, run: Run, missing: Sequence[Measurement]) -> int:
+    """As the bars count it: steps and samples."""
+    return run_config(study, run).train.steps + study.sample.num * len(missing)
 
 
 def _missing(study: StudyConfig, run: Run) -> list[Measurement]:

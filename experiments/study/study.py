@@ -155,8 +155,10 @@ def publish(results: Path, template: Path, page: Path) -> None:
 def read(folder: Path) -> Results:
     """The results of a preset; raises UserError where a file is missing."""
     study, facts = load(StudyConfig, folder / CONFIG, [f"output={folder}"]), dict(read_json(folder / FACTS))
-    tables = (probe_rows(study), score_rows(study), semantics_rows(study), prediction_rows(study))
-    return Results(study, _rows(folder), *tables, costs(study), facts)
+    rows = _rows(folder)
+    part = part_of(study, {row["data"] for row in rows})  # other data wait for their rows
+    tables = (probe_rows(part), score_rows(part), semantics_rows(part), prediction_rows(part))
+    return Results(study, rows, *tables, costs(part), facts)
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from design import ALGORITHM_1, EXACT, LEARNED, Key, StudyConfig, learning, measurements, way_of
-from stats import Difference, Row, by_seed, difference, key_of, rank_correlation, tested
+from stats import FEWEST_SEEDS, Difference, Row, by_seed, difference, key_of, rank_correlation, tested
 
 MISSING = "n/a"
 SCORES = {
@@ -74,7 +74,12 @@ def everything(results: Results) -> str:
 
 
 def hypotheses(results: Results, *data: str) -> str:
-    """What was expected and what was found, the primary one first; of these data sets, or of all."""
+    """What was expected and what was found, the primary one first; on these data sets, or on all.
+
+    Raises ValueError for an unknown data set.
+    """
+    if unknown := set(data) - results.study.study.data.keys():
+        raise ValueError(f"no data sets {sorted(unknown)}")
     lines = [
         [
             f"**{one.says}**" if one.primary else one.says,
@@ -85,7 +90,7 @@ def hypotheses(results: Results, *data: str) -> str:
             one.verdict,
         ]
         for one in tested(results.study, results.rows)
-        if not data or results.study.study.hypotheses[one.name].ways[0].data in data
+        if not data or any(way.data in data for way in results.study.study.hypotheses[one.name].ways)
     ]
     return table(["difference of Fréchet distances", "expected", "found (95 %)", "seeds", "p", "verdict"], lines)
 
@@ -112,7 +117,8 @@ class Ranked:
 
 
 def ranked(results: Results, data: str) -> Ranked | None:
-    """Under the exact solver, unguided, logit-normal, at the budget at which most paths were trained; None: too few."""
+    """Under the exact solver, unguided, logit-normal, at the budget at which most paths were trained, of paths with
+    enough seeds; None: too few of either."""
     scored = {row["path"]: row for row in results.scores if row["data"] == data}
     keys = [k for k in ways(results) if k[0] == data and k[2:4] == ("logit_normal", True) and k[5:] == ("exact", False)]
     budgets = [key[4] for key in keys]
@@ -120,8 +126,9 @@ def ranked(results: Results, data: str) -> Ranked | None:
         return None
     budget = max(set(budgets), key=lambda steps: (budgets.count(steps), steps))
     found = {key[1]: results.values(key) for key in keys if key[4] == budget and key[1] in scored}
+    found = {path: values for path, values in found.items() if len(values) >= FEWEST_SEEDS}
     seeds = sorted(set.intersection(*map(set, found.values()))) if found else []
-    if len(found) < 4 or len(seeds) < 3:
+    if len(found) < 4 or len(seeds) < FEWEST_SEEDS:
         return None
     names = {name for name in SCORES if all(scored[path][name] is not None for path in found)}
     scores = {name: [scored[path][name] for path in found] for name in SCORES if name in names}
@@ -200,7 +207,8 @@ def predicted(results: Results) -> str:
         line += [f"{d['own'] + d['harm']:+.3f}", f"{d['help'] + d['harm']:+.3f}", f"{d['kinetic']:+.2f}"]
         for jacobian, path in (("stop", ALGORITHM_1), ("exact", EXACT)):
             ends = row["ends"][jacobian]
-            line.append(f"{ends['ideal']:.2f}, {ends['shrunk']:.2f}; {found[row['data'], path]:.2f}")
+            probed = found.get((row["data"], path))
+            line.append(f"{ends['ideal']:.2f}, {ends['shrunk']:.2f}; {MISSING if probed is None else f'{probed:.2f}'}")
         lines.append(line)
     titles = ["data", "own", "help", "harm", "stopped: own + harm", "exact: help + harm", "kinetic"]
     return table([*titles, "stopped ends at (ideal, shrunk; found)", "exact ends at"], lines)

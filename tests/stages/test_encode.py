@@ -284,9 +284,7 @@ def test_what_is_not_taken_is_counted_and_held_out_classes_are_trainings(photos,
     (train / "c" / b"caf\xe9.jpg".decode("utf-8", "surrogateescape")).write_bytes(b"\xff\xd8\xff")
     more = [f"output={tmp_path}", f"encode.dataset={train}", f"encode.heldout={val}", "encode.on_error=skip"]
     more += ["encode.decoders=0", "encode.background=[0, 255, 0]", "encode.repa={encoder: none}", "data.flip=false"]
-    more.append(
-        f"encode.semantic={{group: sem, encoder: transformers, path: {tiny_dino(tmp_path / 'dino')}}}"
-    )  # pictures count here
+    more.append(f"encode.semantic={{group: sem, encoder: transformers, path: {tiny_dino(tmp_path / 'dino')}}}")
     data = run(load(Experiment, config, [*more, "compute.progress=false"]))
     splits = json.loads((data / "manifest.json").read_text())["splits"]
     assert (splits["train"]["images"], splits["train"]["skipped"], splits["train"]["animated"]) == (5, 19, 1)
@@ -314,7 +312,6 @@ def test_labels_csv_precision_and_no_features(photos, tmp_path):
     (flat / "labels.csv").write_text("\n".join(rows))
     more = [f"encode.dataset={flat}", f"encode.heldout={flat}", "encode.repa={encoder: none}", "compute.precision=bf16"]
     more.append("data.flip=false")  # half of the time
-    more.append(f"encode.semantic={{group: sem, encoder: transformers, path: {tiny_dino(tmp_path / 'dino')}}}")
     data = run(load(Experiment, config, [f"output={tmp_path}", "compute.progress=false", *more]))
     tensors = load_file(data / "heldout" / "latents_rank00_shard0000.safetensors")
     assert tensors["labels"].tolist() == [4, 5] and not any("feats" in key for key in tensors)

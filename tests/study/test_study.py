@@ -19,7 +19,7 @@ import prediction  # noqa: E402
 import run  # noqa: E402
 import study  # noqa: E402
 import tables  # noqa: E402
-from figures import save_figures  # noqa: E402
+from figures import panels_of, save_figures  # noqa: E402
 from lwd.config import load  # noqa: E402
 from lwd.errors import UserError  # noqa: E402
 from lwd.probe.task import ProbeObjective  # noqa: E402
@@ -135,6 +135,15 @@ def test_the_pages(done: Path) -> None:
     assert figures == {f"cpu-{name}.png" for name in ("paths", "hypotheses", "schedules", "rules")}
 
 
+def test_the_bar_of_all_jobs_counts_what_they_count(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    preset = FOLDER / "presets" / "cpu.yaml"
+    again = load(design.StudyConfig, preset, [f"output={done / 'run'}", *MINIATURE, "sample.num=13"])
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(run, "run_jobs", lambda _, jobs, title, units, *more: asked.append((len(jobs), units)))
+    run.train_and_measure(again)
+    assert asked == [(1, 1), (14, round((14 * 2 + 16 * 13) / 14))]  # a weak step; two steps a run, 16 times 13 samples
+
+
 def test_data_that_wait_for_their_rows_are_left_out(done: Path, tmp_path: Path) -> None:
     results = study.read(done / "results" / "cpu")
     waiting = load(
@@ -146,13 +155,20 @@ def test_data_that_wait_for_their_rows_are_left_out(done: Path, tmp_path: Path) 
         results, "later"
     )
     save_figures(results, tmp_path / "cpu")
-    sizes = [Image.open(folder / "cpu-schedules.png").size for folder in (tmp_path, done / "docs" / "results")]
-    assert sizes[0] == sizes[1]  # as many panels
+    for picture in tmp_path.glob("*.png"):  # as many panels
+        assert Image.open(picture).size == Image.open(done / "docs" / "results" / picture.name).size
+    assert len(list(tmp_path.glob("*.png"))) == 4
+    with pytest.raises(ValueError, match="nowhere"):
+        tables.hypotheses(results, "nowhere")
+    alone = replace(results, rows=[row for row in results.rows if row["seed"] == 0], probes=[], costs={})
+    assert "n/a" in tables.predicted(alone) and "Processor" not in full_tables("cpu", alone)
+    assert set(panels_of(alone)) == {"paths", "schedules"}
 
 
 def test_what_cannot_be_filled_in_is_one_line(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = tmp_path / "words.md"
-    for wrong in ("{{cpu mean digits}} {{cpu difference none}}", "{{gpu floor digits}}", "{{cpu no}}"):
+    wrongs = ("{{cpu mean digits}} {{cpu difference none}}", "{{gpu floor digits}}", "{{cpu no}}", "{{cpu figure no}}")
+    for wrong in (*wrongs, "{{gpu figure paths}}", "{{cpu hypotheses nowhere}}"):
         words.write_text(wrong)
         places = ["--results", str(done / "results"), "--template", str(words)]
         assert study.main([*places, "--page", str(tmp_path / "page.md")]) == 2

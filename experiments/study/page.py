@@ -49,9 +49,13 @@ def fill(template: str, presets: Mapping[str, Results], page: Path) -> str:
             raise UserError(f"page.md: {match[0]}: presets are {list(presets)}, figures {list(CAPTIONS)}, of something")
         path = page.parent / "results" / f"{preset}-{name}.png"
         where = Path(os.path.relpath(path, page.parent)).as_posix()
-        return f"![{CAPTIONS[name]}]({where})\n\n*{CAPTIONS[name]}*"
+        return _figure(name, where)
 
     return ASKED.sub(found, re.sub(r"\{\{(\S+) figure (\S+)\}\}", picture, template))
+
+
+def _figure(name: str, where: str) -> str:
+    return f"![{CAPTIONS[name]}]({where})\n\n*{CAPTIONS[name]}*"
 
 
 def full_tables(preset: str, results: Results) -> str:
@@ -65,6 +69,7 @@ def full_tables(preset: str, results: Results) -> str:
         "classifier; ± is the standard deviation over training seeds. Intervals: 95 %, by a bootstrap over seeds and "
         "samples, paired, the held-out images held as they are; p of the exploratory hypotheses by Holm's method. "
         "[The page in words](../results.md).",
+        *(_figure(name, f"{preset}-{name}.png") for name in panels_of(results)),
         "## What was expected, and what was found",
         tables.hypotheses(results),
         "## Less the synchronous path, all else equal",

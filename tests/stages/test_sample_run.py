@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 import diffusers
@@ -24,7 +25,7 @@ from lwd.data.samples import SampleSet
 from lwd.encoders.decoder import load_decoder
 from lwd.encoders.texture import PixelUnshuffle
 from lwd.errors import UserError
-from lwd.files import checksum, write_json
+from lwd.files import checksum, remove, write_json
 from lwd.models import load_model
 from lwd.sample import generate
 from lwd.schedules import Schedule
@@ -120,6 +121,8 @@ def test_kill_9_and_go_on_to_the_same_bytes(config, tmp_path):
             try:
                 sample.run(config(*more, name="killed"))
                 os._exit(0)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(1)  # never back into the suite
         if kills < 8:
@@ -130,6 +133,33 @@ def test_kill_9_and_go_on_to_the_same_bytes(config, tmp_path):
         assert os.WIFSIGNALED(status) or status == 0
     assert kills >= 3
     assert contents(tmp_path / "samples" / "killed") == contents(whole)
+
+
+@pytest.mark.parametrize("settings", [[], ["sample.steps=4", "compute.resume=false"]], ids=["begun", "replaced"])
+def test_killed_while_it_clears_the_folder_it_can_be_run_again(config, monkeypatch, settings):
+    """At every removal; of a run that left no whole block, and of a whole one that is to be replaced."""
+    folder = sample.run(config())
+    if not settings:
+        (folder / "samples.json").unlink()
+    cut = 0
+
+    def killed(path):
+        nonlocal cut
+        if cut == 0:
+            raise KeyboardInterrupt
+        cut -= 1
+        remove(path)
+
+    monkeypatch.setattr(sys.modules["lwd.stages.sample.run"], "remove", killed)
+    for number in range(30):
+        cut = number
+        try:
+            sample.run(config(*settings))
+            break
+        except KeyboardInterrupt:
+            assert cut == 0
+    assert 5 < number < 30
+    assert SampleSet.read(folder).labels.shape == (NUM,)
 
 
 def test_two_processes_leave_the_same_bytes(config, tmp_path):

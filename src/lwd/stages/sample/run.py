@@ -35,7 +35,8 @@ from lwd.stages.sample.pictures import PICTURE, write_trajectory
 from lwd.stages.sample.sampler import Sampler, open_sampler
 from lwd.stages.sample.settings import SampleConfig, SampleSettings
 
-OURS = (INFO, FACTS, SHEET, RECIPE)
+MADE = (INFO, FACTS, SHEET, PARTS, NPZ, TRAJECTORY, PICTURE, IMAGE_FOLDER, LATENT_FOLDER)
+"""All that a run makes but for what the folder is known by, `RECIPE`: that stays while they are cleared away."""
 
 
 def run(config: SampleConfig) -> Path:
@@ -114,8 +115,8 @@ def _prepare(folder: Path, recipe: dict[str, Any], config: SampleConfig) -> None
         raise UserError(f"{folder}: holds other files than samples; choose another sample.name, or move them away")
     empty = not (folder / INFO).is_file() and not any((folder / PARTS).glob("*.safetensors"))
     if begun.is_file() and (empty or not config.compute.resume):
-        for path in (folder / name for name in (*OURS, PARTS, NPZ, TRAJECTORY, PICTURE, IMAGE_FOLDER, LATENT_FOLDER)):
-            remove(path)
+        for name in MADE:
+            remove(folder / name)
     elif begun.is_file() and (changed := first_difference(_begun(begun), recipe)):
         raise UserError(
             f"{folder}: holds samples of other settings: {changed}; choose another sample.name, or replace them with "

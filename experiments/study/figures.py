@@ -15,7 +15,7 @@ from design import LEARNED, Key, schedule_file
 from lwd.plots.drawing import save_png
 from lwd.plots.theme import stand_in, variant_colour
 from lwd.schedules import Schedule
-from stats import Tested, tested
+from stats import Tested
 from tables import Results
 
 Panel = Callable[[Axes], None]
@@ -82,7 +82,7 @@ def _paths(axes: Axes, results: Results, data: str) -> None:
 
 
 def _found(results: Results) -> list[Tested]:
-    return [one for one in tested(results.study, results.rows) if one.found is not None]
+    return [one for one in results.tested if one.found is not None]
 
 
 def _hypotheses(axes: Axes, results: Results) -> None:

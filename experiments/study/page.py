@@ -25,7 +25,7 @@ from design import Key
 from figures import CAPTIONS, panels_of
 from lwd.errors import UserError
 from lwd.files import write_text
-from stats import rank_correlation, tested
+from stats import rank_correlation
 from tables import Results
 
 ASKED = re.compile(r"\{\{([^{}]+)\}\}")
@@ -131,7 +131,7 @@ def _key(data: str, path: str, density: str, steps: str, *more: str) -> Key:
 
 
 def _hypothesis(results: Results, name: str) -> Any:
-    return next(one for one in tested(results.study, results.rows) if one.name == name)
+    return next(one for one in results.tested if one.name == name)
 
 
 def _difference(results: Results, name: str) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from design import ALGORITHM_1, EXACT, LEARNED, Key, StudyConfig, learning, measurements, way_of
-from stats import FEWEST_SEEDS, Difference, Row, by_seed, difference, key_of, rank_correlation, tested
+from stats import FEWEST_SEEDS, Difference, Row, Tested, by_seed, difference, key_of, rank_correlation, tested
 
 MISSING = "n/a"
 SCORES = {
@@ -46,6 +47,11 @@ class Results:
     def learned(self) -> list[str]:
         """Those among them on which schedules are looked for."""
         return [name for name in learning(self.study) if name in self.data]
+
+    @cached_property
+    def tested(self) -> list[Tested]:
+        """Every hypothesis of the preset, the primary one first: bootstrapped once, and asked for all over a page."""
+        return tested(self.study, self.rows)
 
     def values(self, key: Key, value: str = "frechet") -> dict[int, float]:
         """By seed."""
@@ -89,7 +95,7 @@ def hypotheses(results: Results, *data: str) -> str:
             MISSING if one.adjusted is None else _p(one.adjusted),
             one.verdict,
         ]
-        for one in tested(results.study, results.rows)
+        for one in results.tested
         if not data or any(way.data in data for way in results.study.study.hypotheses[one.name].ways)
     ]
     return table(["difference of Fréchet distances", "expected", "found (95 %)", "seeds", "p", "verdict"], lines)

@@ -85,7 +85,7 @@ def assert_same_files(a, b):
 @pytest.mark.parametrize("stage", [train.run, probe.run, semvae.run], ids=["train", "probe", "semvae"])
 def test_kill_9_at_random_instants(experiment, tmp_path, stage):
     """Checkpoints every third step, so that kills fall into their writing too; the last kills come after the end."""
-    steps = 120
+    steps = 90
     settings = {"checkpoint_every": 3, "log_every": 2}
     posthoc = experiment.train.model_copy(update={"posthoc_ema": (0.1,), "posthoc_every": 10})
     experiment = experiment.model_copy(update={"train": posthoc})

@@ -94,7 +94,7 @@ def test_schedules_differ_in_where_they_take_a_given_noise(exact):
 
 @over_schedules
 @pytest.mark.parametrize(
-    ("solver", "order", "steps"), [("euler", 1, 256), ("heun", 2, 128), ("midpoint", 2, 128), ("ab2", 2, 256)]
+    ("solver", "order", "steps"), [("euler", 1, 128), ("heun", 2, 96), ("midpoint", 2, 64), ("ab2", 2, 128)]
 )
 def test_order_of_convergence(exact, name, solver, order, steps):
     z, schedule = noise(), SCHEDULES[name]

@@ -112,7 +112,7 @@ def test_every_format_holds_the_same_images(config, formats):
 
 
 def test_kill_9_and_go_on_to_the_same_bytes(config, tmp_path):
-    more = ["sample.num=200", "sample.block=5", "sample.formats=[npz, png, latents]", "sample.steps=8"]
+    more = ["sample.num=120", "sample.block=5", "sample.formats=[npz, png, latents]", "sample.steps=8"]
     whole = sample.run(config(*more, name="whole"))
     chance, kills = random.Random(0), 0
     while not (tmp_path / "samples" / "killed" / "samples.json").is_file():

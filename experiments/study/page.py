@@ -135,8 +135,7 @@ def _hypothesis(results: Results, name: str) -> Any:
 
 
 def _difference(results: Results, name: str) -> str:
-    found = _hypothesis(results, name).found
-    return tables.MISSING if found is None else f"{found.mean:+.1f} ({found.low:+.1f} to {found.high:+.1f})"
+    return tables.interval(_hypothesis(results, name).found, digits=1)
 
 
 def _rank(results: Results, data: str, score: str) -> str:

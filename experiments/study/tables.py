@@ -233,9 +233,12 @@ def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
 
 
-def interval(found: Difference | None) -> str:
-    """A difference with its interval."""
-    return MISSING if found is None else f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f})"
+def interval(found: Difference | None, digits: int = 2) -> str:
+    """A difference with its interval; z: what rounds to nothing is +0."""
+    if found is None:
+        return MISSING
+    mean, low, high = (f"{number:+z.{digits}f}" for number in (found.mean, found.low, found.high))
+    return f"{mean} ({low} to {high})"
 
 
 def table(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:

@@ -36,8 +36,8 @@ FOLLOWING = {
 
 
 def following(stage: str, config: Path, overrides: Sequence[str] = (), experiment: Experiment | None = None) -> str:
-    """ "next: lwd ...", with the overrides that the stage was given but for compute.resume, which would have the next
-    one throw work away; nothing after a stage that is the last, and after scores where no path was suggested.
+    """ "next: lwd ...", with the overrides that the stage was given, but never with compute.resume=false, which would
+    have the next one throw work away; nothing after the last stage, and after scores where no path was suggested.
 
     ``experiment`` is what ran, where the stage's result is to be named.
     """
@@ -52,4 +52,6 @@ def following(stage: str, config: Path, overrides: Sequence[str] = (), experimen
     named = [override.format(output=output) for override in more]
     dropped = tuple(f"{override.partition('=')[0]}=" for override in named)
     kept = [override for override in overrides if not override.startswith(("compute.resume=", "score.", *dropped))]
+    if experiment is not None and not experiment.compute.resume and any(o.startswith("compute=") for o in kept):
+        named.insert(0, "compute.resume=true")
     return f"next: {shlex.join(['lwd', command, '-c', str(config), *kept, *named])}"

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from design import StudyConfig, check, part_of
+from design import StudyConfig, check, data_config, part_of
 from figures import save_figures
 from learn import costs, learn, probe_rows, score_all, score_rows
 from lwd.config import dump, load
@@ -87,6 +87,7 @@ def _run(options: argparse.Namespace) -> None:
     study = load(StudyConfig, PRESETS / f"{options.preset}.yaml", [*output, *options.overrides])
     check(study)
     part = part_of(study, options.data or study.study.data)
+    check_kept(study, part, options.results / options.preset)
     for name, stage in STAGES.items():
         if options.only in (None, name):
             say(f"study {options.preset}: {name}", study.compute.progress)
@@ -114,14 +115,36 @@ def machine() -> str:
     return f"{name}, {torch.multiprocessing.cpu_count()} cores"
 
 
+def check_kept(study: StudyConfig, part: StudyConfig, results: Path) -> None:
+    """Refuse, before anything runs, settings that rows of ``results`` were not made under and that are not run again:
+    one config is written for all."""
+    if not (results / CONFIG).is_file():
+        return
+    before = load(StudyConfig, results / CONFIG, [f"output={study.output}"])
+    for name in {row["data"]: None for row in _kept(study, part, results)}:
+        if name not in before.study.data or _settings(before, name) != _settings(study, name):
+            where = f"{results}: its rows of {name!r} were made under other settings"
+            raise UserError(f"{where}; run that again, too, or give another folder as --results")
+
+
+def _settings(study: StudyConfig, name: str) -> list[Any]:
+    """All that a row of a data set depends on."""
+    return [data_config(study, name).model_dump(exclude={"compute"}), study.study.weak, study.study.solvers]
+
+
+def _kept(study: StudyConfig, part: StudyConfig, results: Path) -> list[dict[str, Any]]:
+    """The rows of ``results`` of data sets that are not asked for."""
+    rows = _rows(results) if (results / MEASUREMENTS).is_file() else []
+    others = study.study.data.keys() - {cell.data for cell in part.study.cells.values()}
+    return [row for row in rows if row["data"] in others]
+
+
 def collect(study: StudyConfig, part: StudyConfig, results: Path) -> None:
     """Write rows, config, machine and small files of what is finished of ``part`` into ``results``; rows of other data
     sets stay as they are there."""
-    kept = _rows(results) if (results / MEASUREMENTS).is_file() else []
-    order = {name: number for number, name in enumerate(study.study.data)}
-    asked = {cell.data for cell in part.study.cells.values()}
-    rows = [*measured_rows(part), *(row for row in kept if row["data"] in order.keys() - asked)]
-    rows.sort(key=lambda row: order[row["data"]])
+    order = list(study.study.data)
+    rows = [*measured_rows(part), *_kept(study, part, results)]
+    rows.sort(key=lambda row: order.index(row["data"]))
     lines = [json.dumps(row, sort_keys=True, allow_nan=False) for row in rows]
     write_text(results / MEASUREMENTS, "".join(f"{line}\n" for line in lines))
     write_text(results / CONFIG, dump(study))

@@ -20,7 +20,7 @@ import run  # noqa: E402
 import study  # noqa: E402
 import tables  # noqa: E402
 from figures import panels_of, save_figures  # noqa: E402
-from lwd.config import load  # noqa: E402
+from lwd.config import dump, load  # noqa: E402
 from lwd.errors import UserError  # noqa: E402
 from lwd.probe.task import ProbeObjective  # noqa: E402
 from lwd.schedules import Schedule  # noqa: E402
@@ -213,6 +213,25 @@ def test_a_control_alone_leaves_its_source_to_be_encoded(tmp_path: Path) -> None
     study.note_machine(whole)
     study.collect(whole, part, tmp_path)
     assert kept.read_text() == '{"data": "dino"}\n{"data": "coarse"}\n'
+
+
+def test_rows_that_stay_are_of_the_settings_that_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = load(design.StudyConfig, FOLDER / "presets" / "cpu-long.yaml", [f"output={tmp_path / 'run'}"])
+    results = tmp_path / "cpu-long"
+    results.mkdir()
+    (results / "measurements.jsonl").write_text('{"data": "dino"}\n')
+    (results / "config.yaml").write_text(dump(whole))
+    cells = "study.cells.coarse.seeds=3"  # what is still to be run says nothing of what was
+    more = load(design.StudyConfig, FOLDER / "presets" / "cpu-long.yaml", [f"output={tmp_path / 'other'}", cells])
+    study.check_kept(more, design.part_of(more, ["coarse"]), results)
+    asked = ["--preset", "cpu-long", "--data", "coarse", "--results", str(tmp_path), "--output", str(tmp_path / "run")]
+    assert study.main([*asked, "train.batch=32"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "rows of 'dino' were made under other settings" in said
+    assert not (tmp_path / "run").exists()
+    study.check_kept(whole, design.part_of(whole, ["dino"]), results)  # its rows are made again
 
 
 @pytest.mark.parametrize("preset", ["cpu", "cpu-long", "gpu"])

@@ -13,6 +13,7 @@ from scipy.stats import spearmanr, t
 sys.path.insert(0, str(Path(__file__).parents[2] / "experiments" / "study"))
 
 import stats
+import tables
 from lwd.metrics import frechet_distance, gaussian_stats
 from lwd.metrics.influence import frechet_influence
 
@@ -103,3 +104,8 @@ def test_rank_correlation() -> None:
     whole, low, high = stats.rank_correlation([0.0, 1.0, 2.0, 4.0, 3.0], truth)
     assert whole == pytest.approx(spearmanr([0, 1, 2, 4, 3], truth.mean(1)).statistic)
     assert low <= whole <= high <= 1
+
+
+def test_what_rounds_to_nothing_has_no_minus() -> None:
+    found = stats.Difference((-0.04, -0.02), low=-0.12, high=0.04, p=0.5)
+    assert tables.interval(found, digits=1) == "+0.0 (-0.1 to +0.0)"

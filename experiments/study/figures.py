@@ -52,7 +52,8 @@ def panels_of(results: Results) -> dict[str, list[Panel]]:
 def save_figures(results: Results, stem: Path) -> None:
     """Write STEM-NAME.png for each of `panels_of`."""
     for name, panels in panels_of(results).items():
-        save_png(stem.with_name(f"{stem.name}-{name}.png"), panels, width=4.5 if len(panels) < 3 else 3.4, height=3.4)
+        file, width = stem.with_name(f"{stem.name}-{name}.png"), 4.5 if len(panels) < 3 else 3.4
+        save_png(file, panels, width, height=3.4, columns=3)
 
 
 def _trained(results: Results, data: str) -> list[Key]:

@@ -8,7 +8,7 @@ In `page.md` a number or a table is asked for between double braces, with the pr
     {{cpu rank digits loss}}                              a score's rank correlation with the retrained networks
     {{cpu cost digits by_probes}}                         processor seconds; or on_the_map
     {{cpu floor digits}}                                  the Fréchet distance of training images
-    {{cpu hypotheses}}  {{cpu rules digits}}              tables; hypotheses of some data sets: {{cpu hypotheses dino}}
+    {{cpu rule digits loss}}                              by how much its path is worse than the best one
     {{cpu figure NAME}}                                   a picture with its caption
 """
 
@@ -138,6 +138,11 @@ def _difference(results: Results, name: str) -> str:
     return tables.interval(_hypothesis(results, name).found, digits=1)
 
 
+def _rule(results: Results, data: str, rule: str) -> str:
+    one = tables.chosen(results, data).get(rule)
+    return tables.MISSING if one is None else f"{one.less:+z.1f}" + (f", {one.path}" if one.path != rule else "")
+
+
 def _rank(results: Results, data: str, score: str) -> str:
     found = tables.ranked(results, data)
     if found is None:
@@ -159,6 +164,5 @@ WORDS: dict[str, Callable[..., str]] = {
     "rank": _rank,
     "cost": lambda results, data, part: f"{results.costs[data][part]:,.0f}",
     "floor": _floor,
-    "hypotheses": tables.hypotheses,
-    "rules": tables.rules,
+    "rule": _rule,
 }

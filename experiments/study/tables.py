@@ -79,13 +79,8 @@ def everything(results: Results) -> str:
     return table([*titles, "Fréchet distance", "accuracy", "precision", "recall", "evaluations"], lines)
 
 
-def hypotheses(results: Results, *data: str) -> str:
-    """What was expected and what was found, the primary one first; on these data sets, or on all.
-
-    Raises ValueError for an unknown data set.
-    """
-    if unknown := set(data) - results.study.study.data.keys():
-        raise ValueError(f"no data sets {sorted(unknown)}")
+def hypotheses(results: Results) -> str:
+    """What was expected and what was found, the primary one first."""
     lines = [
         [
             f"**{one.says}**" if one.primary else one.says,
@@ -96,7 +91,6 @@ def hypotheses(results: Results, *data: str) -> str:
             one.verdict,
         ]
         for one in results.tested
-        if not data or any(way.data in data for way in results.study.study.hypotheses[one.name].ways)
     ]
     return table(["difference of Fréchet distances", "expected", "found (95 %)", "seeds", "p", "verdict"], lines)
 
@@ -141,27 +135,53 @@ def ranked(results: Results, data: str) -> Ranked | None:
     return Ranked(list(found), scores, np.array([[found[path][seed] for seed in seeds] for path in found]))
 
 
-def rules(results: Results, data: str) -> str:
-    """Which path each rule takes, what its networks reach, by how much more than the best one's, at what cost."""
+@dataclass(frozen=True)
+class Rule:
+    """What a rule chooses: the path, its distances (S,), their mean less the best path's, processor seconds."""
+
+    title: str
+    path: str
+    reached: np.ndarray[Any, np.dtype[np.float64]]
+    less: float
+    price: float | None
+
+
+def chosen(results: Results, data: str) -> dict[str, Rule]:
+    """Every rule whose path was trained, by a short name: a path's own, or of the score that is to be least."""
     found = ranked(results, data)
     if found is None:
-        return MISSING
+        return {}
     cost = results.costs[data]
-    probes, joint = (f"{cost[part]:,.0f} s" if part in cost else MISSING for part in ("by_probes", "on_the_map"))
-    chosen = {"by hand: offset:0.3": ("offset:0.3", "0"), "none: synchronous": ("synchronous", "0")}
-    chosen |= {f"{path}": (path, joint if path.startswith("map") else probes) for path in LEARNED}
-    chosen |= {
-        f"least {SCORES[name]} of the paths": (found.paths[int(np.argmin(values))], joint)
-        for name, values in found.scores.items()
-        if name in ("loss", "nats", "distance")
+    probes, joint = cost.get("by_probes"), cost.get("on_the_map")
+    takes: dict[str, tuple[str, str, float | None]] = {
+        "offset:0.3": ("by hand: offset:0.3", "offset:0.3", 0.0),
+        "synchronous": ("none: synchronous", "synchronous", 0.0),
     }
-    best = found.truth.mean(1).min()
+    takes |= {path: (path, path, joint if path.startswith("map") else probes) for path in LEARNED}
+    for name, values in found.scores.items():
+        if name in ("loss", "nats", "distance"):
+            takes[name] = (f"least {SCORES[name]} of the paths", found.paths[int(np.argmin(values))], joint)
+    rows = {path: found.truth[number] for number, path in enumerate(found.paths)}
+    best = min(row.mean() for row in rows.values())
+    return {
+        name: Rule(title, path, rows[path], float(rows[path].mean() - best), price)
+        for name, (title, path, price) in takes.items()
+        if path in rows
+    }
+
+
+def rules(results: Results, data: str) -> str:
+    """Which path each rule takes, what its networks reach, by how much more than the best one's, at what cost."""
+    if not (found := chosen(results, data)):
+        return MISSING
     lines = [
-        [rule, path, spread(mine := found.truth[found.paths.index(path)]), f"{mine.mean() - best:+.2f}", price]
-        for rule, (path, price) in chosen.items()
-        if path in found.paths
+        [one.title, one.path, spread(one.reached), f"{one.less:+z.2f}", _seconds(one.price)] for one in found.values()
     ]
     return table(["rule", "its path", "Fréchet distance", "less the best path's", "processor time"], lines)
+
+
+def _seconds(price: float | None) -> str:
+    return MISSING if price is None else f"{price:,.0f} s" if price else "0"
 
 
 def correlations(results: Results, data: str) -> str:

@@ -60,9 +60,7 @@ WORDS = """# Results
 {{cpu difference learned}}, {{cpu verdict learned}}; {{cpu verdict few}}; {{cpu rank digits loss}}; {{cpu floor digits}}
 {{cpu cost digits by_probes}} s
 
-{{cpu hypotheses}}
-
-{{cpu rules digits}}
+{{cpu rule digits algorithm-1}}; {{cpu rule digits nats}}; {{cpu rule digits map-algorithm-1}}
 
 {{cpu figure hypotheses}}
 """
@@ -128,9 +126,16 @@ def test_learned_paths_are_what_their_rules_made(done: Path) -> None:
 def test_the_pages(done: Path) -> None:
     text = (done / "docs" / "results.md").read_text()
     assert "{{" not in text and "not measured" in text  # one seed decides nothing
-    assert "| **order** | lower |" in text and "](results/cpu-hypotheses.png)" in text
+    assert "](results/cpu-hypotheses.png)" in text
+    chosen = tables.chosen(study.read(done / "results" / "cpu"), "digits")
+    assert min(one.less for one in chosen.values()) >= 0 and "map-algorithm-1" not in chosen  # no cell trains it
+    assert f"{chosen['algorithm-1'].less:+.1f}; {chosen['nats'].less:+.1f}, {chosen['nats'].path}; n/a" in text
     text = (done / "docs" / "results" / "cpu.md").read_text()
-    assert "| least held-out loss L of the paths |" in text and "| digits | offset:0.3 |" in text
+    assert (
+        "| **order** | lower |" in text
+        and "| least held-out loss L of the paths |" in text
+        and "| digits | offset:0.3 |" in text
+    )
     figures = {path.name for path in (done / "docs" / "results").glob("*.png")}
     assert figures == {f"cpu-{name}.png" for name in ("paths", "hypotheses", "schedules", "rules")}
 
@@ -151,14 +156,10 @@ def test_data_that_wait_for_their_rows_are_left_out(done: Path, tmp_path: Path) 
     )
     results = replace(results, study=waiting, costs={**results.costs, "later": {}})
     assert "later" not in full_tables("cpu", results) and "still to come" not in full_tables("cpu", results)
-    assert "| **order** |" in tables.hypotheses(results, "digits")
-    assert "order" not in tables.hypotheses(results, "later")
     save_figures(results, tmp_path / "cpu")
     for picture in tmp_path.glob("*.png"):  # as many panels
         assert Image.open(picture).size == Image.open(done / "docs" / "results" / picture.name).size
     assert len(list(tmp_path.glob("*.png"))) == 4
-    with pytest.raises(ValueError, match="nowhere"):
-        tables.hypotheses(results, "nowhere")
     alone = replace(results, rows=[row for row in results.rows if row["seed"] == 0], probes=[], costs={})
     assert "n/a" in tables.predicted(alone) and "Processor" not in full_tables("cpu", alone)
     assert set(panels_of(alone)) == {"paths", "schedules"}
@@ -167,7 +168,7 @@ def test_data_that_wait_for_their_rows_are_left_out(done: Path, tmp_path: Path) 
 def test_what_cannot_be_filled_in_is_one_line(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = tmp_path / "words.md"
     wrongs = ("{{cpu mean digits}} {{cpu difference none}}", "{{gpu floor digits}}", "{{cpu no}}", "{{cpu figure no}}")
-    for wrong in (*wrongs, "{{gpu figure paths}}", "{{cpu hypotheses nowhere}}"):
+    for wrong in (*wrongs, "{{gpu figure paths}}", "{{cpu rule nowhere loss}}"):
         words.write_text(wrong)
         places = ["--results", str(done / "results"), "--template", str(words)]
         assert study.main([*places, "--page", str(tmp_path / "page.md")]) == 2

@@ -83,15 +83,24 @@ def picture(
     return decorate
 
 
-def save_png(path: Path, panels: Sequence[Callable[[Axes], None]], width: float = 4.5, height: float = 3.6) -> None:
-    """Write a PNG of ``panels``, each drawn on its own axes, side by side; sizes in inches of one panel."""
+def save_png(
+    path: Path,
+    panels: Sequence[Callable[[Axes], None]],
+    width: float = 4.5,
+    height: float = 3.6,
+    columns: int | None = None,
+) -> None:
+    """Write a PNG of ``panels``, each drawn on its own axes, ``columns`` of them side by side (all unless given); sizes
+    in inches of one panel."""
     import matplotlib
     from matplotlib.figure import Figure
 
     with printed(), matplotlib.rc_context(_style()):
-        figure = Figure(figsize=(width * len(panels), height), layout="constrained")
-        for axes, draw in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            draw(axes)
+        across = min(columns or len(panels), len(panels))
+        down = -(-len(panels) // across)
+        figure = Figure(figsize=(width * across, height * down), layout="constrained")
+        for number, draw in enumerate(panels, 1):
+            draw(figure.add_subplot(down, across, number))
         with atomic_path(path) as temporary:
             figure.savefig(temporary, format="png", dpi=160, facecolor=stand_in("card"), metadata={"Software": None})
 

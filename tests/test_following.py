@@ -13,11 +13,12 @@ DIGITS = Path(__file__).parents[1] / "configs" / "digits.yaml"
 
 
 @pytest.mark.parametrize("afresh", ["compute.resume=false", "compute={resume: false, workers: 1}"])
-def test_the_next_command_goes_on_where_this_one_began_afresh(afresh: str) -> None:
+def test_no_later_command_begins_afresh_where_this_one_did(afresh: str) -> None:
     given = [afresh, "seed=3"]
-    line = following("train", DIGITS, given, load(Experiment, DIGITS, given))
-    words = shlex.split(line.removeprefix("next: "))
-    assert words[:4] == ["lwd", "sample", "-c", str(DIGITS)]
-    then = load(Experiment, DIGITS, words[4:])
-    assert then.compute.resume is True and then.seed == 3
-    assert then.compute.workers == load(Experiment, DIGITS, given).compute.workers
+    workers = load(Experiment, DIGITS, given).compute.workers
+    for stage, after in (("train", "sample"), ("sample", "evaluate"), ("evaluate", "report")):
+        words = shlex.split(following(stage, DIGITS, given).removeprefix("next: "))
+        assert words[:4] == ["lwd", after, "-c", str(DIGITS)]
+        given = words[4:]
+        then = load(Experiment, DIGITS, given)
+        assert then.compute.resume is True and then.seed == 3 and then.compute.workers == workers

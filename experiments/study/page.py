@@ -1,11 +1,12 @@
 """docs/results.md, by hand but for its numbers, and docs/results/PRESET.md, the full tables, by program.
 
-In `page.md` a number or a table is asked for between double braces, with the preset's name first:
+In `page.md` a number or a picture is asked for between double braces, with the preset's name first:
 
     {{cpu mean digits algorithm-1 logit_normal 1000}}     mean and standard deviation over seeds; also: heun8, guided
     {{cpu evaluations digits algorithm-1 logit_normal 1000}}  of the network for a sample, in the mean
     {{cpu difference NAME}}  {{cpu verdict NAME}}  {{cpu seeds NAME}}     of a hypothesis; seeds: how many are paired
     {{cpu rank digits loss}}                              a score's rank correlation with the retrained networks
+    {{cpu ranked digits}}                                 how many paths and seeds that, and the next, is of
     {{cpu cost digits by_probes}}                         processor seconds; or on_the_map
     {{cpu floor digits}}                                  the Fréchet distance of training images
     {{cpu rule digits loss}}                              by how much its path is worse than the best one
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import tables
-from design import Key
+from design import LEARNED, Key
 from figures import CAPTIONS, panels_of
 from lwd.errors import UserError
 from lwd.files import write_text
@@ -49,13 +50,14 @@ def fill(template: str, presets: Mapping[str, Results], page: Path) -> str:
             raise UserError(f"page.md: {match[0]}: presets are {list(presets)}, figures {list(CAPTIONS)}, of something")
         path = page.parent / "results" / f"{preset}-{name}.png"
         where = Path(os.path.relpath(path, page.parent)).as_posix()
-        return _figure(name, where)
+        return _figure(name, where, f" Preset {preset}.")
 
     return ASKED.sub(found, re.sub(r"\{\{(\S+) figure (\S+)\}\}", picture, template))
 
 
-def _figure(name: str, where: str) -> str:
-    return f"![{CAPTIONS[name]}]({where})\n\n*{CAPTIONS[name]}*"
+def _figure(name: str, where: str, of: str = "") -> str:
+    caption = CAPTIONS[name] + of
+    return f"![{caption}]({where})\n\n*{caption}*"
 
 
 def full_tables(preset: str, results: Results) -> str:
@@ -139,11 +141,21 @@ def _difference(results: Results, name: str) -> str:
 
 
 def _rule(results: Results, data: str, rule: str) -> str:
+    known = ("synchronous", "offset:0.3", *LEARNED, *tables.SCORES)
+    if data not in results.study.study.data or rule not in known:
+        raise ValueError(f"no such data set or rule; rules: {', '.join(known)}")
     one = tables.chosen(results, data).get(rule)
     return tables.MISSING if one is None else f"{one.less:+z.1f}" + (f", {one.path}" if one.path != rule else "")
 
 
+def _ranked(results: Results, data: str) -> str:
+    found = tables.ranked(results, data)
+    return tables.MISSING if found is None else "{} paths, {} seeds".format(*found.truth.shape)
+
+
 def _rank(results: Results, data: str, score: str) -> str:
+    if data not in results.study.study.data or score not in tables.SCORES:
+        raise ValueError(f"no such data set or score; scores: {', '.join(tables.SCORES)}")
     found = tables.ranked(results, data)
     if found is None:
         return tables.MISSING
@@ -162,6 +174,7 @@ WORDS: dict[str, Callable[..., str]] = {
     "verdict": lambda results, name: str(_hypothesis(results, name).verdict),
     "seeds": lambda results, name: str(len(found.each)) if (found := _hypothesis(results, name).found) else "0",
     "rank": _rank,
+    "ranked": _ranked,
     "cost": lambda results, data, part: f"{results.costs[data][part]:,.0f}",
     "floor": _floor,
     "rule": _rule,

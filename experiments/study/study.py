@@ -87,7 +87,8 @@ def _run(options: argparse.Namespace) -> None:
     study = load(StudyConfig, PRESETS / f"{options.preset}.yaml", [*output, *options.overrides])
     check(study)
     part = part_of(study, options.data or study.study.data)
-    check_kept(study, part, options.results / options.preset)
+    if options.only in (None, ROWS):
+        check_kept(study, part, options.results / options.preset)
     for name, stage in STAGES.items():
         if options.only in (None, name):
             say(f"study {options.preset}: {name}", study.compute.progress)
@@ -118,18 +119,27 @@ def machine() -> str:
 def check_kept(study: StudyConfig, part: StudyConfig, results: Path) -> None:
     """Refuse, before anything runs, settings that rows of ``results`` were not made under and that are not run again:
     one config is written for all."""
-    if not (results / CONFIG).is_file():
+    kept = {row["data"]: None for row in _kept(study, part, results)}
+    if not kept or not (results / CONFIG).is_file():
         return
     before = load(StudyConfig, results / CONFIG, [f"output={study.output}"])
-    for name in {row["data"]: None for row in _kept(study, part, results)}:
+    for name in kept:
         if name not in before.study.data or _settings(before, name) != _settings(study, name):
             where = f"{results}: its rows of {name!r} were made under other settings"
             raise UserError(f"{where}; run that again, too, or give another folder as --results")
 
 
 def _settings(study: StudyConfig, name: str) -> list[Any]:
-    """All that a row of a data set depends on."""
-    return [data_config(study, name).model_dump(exclude={"compute"}), study.study.weak, study.study.solvers]
+    """What the rows of a data set depend on: its source's settings, too, and the budget of its joint network."""
+    source = study.study.data[name].shuffled
+    cells = [cell for cell in study.study.cells.values() if cell.data == name]
+    return [
+        data_config(study, name).model_dump(exclude={"compute"}),
+        max(step for cell in cells for step in cell.budgets) if cells else None,
+        {solver: study.study.solvers[solver] for cell in cells for solver in cell.solvers},
+        study.study.weak if any(cell.guided for cell in cells) else None,
+        source and (source, _settings(study, source)),
+    ]
 
 
 def _kept(study: StudyConfig, part: StudyConfig, results: Path) -> list[dict[str, Any]]:

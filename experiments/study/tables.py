@@ -177,7 +177,9 @@ def rules(results: Results, data: str) -> str:
     lines = [
         [one.title, one.path, spread(one.reached), f"{one.less:+z.2f}", _seconds(one.price)] for one in found.values()
     ]
-    return table(["rule", "its path", "Fréchet distance", "less the best path's", "processor time"], lines)
+    seeds = len(next(iter(found.values())).reached)
+    titles = ["rule", "its path", f"Fréchet distance, {seeds} seeds", "less the best path's", "processor time"]
+    return table(titles, lines)
 
 
 def _seconds(price: float | None) -> str:
@@ -193,7 +195,8 @@ def correlations(results: Results, data: str) -> str:
     for name, values in found.scores.items():
         whole, low, high = rank_correlation(values, found.truth)
         lines.append([SCORES[name], f"{whole:.2f} ({low:.2f} to {high:.2f})"])
-    return table(["score of the joint network", f"rank correlation, {len(found.paths)} paths"], lines)
+    paths, seeds = found.truth.shape
+    return table(["score of the joint network", f"rank correlation, {paths} paths, {seeds} seeds"], lines)
 
 
 def paths(results: Results, data: str) -> str:

@@ -301,7 +301,7 @@ def test_what_is_not_taken_is_counted_and_held_out_classes_are_trainings(photos,
 
 
 def test_labels_csv_precision_and_no_features(photos, tmp_path):
-    """A flat folder with labels.csv; held-out images; bfloat16 encoders; no REPA features."""
+    """A flat folder with labels.csv (several rows: tests/images), held-out images, bfloat16, no REPA features."""
     folder, config = photos
     flat = tmp_path / "flat"
     flat.mkdir()

@@ -22,6 +22,7 @@ import tables  # noqa: E402
 from figures import panels_of, save_figures  # noqa: E402
 from lwd.config import dump, load  # noqa: E402
 from lwd.errors import UserError  # noqa: E402
+from lwd.plots.drawing import save_png  # noqa: E402
 from lwd.probe.task import ProbeObjective  # noqa: E402
 from lwd.schedules import Schedule  # noqa: E402
 from lwd.stages.train.run import DenoiserObjective  # noqa: E402
@@ -54,6 +55,10 @@ MINIATURE = (
     "study.regression_images=60",
     f"study.cells={CELLS}",
     f"study.hypotheses={HYPOTHESES}",
+)
+ONE = (
+    "dino-learned: {says: order, at: {data: dino, steps: 1500}, a: {path: algorithm-1}, b: {path: synchronous}, "
+    "expected: lower}"
 )
 WORDS = """# Results
 {{cpu mean digits algorithm-1 logit_normal 2}}; {{cpu mean digits synchronous uniform 2 heun8}};
@@ -165,10 +170,16 @@ def test_data_that_wait_for_their_rows_are_left_out(done: Path, tmp_path: Path) 
     assert set(panels_of(alone)) == {"paths", "schedules"}
 
 
+def test_four_panels_are_two_rows(tmp_path: Path) -> None:
+    save_png(tmp_path / "four.png", [lambda axes: axes.set_title("one")] * 4, width=2, height=1, columns=3)
+    save_png(tmp_path / "two.png", [lambda axes: axes.set_title("one")] * 2, width=2, height=1, columns=3)
+    assert [Image.open(tmp_path / f"{name}.png").size for name in ("four", "two")] == [(960, 320), (640, 160)]
+
+
 def test_what_cannot_be_filled_in_is_one_line(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = tmp_path / "words.md"
     wrongs = ("{{cpu mean digits}} {{cpu difference none}}", "{{gpu floor digits}}", "{{cpu no}}", "{{cpu figure no}}")
-    for wrong in (*wrongs, "{{gpu figure paths}}", "{{cpu rule nowhere loss}}"):
+    for wrong in (*wrongs, "{{gpu figure paths}}", "{{cpu rule nowhere loss}}", "{{cpu rank digits lsos}}"):
         words.write_text(wrong)
         places = ["--results", str(done / "results"), "--template", str(words)]
         assert study.main([*places, "--page", str(tmp_path / "page.md")]) == 2
@@ -233,6 +244,15 @@ def test_rows_that_stay_are_of_the_settings_that_are_written(
     assert said.count("\n") == 1 and "rows of 'dino' were made under other settings" in said
     assert not (tmp_path / "run").exists()
     study.check_kept(whole, design.part_of(whole, ["dino"]), results)  # its rows are made again
+    (results / "measurements.jsonl").write_text('{"data": "shuffled"}\n')  # made of dino's latents
+    layer, budgets = "study.data.dino.changes={encode: {semantic: {layer: 9}}}", "study.cells.shuffled.budgets=[3000]"
+    for wrong in (layer, "study.data.shuffled.shuffled=dino-4", budgets):
+        changed = load(design.StudyConfig, FOLDER / "presets" / "cpu-long.yaml", [wrong, f"study.hypotheses={{{ONE}}}"])
+        with pytest.raises(UserError, match="'shuffled' were made under other settings"):
+            study.check_kept(changed, design.part_of(changed, ["dino"]), results)
+    for of_others in ("study.weak.steps=7", "study.solvers.new={solver: heun, steps: 3}"):
+        changed = load(design.StudyConfig, FOLDER / "presets" / "cpu-long.yaml", [of_others])
+        study.check_kept(changed, design.part_of(changed, ["dino"]), results)
 
 
 @pytest.mark.parametrize("preset", ["cpu", "cpu-long", "gpu"])
@@ -240,9 +260,14 @@ def test_the_presets(preset: str) -> None:
     config = load(design.StudyConfig, FOLDER / "presets" / f"{preset}.yaml")
     design.check(config)
     assert config.sample.num >= 5000
-    seeds = {name: cell.seeds for name, cell in config.study.cells.items()}
-    main = {"cpu": {"paths", "density", "solver"}, "cpu-long": {"digits", "dino", "coarse"}, "gpu": set()}[preset]
-    assert {seeds[name] for name in main} <= {8} and {seeds[name] for name in seeds.keys() - main} <= {3, 4}
+    main = {"cpu-long": {"digits", "dino", "coarse"}}.get(preset, set(config.study.cells))
+    fewer = {name: cell.seeds for name, cell in config.study.cells.items() if name not in main}
+    assert {config.study.cells[name].seeds for name in main} == {3 if preset == "gpu" else 8}
+    assert set(fewer.values()) == ({4} if preset == "cpu-long" else set())
+    runs = design.runs(config)
+    steps = f"{sum(design.run_config(config, one).train.steps for one in runs):,}".replace(",", " ")
+    row = f"| `{preset}` | {len(runs)} | {steps} | {len(design.measurements(config))} |"
+    assert row in (FOLDER / "README.md").read_text()
     for one in design.measurements(config):
         if one.run.seed == 0:
             made = design.sample_config(config, one)

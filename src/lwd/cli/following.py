@@ -52,6 +52,6 @@ def following(stage: str, config: Path, overrides: Sequence[str] = (), experimen
     named = [override.format(output=output) for override in more]
     dropped = tuple(f"{override.partition('=')[0]}=" for override in named)
     kept = [override for override in overrides if not override.startswith(("compute.resume=", "score.", *dropped))]
-    if experiment is not None and not experiment.compute.resume and any(o.startswith("compute=") for o in kept):
+    if any(override.startswith("compute=") for override in kept):
         named.insert(0, "compute.resume=true")
     return f"next: {shlex.join(['lwd', command, '-c', str(config), *kept, *named])}"

@@ -96,7 +96,7 @@ def save_png(
     from matplotlib.figure import Figure
 
     with printed(), matplotlib.rc_context(_style()):
-        across = min(columns or len(panels), len(panels))
+        across = len(panels) if columns is None else min(columns, len(panels))
         down = -(-len(panels) // across)
         figure = Figure(figsize=(width * across, height * down), layout="constrained")
         for number, draw in enumerate(panels, 1):

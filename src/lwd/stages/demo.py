@@ -44,7 +44,8 @@ def run(config: Path, overrides: Iterable[str] = ()) -> Path:
     probe.sweep(experiment, train.main_flops(experiment))
     say("[3/4] compare: train, sample and evaluate each schedule", show)
     jobs = [Job(experiment, v, s) for s in experiment.compare.seeds for v in experiment.compare.variants]
-    units = max(experiment.compare.budgets) + len(experiment.compare.budgets) * experiment.sample.num
+    looked_at = 2 * len(experiment.compare.budgets) * experiment.sample.num  # when sampled, and when evaluated
+    units = max(experiment.compare.budgets) + looked_at
     limit = TimeLimit(experiment.compute.time_limit)
     rows = run_jobs(compare_one, jobs, "compare", units, experiment.compare.processes, show, limit)
     write_json(experiment.output / RESULTS, [row.model_dump() for group in rows for row in group])

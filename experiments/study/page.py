@@ -142,8 +142,8 @@ def _difference(results: Results, name: str) -> str:
 
 def _rule(results: Results, data: str, rule: str) -> str:
     known = ("synchronous", "offset:0.3", *LEARNED, *tables.SCORES)
-    if data not in results.study.study.data or rule not in known:
-        raise ValueError(f"no such data set or rule; rules: {', '.join(known)}")
+    if rule not in known:
+        raise ValueError(f"no such rule; known: {', '.join(known)}")
     one = tables.chosen(results, data).get(rule)
     return tables.MISSING if one is None else f"{one.less:+z.1f}" + (f", {one.path}" if one.path != rule else "")
 
@@ -154,8 +154,8 @@ def _ranked(results: Results, data: str) -> str:
 
 
 def _rank(results: Results, data: str, score: str) -> str:
-    if data not in results.study.study.data or score not in tables.SCORES:
-        raise ValueError(f"no such data set or score; scores: {', '.join(tables.SCORES)}")
+    if score not in tables.SCORES:
+        raise ValueError(f"no such score; known: {', '.join(tables.SCORES)}")
     found = tables.ranked(results, data)
     if found is None:
         return tables.MISSING

@@ -118,7 +118,9 @@ class Ranked:
 
 def ranked(results: Results, data: str) -> Ranked | None:
     """Under the exact solver, unguided, logit-normal, at the budget at which most paths were trained, of paths with
-    enough seeds; None: too few of either."""
+    enough seeds; None: too few of either. Raises ValueError for an unknown data set."""
+    if data not in results.study.study.data:
+        raise ValueError(f"no data set {data!r}")
     scored = {row["path"]: row for row in results.scores if row["data"] == data}
     keys = [k for k in ways(results) if k[0] == data and k[2:4] == ("logit_normal", True) and k[5:] == ("exact", False)]
     budgets = [key[4] for key in keys]

@@ -60,6 +60,7 @@ ONE = (
     "dino-learned: {says: order, at: {data: dino, steps: 1500}, a: {path: algorithm-1}, b: {path: synchronous}, "
     "expected: lower}"
 )
+UNKNOWN = ("{{cpu rule nowhere loss}}", "{{cpu rank digits lsos}}", "{{cpu ranked nowhere}}", "{{cpu rule digits no}}")
 WORDS = """# Results
 {{cpu mean digits algorithm-1 logit_normal 2}}; {{cpu mean digits synchronous uniform 2 heun8}};
 {{cpu difference learned}}, {{cpu verdict learned}}; {{cpu verdict few}}; {{cpu rank digits loss}}; {{cpu floor digits}}
@@ -179,7 +180,7 @@ def test_four_panels_are_two_rows(tmp_path: Path) -> None:
 def test_what_cannot_be_filled_in_is_one_line(done: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = tmp_path / "words.md"
     wrongs = ("{{cpu mean digits}} {{cpu difference none}}", "{{gpu floor digits}}", "{{cpu no}}", "{{cpu figure no}}")
-    for wrong in (*wrongs, "{{gpu figure paths}}", "{{cpu rule nowhere loss}}", "{{cpu rank digits lsos}}"):
+    for wrong in (*wrongs, "{{gpu figure paths}}", *UNKNOWN):
         words.write_text(wrong)
         places = ["--results", str(done / "results"), "--template", str(words)]
         assert study.main([*places, "--page", str(tmp_path / "page.md")]) == 2

@@ -14,9 +14,11 @@ TORCH_INDEX ?=
 
 setup: $(STAMP)
 
+# The pip that comes with Python 3.11 takes half a minute longer to choose a hundred packages.
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt $(TORCH_INDEX) torch
+	$(BIN)/python -m pip install --quiet --no-compile --upgrade pip
+	$(if $(TORCH_INDEX),$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt $(TORCH_INDEX) torch)
 	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $(STAMP)
 

@@ -163,13 +163,44 @@ def test_everything_on_a_reference_page_says_what_it_is(file):
 
 
 def described(module, name):
-    """Whether the module's definition of a name has a docstring; of a name that it imports, the module it is from."""
+    """Whether the definition of a name has a docstring."""
+    found = definition(module, name)
+    return found is not None and ast.get_docstring(found) is not None
+
+
+def definition(module, name):
+    """The class or function that a module's name is, wherever it is from; None for anything else."""
     for node in parse(source(module)).body:
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            return ast.get_docstring(node) is not None
-        if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names}:
-            return described(node.module, name)
-    return False
+            return node
+        if isinstance(node, ast.ImportFrom) and name in {alias.name for alias in node.names} and source(node.module):
+            return definition(node.module, name)
+    return None
+
+
+CALLED_BY_LWD = {"Task.load", "RemoteFolder.download", "RemoteFolder.upload", "ScheduleChoice.make", "due"}
+
+
+@pytest.mark.parametrize("file", sorted(REPOSITORY.glob("docs/api/*.md")), ids=lambda file: file.stem)
+def test_whatever_takes_a_path_takes_it_as_text_too(file):
+    """As every library a user knows does. That the function turns text into a Path, mypy sees."""
+    shown = re.findall(r"^::: (\S+)", file.read_text(), re.MULTILINE)
+    names = [(room, name) for room in shown if source(room) for name in offered(room) or bound(room)]
+    names += [tuple(name.rsplit(".", 1)) for name in shown if source(name) is None]
+    found = {name: node for module, name in names if (node := definition(module, name)) and name[0] != "_"}
+    functions = {
+        name if node is function else f"{name}.{function.name}": function
+        for name, node in found.items()
+        for function in ([node] if isinstance(node, ast.FunctionDef) else node.body)
+        if isinstance(function, ast.FunctionDef) and (function.name == "__init__" or function.name[0] != "_")
+    }
+    assert not [
+        f"{name}({ast.unparse(argument)})"
+        for name, function in functions.items()
+        for argument in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)
+        if argument.annotation and re.search(r"\bPath\b", kind := ast.unparse(argument.annotation))
+        if "str | Path" not in kind and name not in CALLED_BY_LWD
+    ]
 
 
 def test_no_folder_has_more_than_15_files():

@@ -95,7 +95,12 @@ BASE = "base"
 """The key by which a file names another one, relative to itself, that it changes section by section."""
 
 
-def load(kind: type[C], file: Path | None, overrides: Iterable[str] = (), start: Mapping[str, Any] | None = None) -> C:
+def load(
+    kind: type[C],
+    file: str | Path | None,
+    overrides: Iterable[str] = (),
+    start: Mapping[str, Any] | None = None,
+) -> C:
     """A ``kind`` from a YAML file (None: ``start``, plain data, or all defaults) and ``key.sub=value`` overrides,
     values in YAML syntax.
 
@@ -104,7 +109,7 @@ def load(kind: type[C], file: Path | None, overrides: Iterable[str] = (), start:
     wrong value, and names the file, of several, that the value is in.
     """
     try:
-        data, sources = _read_layers(file) if file is not None else (dict(start or {}), {})
+        data, sources = _read_layers(Path(file)) if file is not None else (dict(start or {}), {})
     except RecursionError:
         raise UserError(f"{file}: its sections or bases are nested without end") from None
     for override in overrides:

@@ -23,7 +23,7 @@ FEATURES = "feats_dino"
 FLIP = "_flip"
 SFD_KEYS = {"tex": "latents", "sem": "latents_sv"}
 
-F = TypeVar("F", Path, Path | str)
+F = TypeVar("F", Path, str | Path)
 
 Shard = Mapping[str, Tensor]
 """The tensors of one file, by key."""
@@ -80,7 +80,7 @@ def infer_layout(shards: Iterable[Shard]) -> Layout | None:
     return Layout(Group(key, channels[key], key=key, shape=shapes[key]) for key in sorted(grids)) if grids else None
 
 
-def shard_problems(file: Path | str, shard: Shard, layout: Layout, flip: bool, features: bool) -> Iterator[str]:
+def shard_problems(file: str | Path, shard: Shard, layout: Layout, flip: bool, features: bool) -> Iterator[str]:
     """List the problems that a shard's header shows, one line each: keys, shapes, dtypes, lengths.
 
     ``flip``: twins must be there; ``features``: features count where there are any.

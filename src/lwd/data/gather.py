@@ -76,7 +76,7 @@ class Index:
         shards = torch.searchsorted(self.ends, images, right=True)
         return shards, images - self._starts[shards]
 
-    def name(self, files: Sequence[Path | str], image: Tensor) -> str:
+    def name(self, files: Sequence[str | Path], image: Tensor) -> str:
         """The place of one image, for people: the file and the row in it."""
         shard, row = self.find(image.reshape(1))
         return f"{files[int(shard)]}: image {int(row)}"

@@ -116,14 +116,14 @@ class LatentShards(Dataset[tuple[Tensor, ...]]):
     ) -> None:
         self.path, self.layout, self.flip, self.seed, self.epoch = Path(path), layout, flip, seed, 0
         self._wants_features, self.source = features, source
-        self.files: Sequence[Path | str] = shard_files(self.path) if source is None else source.files
+        self.files: Sequence[str | Path] = shard_files(self.path) if source is None else source.files
         self._open()
         self.statistics = Statistics.load(self.path, layout, len(self.shape))
         mean, std = self.statistics.mean, self.statistics.std
         self._gain, self._bias = (1 / std).flatten(), (-mean / std).flatten()
 
     def _open(self) -> None:
-        shards: dict[Path | str, Shard] = {}
+        shards: dict[str | Path, Shard] = {}
         heads = None if self.source is None else self.source.heads()
         for file in self.files:
             shards[file] = open_shard(Path(file)) if heads is None else heads[str(file)]

@@ -70,12 +70,13 @@ def check_finite(images: Tensor, numbers: Tensor | None = None) -> None:
     )
 
 
-def load_decoder(folder: Path, device: torch.device | str = "cpu") -> Decoder:
+def load_decoder(folder: str | Path, device: torch.device | str = "cpu") -> Decoder:
     """The decoder of encoded data, on ``device`` where it is a network.
 
     Raises UserError where there is no encoded data, and where its decoder is missing, damaged, or not what the data was
     encoded with.
     """
+    folder = Path(folder)
     texture = read_manifest(folder).texture
     if texture.encoder == IDENTITY:
         return Decoder(texture.group, PixelUnshuffle(texture.factor))
@@ -138,12 +139,13 @@ def _load_small_vae(folder: Path, texture: Texture) -> SmallVAE:
     return vae.eval().requires_grad_(False)
 
 
-def load_classifier(folder: Path) -> SmallCNN:
+def load_classifier(folder: str | Path) -> SmallCNN:
     """The classifier of encoded data, in evaluation mode: its pooled features measure distances between sets of images,
     and it is never used to make latents.
 
     Raises UserError for data that was encoded without one, and where it is missing or damaged.
     """
+    folder = Path(folder)
     settings = read_manifest(folder).judge
     if settings is None:
         raise UserError(f"{folder}: was encoded without a judge; encode labelled images with encode.judge=true")

@@ -107,15 +107,15 @@ class PatchPCA:
         mean, components = self.mean.to(latents.device), self.components.to(latents.device)
         return torch.einsum("kd,nkhw->ndhw", components, latents) + mean[:, None, None]
 
-    def save(self, path: Path) -> None:
+    def save(self, path: str | Path) -> None:
         """Write ``mean``, ``components``, ``scale`` and ``explained_variance_ratio`` as one safetensors file."""
-        with atomic_path(path) as temporary:
+        with atomic_path(Path(path)) as temporary:
             save_tensors(temporary, {name: getattr(self, name) for name in _TENSORS})
 
     @classmethod
-    def load(cls, path: Path) -> PatchPCA:
+    def load(cls, path: str | Path) -> PatchPCA:
         """Read what `save` wrote; raises UserError for a missing, damaged or foreign file."""
-        tensors = load_tensors(path)
+        tensors = load_tensors(Path(path))
         if missing := [name for name in _TENSORS if name not in tensors]:
             raise UserError(f"{path}: not a PCA of patch features; {missing[0]!r} is missing")
         pca = cls(len(tensors["components"]))

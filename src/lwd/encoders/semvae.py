@@ -103,8 +103,9 @@ class SemVAEConfig(Record):
     heads: Size = HEADS
 
 
-def load_semvae(folder: Path) -> SemVAE:
+def load_semvae(folder: str | Path) -> SemVAE:
     """What `SemVAE.save_pretrained` wrote, in evaluation mode, on the CPU. Raises UserError for anything else."""
+    folder = Path(folder)
     config = read_record(folder / CONFIG, SemVAEConfig)
     try:
         model = SemVAE(**config.model_dump())
@@ -114,12 +115,13 @@ def load_semvae(folder: Path) -> SemVAE:
     return model.eval()
 
 
-def load_released_semvae(path: Path, heads: int | None = None) -> SemVAE:
+def load_released_semvae(path: str | Path, heads: int | None = None) -> SemVAE:
     """A released ``.pt`` with ``model_state_dict`` (keys optionally prefixed ``module.``), in evaluation mode.
 
     D, k and depth follow from the shapes; the number of heads does not. None takes it from the training config that a
     checkpoint may hold as text, else `HEADS`. Raises UserError for the first key or shape that does not fit.
     """
+    path = Path(path)
     payload = load_foreign(path)
     weights = payload.get("model_state_dict") if isinstance(payload, dict) else None
     if not isinstance(weights, dict) or not all(

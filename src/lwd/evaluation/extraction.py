@@ -61,7 +61,7 @@ class FeatureCache:
 
 
 def extract(
-    images: Images, extractor: Extractor, batch: int, processes: Processes, cache: Path | None
+    images: Images, extractor: Extractor, batch: int, processes: Processes, cache: str | Path | None
 ) -> FeatureSet | None:
     """The features of all images on the main process, None on the others; found in ``cache``, or left there.
 
@@ -70,7 +70,7 @@ def extract(
     found = None
     if processes.is_main:
         source = {"path": images.name, "count": len(images), "sha256": images.fingerprint(), **images.facts}
-        store = FeatureCache(cache, processes.say)
+        store = FeatureCache(None if cache is None else Path(cache), processes.say)
         found = store.find(extractor.identity, source)
     if processes.mean(torch.tensor(float(found is not None), device=processes.device)) > 0:
         return found

@@ -49,7 +49,7 @@ class InceptionExtractor:
 
     def __init__(
         self,
-        weights: Path | None,
+        weights: str | Path | None,
         device: torch.device,
         download: bool = False,
         allow_other: bool = False,
@@ -87,7 +87,8 @@ class JudgeExtractor:
 
     name = "judge"
 
-    def __init__(self, folder: Path, device: torch.device) -> None:
+    def __init__(self, folder: str | Path, device: torch.device) -> None:
+        folder = Path(folder)
         settings = read_manifest(folder).judge
         if settings is None:
             raise UserError(
@@ -120,8 +121,8 @@ class DinoExtractor:
 
     name = "dinov2"
 
-    def __init__(self, folder: Path | None, device: torch.device, section: str = "evaluate") -> None:
-        if folder is None or not (folder / "config.json").is_file():
+    def __init__(self, folder: str | Path | None, device: torch.device, section: str = "evaluate") -> None:
+        if folder is None or not (Path(folder) / "config.json").is_file():
             where = "no folder named" if folder is None else f"{folder}: no config.json there"
             raise UserError(f"{where}; download https://huggingface.co/{DINOV2} and set {section}.dinov2=FOLDER")
         try:

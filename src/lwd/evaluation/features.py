@@ -83,7 +83,7 @@ class FeatureSet:
         """The same with statistics that came with the images."""
         return replace(self, stored=dict(gaussians))
 
-    def save(self, path: Path, device: torch.device, features: bool) -> None:
+    def save(self, path: str | Path, device: torch.device, features: bool) -> None:
         """Write one safetensors file, atomically: with the features, else with their count, mean and scatter.
 
         Stored statistics go along, and with ``features=False`` stand for those that could be computed.
@@ -100,11 +100,11 @@ class FeatureSet:
         if self.labels is not None:
             tensors["labels"] = self.labels.contiguous()
         facts = {"extractor": dict(self.extractor), "source": dict(self.source), "content": _hash(tensors)}
-        with atomic_path(path) as temporary:
+        with atomic_path(Path(path)) as temporary:
             save_tensors(temporary, tensors, {"format": FORMAT, "facts": json.dumps(facts, sort_keys=True)})
 
     @staticmethod
-    def is_saved(path: Path) -> bool:
+    def is_saved(path: str | Path) -> bool:
         """Whether a file is one that `save` wrote, in any version."""
         try:
             with safe_open(path, framework="pt") as file:
@@ -113,9 +113,9 @@ class FeatureSet:
             return False
 
     @classmethod
-    def load(cls, path: Path) -> FeatureSet:
+    def load(cls, path: str | Path) -> FeatureSet:
         """Raises UserError for a file that is missing, damaged or something else."""
-        if not path.is_file():
+        if not Path(path).is_file():
             raise UserError(f"{path}: no such file")
         try:
             with safe_open(path, framework="pt") as file:

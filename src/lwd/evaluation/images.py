@@ -52,7 +52,7 @@ class ArrayImages:
     """
 
     def __init__(
-        self, path: Path, arrays: Mapping[str, NDArray[Any]], labels: Tensor | None = None, facts: Any = None
+        self, path: str | Path, arrays: Mapping[str, NDArray[Any]], labels: Tensor | None = None, facts: Any = None
     ) -> None:
         array = arrays[IMAGES]
         if array.dtype != np.uint8:
@@ -60,7 +60,7 @@ class ArrayImages:
         if array.ndim != 4 or array.shape[3] != 3 or 0 in array.shape:
             raise UserError(f"{path}: {IMAGES} has shape {array.shape}; images must be (N, height, width, 3)")
         _check_count(path, len(array))
-        self.name, self._path, self._array = str(path), path, array
+        self.name, self._path, self._array = str(path), Path(path), array
         self.labels = labels if labels is not None else _labels(arrays, len(array))
         self.facts: Mapping[str, Any] = facts or {}
 
@@ -83,7 +83,8 @@ class PictureImages:
     Raises UserError for fewer than two, and where ``labels`` (N,) are of another number.
     """
 
-    def __init__(self, folder: Path, labels: Tensor | None = None, facts: Any = None) -> None:
+    def __init__(self, folder: str | Path, labels: Tensor | None = None, facts: Any = None) -> None:
+        folder = Path(folder)
         found = walk(folder, is_image)
         self._files: Sequence[Path] = [folder / name for name in sorted(found.files)]
         if not self._files:
@@ -152,11 +153,12 @@ class RealImages:
         return hashlib.sha256(self._fingerprint.encode()).hexdigest()
 
 
-def sampled_images(folder: Path, arrays: Any) -> Images:
+def sampled_images(folder: str | Path, arrays: Any) -> Images:
     """The images of a finished folder of samples; ``arrays``: an npz's path -> its arrays by name.
 
     Raises UserError for an unfinished folder, and for one that holds no images.
     """
+    folder = Path(folder)
     samples = SampleSet.read(folder)
     facts = {
         "nfe": float(samples.nfe.double().mean()),
@@ -180,6 +182,6 @@ def _labels(arrays: Mapping[str, NDArray[Any]], count: int) -> Tensor | None:
     return torch.from_numpy(labels.astype(np.int64)) if labels is not None and fits else None
 
 
-def _check_count(where: Path, count: int) -> None:
+def _check_count(where: str | Path, count: int) -> None:
     if count < 2:
         raise UserError(f"{where}: holds {count} image; a distribution needs at least 2")

@@ -69,12 +69,13 @@ def write_maps(folder: Path, maps: Mapping[Split, Map], facts: Mapping[str, Any]
     write_json(folder / FACTS, {**about, **facts})
 
 
-def read_maps(folder: Path, wanted: Mapping[str, Any] | None = None) -> dict[Split, Map]:
+def read_maps(folder: str | Path, wanted: Mapping[str, Any] | None = None) -> dict[Split, Map]:
     """Read the maps of all splits.
 
     ``wanted``: what map.json must say of them, such as its data or weights; what an older one does not say counts as
     so. Raises UserError where there is no finished map, its tensors are not what it says, or it is not the ``wanted``.
     """
+    folder = Path(folder)
     if not (folder / FACTS).is_file():
         raise UserError(f"{folder}: no map here; train a network with train.times=independent, then run lwd map")
     facts, tensors = read_record(folder / FACTS, MapFile), load_tensors(folder / TENSORS)

@@ -19,12 +19,13 @@ from lwd.schedules import Schedule
 SCHEDULE = "schedule.json"
 
 
-def load_model(folder: Path, network: str | None = None) -> nn.Module:
+def load_model(folder: str | Path, network: str | None = None) -> nn.Module:
     """Load the network of a model folder, on the CPU.
 
     Any LightningDiT; another network only where the caller names what builds it, ``network``, or it is registered: a
     folder alone never decides what code is run. Raises UserError for a missing, damaged or foreign folder.
     """
+    folder = Path(folder)
     record = read_record(folder)
     if record.network is None:
         try:

@@ -43,7 +43,7 @@ def learn(
     drop: Drop | None = None,
     optimizer: MakeOptimizer | None = None,
     seed: int = 0,
-    folder: Path | str | None = None,
+    folder: str | Path | None = None,
     stop: EarlyStop | None = None,
     compute: ComputeConfig | None = None,
     recipe: Mapping[str, Any] | None = None,

@@ -76,7 +76,7 @@ def search(
     criterion: Criterion | None = None,
     seeds: Sequence[int] = (0,),
     stop: EarlyStop | None = None,
-    folder: Path | str | None = None,
+    folder: str | Path | None = None,
     say: Callable[[str], None] = print,
     **more: Any,
 ) -> tuple[Schedule, list[SweepRow]]:

@@ -33,9 +33,9 @@ def unreachable() -> str | None:
     return None
 
 
-def save_model(model: nn.Module, folder: Path) -> None:
+def save_model(model: nn.Module, folder: str | Path) -> None:
     """Write what `lwd.models.load_model` reads and, of a network of the Hub mixin, ``from_pretrained``."""
-    Files(model_files(model, ".")).save(folder)
+    Files(model_files(model, ".")).save(Path(folder))
 
 
 def model_files(model: nn.Module, folder: str) -> dict[str, Content]:
@@ -54,6 +54,6 @@ def built_with(model: nn.Module) -> dict[str, Any]:
     return {"class": f"{type(model).__module__}.{type(model).__qualname__}"}
 
 
-def load_weights(model: nn.Module, folder: Path) -> None:
+def load_weights(model: nn.Module, folder: str | Path) -> None:
     """Fill ``model`` from a model folder."""
-    load_module(model, folder / WEIGHTS)
+    load_module(model, Path(folder) / WEIGHTS)

@@ -33,19 +33,19 @@ class Trajectory:
     states: Tensor
     predictions: Tensor
 
-    def save(self, file: Path, labels: Tensor) -> None:
+    def save(self, file: str | Path, labels: Tensor) -> None:
         """Write a safetensors file, with the samples' labels (N,)."""
         from lwd.runtime.checkpoint import save_tensors  # safetensors, which sampling itself does not need
 
-        with atomic_path(file) as temporary:
+        with atomic_path(Path(file)) as temporary:
             save_tensors(temporary, {**vars(self), "labels": labels.clone()})
 
     @classmethod
-    def read(cls, file: Path, layout: Layout) -> Self:
+    def read(cls, file: str | Path, layout: Layout) -> Self:
         """Read what `save` wrote; raises UserError where the file holds no trajectory of this layout."""
         from lwd.runtime.checkpoint import load_tensors
 
-        tensors = load_tensors(file)
+        tensors = load_tensors(Path(file))
         try:
             path = cls(**{key: tensors[key] for key in ("states", "predictions", "taus", "times")})
         except KeyError as error:

@@ -41,7 +41,7 @@ def fit(
     batches: StepData[B],
     *,
     steps: int,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     recipe: Mapping[str, Any] | None = None,
     title: str,
     on_start: Callable[[], None] = lambda: None,
@@ -57,6 +57,7 @@ def fit(
     steps in a row were skipped (`Guard`), or another run is in ``folder``; Preempted, having saved, if asked to stop or
     at ``compute.time_limit``.
     """
+    folder = None if folder is None else Path(folder)
     compute = processes.compute
     module, _ = processes.prepare(task.module, task.optimizer)
     alone = undivided(task.module)

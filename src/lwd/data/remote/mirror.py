@@ -28,7 +28,8 @@ class Mirror:
     what the list says.
     """
 
-    def __init__(self, remote: RemoteFolder, cache: Path, limit: int) -> None:
+    def __init__(self, remote: RemoteFolder, cache: str | Path, limit: int) -> None:
+        cache = Path(cache)
         self.remote, self._cache = remote, Cache(cache / "shards", limit)
         content = remote.read(FILES, _LIST_BYTES)
         if content is None:

@@ -123,7 +123,7 @@ def vision_model(name: str) -> VisionModel:
 
 def load_patch_encoder(
     name: str,
-    path: Path | None = None,
+    path: str | Path | None = None,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
     layer: int | None = None,
@@ -135,7 +135,7 @@ def load_patch_encoder(
     Hub is out of reach and its cache has no copy.
     """
     spec = vision_model(name)
-    folder = _download(spec) if path is None else path
+    folder = _download(spec) if path is None else Path(path)
     if not (folder / CONFIG).is_file():
         raise UserError(f"{folder}: no folder with a config.json; download {spec.repo} there")
     model = _from_folder(name, folder, layer)

@@ -30,11 +30,12 @@ class Giver:
     fingerprint: str
 
 
-def read_giver(source: Path) -> Giver:
+def read_giver(source: str | Path) -> Giver:
     """Read the averaged weights of a checkpoint, a training run's newest, a model folder, or a ``.pt`` file of SFD's.
 
     Raises UserError where there is none, or it is damaged.
     """
+    source = Path(source)
     if source.is_dir() and (found := find_checkpoints(source)):
         source = found[max(found)]
     if source.is_file():

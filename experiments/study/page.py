@@ -8,6 +8,8 @@ In `page.md` a number or a picture is asked for between double braces, with the 
     {{cpu rank digits loss}}                              a score's rank correlation with the retrained networks
     {{cpu ranked digits}}                                 how many paths and seeds that, and the next, is of
     {{cpu cost digits by_probes}}                         processor seconds; or on_the_map
+    {{cpu probe digits 0.02}}                             where it ended at a lambda: distance from collapse
+    {{cpu explained digits}}                              the share of the texture that the leader explains (MLP)
     {{cpu floor digits}}                                  the Fréchet distance of training images
     {{cpu rule digits loss}}                              by how much its path is worse than the best one
     {{cpu figure NAME}}                                   a picture with its caption
@@ -15,6 +17,7 @@ In `page.md` a number or a picture is asked for between double braces, with the 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -167,6 +170,15 @@ def _floor(results: Results, data: str) -> str:
     return f"{next(row['frechet_real'] for row in results.rows if row['data'] == data):.1f}"
 
 
+def _probe(results: Results, data: str, weight: str) -> str:
+    probes = [row for row in results.probes if row["data"] == data and not row["path"]]
+    return f"{next(row['distance'] for row in probes if math.isclose(row['lambda'], float(weight))):.2f}"
+
+
+def _explained(results: Results, data: str) -> str:
+    return f"{next(row['r2_mlp'] for row in results.semantics if row['data'] == data):.2f}"
+
+
 WORDS: dict[str, Callable[..., str]] = {
     "mean": _mean,
     "evaluations": _evaluations,
@@ -176,6 +188,8 @@ WORDS: dict[str, Callable[..., str]] = {
     "rank": _rank,
     "ranked": _ranked,
     "cost": lambda results, data, part: f"{results.costs[data][part]:,.0f}",
+    "probe": _probe,
+    "explained": _explained,
     "floor": _floor,
     "rule": _rule,
 }

@@ -61,10 +61,11 @@ ONE = (
     "expected: lower}"
 )
 UNKNOWN = ("{{cpu rule nowhere loss}}", "{{cpu rank digits lsos}}", "{{cpu ranked nowhere}}", "{{cpu rule digits no}}")
+UNKNOWN += ("{{cpu probe digits 3}}", "{{cpu probe nowhere 0.05}}", "{{cpu explained nowhere}}")
 WORDS = """# Results
 {{cpu mean digits algorithm-1 logit_normal 2}}; {{cpu mean digits synchronous uniform 2 heun8}};
 {{cpu difference learned}}, {{cpu verdict learned}}; {{cpu verdict few}}; {{cpu rank digits loss}}; {{cpu floor digits}}
-{{cpu cost digits by_probes}} s
+{{cpu cost digits by_probes}} s; at {{cpu probe digits 0.05}}, of {{cpu explained digits}}
 
 {{cpu rule digits algorithm-1}}; {{cpu rule digits nats}}; {{cpu rule digits map-algorithm-1}}
 
@@ -133,7 +134,9 @@ def test_the_pages(done: Path) -> None:
     text = (done / "docs" / "results.md").read_text()
     assert "{{" not in text and "not measured" in text  # one seed decides nothing
     assert "](results/cpu-hypotheses.png)" in text
-    chosen = tables.chosen(study.read(done / "results" / "cpu"), "digits")
+    results = study.read(done / "results" / "cpu")
+    assert f" s; at {results.probes[0]['distance']:.2f}, of {results.semantics[0]['r2_mlp']:.2f}\n" in text
+    chosen = tables.chosen(results, "digits")
     assert min(one.less for one in chosen.values()) >= 0 and "map-algorithm-1" not in chosen  # no cell trains it
     assert f"{chosen['algorithm-1'].less:+.1f}; {chosen['nats'].less:+.1f}, {chosen['nats'].path}; n/a" in text
     text = (done / "docs" / "results" / "cpu.md").read_text()

@@ -79,7 +79,7 @@ def full_tables(preset: str, results: Results) -> str:
         tables.hypotheses(results),
         "## Less the synchronous path, all else equal",
         tables.against_synchronous(results),
-        *(part for name in results.learned for part in _of_data(results, name)),
+        *(part for name in results.learned if tables.ranked(results, name) for part in _of_data(results, name)),
         "## Learned curves",
         "Distance from collapse is 0 for the extremal curve and 1 for the synchronous schedule."
         + "".join(f" Processor seconds, {data}: {_costs(cost)}." for data, cost in results.costs.items() if cost),

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 FOLDER = Path(__file__).parents[2] / "experiments" / "study"
@@ -172,6 +173,18 @@ def test_data_that_wait_for_their_rows_are_left_out(done: Path, tmp_path: Path) 
     alone = replace(results, rows=[row for row in results.rows if row["seed"] == 0], probes=[], costs={})
     assert "n/a" in tables.predicted(alone) and "Processor" not in full_tables("cpu", alone)
     assert set(panels_of(alone)) == {"paths", "schedules"}
+
+
+def test_a_far_path_is_a_number_at_the_edge(done: Path) -> None:
+    results = study.read(done / "results" / "cpu")
+    far = [row | {"frechet": 1e5} if row["path"] == "map-loss" else row for row in results.rows]
+    panels = panels_of(replace(results, rows=far))
+    paths, rule = (Figure().subplots() for _ in range(2))
+    panels["paths"][0](paths)
+    panels["rules"][0](rule)
+    assert [text.get_text() for text in paths.texts] == ["100000 \N{RIGHTWARDS ARROW}"] and paths.get_xlim()[1] < 1e5
+    assert rule.get_legend().get_texts()[0].get_text().endswith(", 100000")
+    assert rule.get_ylim()[1] < 1e5
 
 
 def test_four_panels_are_two_rows(tmp_path: Path) -> None:

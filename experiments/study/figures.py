@@ -141,7 +141,9 @@ def _rule(axes: Axes, results: Results, data: str, score: str) -> None:
         colour = stand_in(variant_colour(known.index(path)))
         size = 7 if path == "synchronous" else 4  # seen also under a path that is all but the same
         if mine.mean() > limit:
-            axes.plot([], [], "o", color=colour, markersize=4, label=f"{path}: {x:.0f}, {mine.mean():.0f}")
+            axes.errorbar(
+                [], [], yerr=[], fmt="o", color=colour, markersize=4, label=f"{path}: {x:.0f}, {mine.mean():.0f}"
+            )
             continue
         axes.errorbar([x], [mine.mean()], yerr=[error], fmt="o", color=colour, markersize=size, label=path)
     axes.set(xlabel=tables.SCORES[score], ylabel="retrained: Fréchet distance")

@@ -9,6 +9,7 @@ In `page.md` a number or a picture is asked for between double braces, with the 
     {{cpu ranked digits}}                                 how many paths and seeds that, and the next, is of
     {{cpu cost digits by_probes}}                         processor seconds; or on_the_map
     {{cpu probe digits 0.02}}                             where it ended at a lambda: distance from collapse
+    {{cpu collapsed digits}}                              how many of its probes collapsed
     {{cpu explained digits}}                              the share of the texture that the leader explains (MLP)
     {{cpu floor digits}}                                  the Fréchet distance of training images
     {{cpu rule digits loss}}                              by how much its path is worse than the best one
@@ -175,6 +176,13 @@ def _probe(results: Results, data: str, weight: str) -> str:
     return f"{next(row['distance'] for row in probes if math.isclose(row['lambda'], float(weight))):.2f}"
 
 
+def _collapsed(results: Results, data: str) -> str:
+    ends = [row["collapsed"] for row in results.probes if row["data"] == data and not row["path"]]
+    if not ends:
+        raise ValueError(f"no probe of {data!r}")
+    return f"{sum(ends)} of {len(ends)}"
+
+
 def _explained(results: Results, data: str) -> str:
     return f"{next(row['r2_mlp'] for row in results.semantics if row['data'] == data):.2f}"
 
@@ -189,6 +197,7 @@ WORDS: dict[str, Callable[..., str]] = {
     "ranked": _ranked,
     "cost": lambda results, data, part: f"{results.costs[data][part]:,.0f}",
     "probe": _probe,
+    "collapsed": _collapsed,
     "explained": _explained,
     "floor": _floor,
     "rule": _rule,

@@ -62,11 +62,11 @@ ONE = (
     "expected: lower}"
 )
 UNKNOWN = ("{{cpu rule nowhere loss}}", "{{cpu rank digits lsos}}", "{{cpu ranked nowhere}}", "{{cpu rule digits no}}")
-UNKNOWN += ("{{cpu probe digits 3}}", "{{cpu probe nowhere 0.05}}", "{{cpu explained nowhere}}")
+UNKNOWN += ("{{cpu probe digits 3}}", "{{cpu probe nowhere 0.05}}", "{{cpu explained nowhere}}", "{{cpu collapsed no}}")
 WORDS = """# Results
 {{cpu mean digits algorithm-1 logit_normal 2}}; {{cpu mean digits synchronous uniform 2 heun8}};
 {{cpu difference learned}}, {{cpu verdict learned}}; {{cpu verdict few}}; {{cpu rank digits loss}}; {{cpu floor digits}}
-{{cpu cost digits by_probes}} s; at {{cpu probe digits 0.05}}, of {{cpu explained digits}}
+{{cpu cost digits by_probes}} s; at {{cpu probe digits 0.05}}, {{cpu collapsed digits}}, of {{cpu explained digits}}
 
 {{cpu rule digits algorithm-1}}; {{cpu rule digits nats}}; {{cpu rule digits map-algorithm-1}}
 
@@ -136,7 +136,7 @@ def test_the_pages(done: Path) -> None:
     assert "{{" not in text and "not measured" in text  # one seed decides nothing
     assert "](results/cpu-hypotheses.png)" in text
     results = study.read(done / "results" / "cpu")
-    assert f" s; at {results.probes[0]['distance']:.2f}, of {results.semantics[0]['r2_mlp']:.2f}\n" in text
+    assert f" s; at {results.probes[0]['distance']:.2f}, 0 of 1, of {results.semantics[0]['r2_mlp']:.2f}\n" in text
     chosen = tables.chosen(results, "digits")
     assert min(one.less for one in chosen.values()) >= 0 and "map-algorithm-1" not in chosen  # no cell trains it
     assert f"{chosen['algorithm-1'].less:+.1f}; {chosen['nats'].less:+.1f}, {chosen['nats'].path}; n/a" in text
@@ -183,7 +183,12 @@ def test_a_far_path_is_a_number_at_the_edge(done: Path) -> None:
     panels["paths"][0](paths)
     panels["rules"][0](rule)
     assert [text.get_text() for text in paths.texts] == ["100000 \N{RIGHTWARDS ARROW}"] and paths.get_xlim()[1] < 1e5
-    assert rule.get_legend().get_texts()[0].get_text().endswith(", 100000")
+    assert [text.get_text().endswith(", 100000") for text in rule.get_legend().get_texts()] == [
+        False,
+        False,
+        False,
+        True,
+    ]
     assert rule.get_ylim()[1] < 1e5
 
 

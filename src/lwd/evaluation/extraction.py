@@ -29,7 +29,7 @@ FEATURES = "features"
 class FeatureCache:
     """Files in ``folder``, named after the images' and the network's hashes; None: nothing is kept."""
 
-    folder: Path | None
+    folder: str | Path | None
     say: Callable[[str], None]
 
     def find(self, extractor: Mapping[str, Any], source: Mapping[str, Any]) -> FeatureSet | None:
@@ -57,7 +57,7 @@ class FeatureCache:
         if self.folder is None:
             return None
         key = json.dumps([dict(extractor), source["sha256"], source["count"]], sort_keys=True)
-        return self.folder / f"{extractor['name']}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
+        return Path(self.folder) / f"{extractor['name']}-{hashlib.sha256(key.encode()).hexdigest()[:24]}.safetensors"
 
 
 def extract(
@@ -70,7 +70,7 @@ def extract(
     found = None
     if processes.is_main:
         source = {"path": images.name, "count": len(images), "sha256": images.fingerprint(), **images.facts}
-        store = FeatureCache(None if cache is None else Path(cache), processes.say)
+        store = FeatureCache(cache, processes.say)
         found = store.find(extractor.identity, source)
     if processes.mean(torch.tensor(float(found is not None), device=processes.device)) > 0:
         return found

@@ -21,9 +21,9 @@ from lwd.runtime.compute import ComputeConfig
 TITLE = "a first look, at one batch (compute.preflight=false leaves it out)"
 
 
-def due(compute: ComputeConfig, folder: Path) -> bool:
+def due(compute: ComputeConfig, folder: str | Path) -> bool:
     """Whether a run in ``folder`` is to be looked at: a new one, unless ``compute.preflight`` is off."""
-    return compute.preflight and not (compute.resume and find_checkpoints(folder))
+    return compute.preflight and not (compute.resume and find_checkpoints(Path(folder)))
 
 
 def first_look(

@@ -84,14 +84,14 @@ class ScheduleChoice(Config):
             return Schedule({n: IdentityCurve() if (n == leader) == (self.exponent > 0) else late for n in names})
         return None
 
-    def make(self, layout: Layout, leader: str, learned: Path, remedy: str) -> Schedule:
+    def make(self, layout: Layout, leader: str, learned: str | Path, remedy: str) -> Schedule:
         """The schedule, checked against the layout; ``learned``: the file where none is named.
 
         Raises UserError, with ``remedy``, where that is not there, and for a file that does not fit.
         """
         if (fixed := self.fixed(layout.names, leader)) is not None:
             return fixed
-        path = self.path or learned
+        path = Path(self.path or learned)
         if self.path is None and not path.is_file():
             raise UserError(f"{path}: no schedule yet; {remedy}")
         schedule = Schedule.load(path)

@@ -80,13 +80,13 @@ class RemoteFolder:
 
         return self._tried(name, attempt)
 
-    def download(self, name: str, entry: Entry, target: Path) -> None:
+    def download(self, name: str, entry: Entry, target: str | Path) -> None:
         """Write a file's content to ``target``, in place; raises UserError where it is not what ``entry`` says."""
         where = f"{self.shown}/{name}"
 
         def attempt() -> None:
             digest, size = hashlib.sha256(), 0
-            with self._open(name) as source, target.open("r+b") as file:
+            with self._open(name) as source, Path(target).open("r+b") as file:
                 while chunk := source.read(min(_CHUNK_BYTES, entry.bytes + 1 - size)):
                     stop_at_the_end(where)
                     size += len(chunk)
@@ -99,13 +99,13 @@ class RemoteFolder:
             if digest.hexdigest() != entry.sha256:
                 raise UserError(f"{where}: its checksum is not the one that is listed{_CHANGED}")
 
-        target.touch()
+        Path(target).touch()
         self._tried(name, attempt)
 
-    def upload(self, file: Path, name: str) -> None:
+    def upload(self, file: str | Path, name: str) -> None:
         """Copy a local file there, under ``name``. Raises UserError for a link, and where nothing can be written to the
         protocol."""
-        if file.is_symlink():
+        if Path(file).is_symlink():
             raise UserError(f"{file}: is a link, which is not copied; put the file itself there")
         self._change(name, lambda system, path: system.put_file(str(file), path))
 

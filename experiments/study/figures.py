@@ -72,12 +72,13 @@ def _paths(axes: Axes, results: Results, data: str) -> None:
     keys = [key for key in keys if key[4] == last[key[1:3]]]
     paths = list(dict.fromkeys(key[1] for key in keys))
     densities = list(dict.fromkeys(key[2] for key in keys))
-    limit = FAR * min(np.mean(list(results.values(key).values())) for key in keys)
+    measured = {key: list(results.values(key).values()) for key in keys}
+    limit = FAR * min(map(np.mean, measured.values()))
     for number, density in enumerate(densities):
         colour = stand_in(variant_colour(number))
         for key in (key for key in keys if key[2] == density):
             place = paths.index(key[1]) + 0.25 * (number - (len(densities) - 1) / 2)
-            values = list(results.values(key).values())
+            values = measured[key]
             if (mean := np.mean(values)) > limit:
                 edge = {"xycoords": ("axes fraction", "data"), "ha": "right", "va": "center"}
                 axes.annotate(f"{mean:.0f} \N{RIGHTWARDS ARROW}", (1, place), fontsize=7, color=colour, **edge)

@@ -30,7 +30,7 @@ from design import LEARNED, Key
 from figures import CAPTIONS, panels_of
 from lwd.errors import UserError
 from lwd.files import write_text
-from stats import rank_correlation
+from stats import Row, rank_correlation
 from tables import Results
 
 ASKED = re.compile(r"\{\{([^{}]+)\}\}")
@@ -171,13 +171,18 @@ def _floor(results: Results, data: str) -> str:
     return f"{next(row['frechet_real'] for row in results.rows if row['data'] == data):.1f}"
 
 
+def _probes(results: Results, data: str) -> list[Row]:
+    return [row for row in results.probes if row["data"] == data and not row["path"]]
+
+
 def _probe(results: Results, data: str, weight: str) -> str:
-    probes = [row for row in results.probes if row["data"] == data and not row["path"]]
-    return f"{next(row['distance'] for row in probes if math.isclose(row['lambda'], float(weight))):.2f}"
+    return (
+        f"{next(row['distance'] for row in _probes(results, data) if math.isclose(row['lambda'], float(weight))):.2f}"
+    )
 
 
 def _collapsed(results: Results, data: str) -> str:
-    ends = [row["collapsed"] for row in results.probes if row["data"] == data and not row["path"]]
+    ends = [row["collapsed"] for row in _probes(results, data)]
     if not ends:
         raise ValueError(f"no probe of {data!r}")
     return f"{sum(ends)} of {len(ends)}"

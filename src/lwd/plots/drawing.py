@@ -9,6 +9,7 @@ import functools
 import io
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
@@ -56,29 +57,42 @@ def _style() -> dict[str, Any]:
     }
 
 
-def picture(
-    label: str, width: float = 4.5, height: float = 3.6
-) -> Callable[[Callable[Concatenate[Axes, P], None]], Callable[P, Markup]]:
-    """Decorate ``draw(axes, ...)``: the result takes the same arguments without the axes and returns the SVG.
+@dataclass(frozen=True)
+class Drawing:
+    """An inline SVG, drawn when a template shows it: what cannot be read for a page is said before anything is drawn.
 
     ``label`` is what a screen reader says; sizes in inches, of which only the ratio to the font size matters.
     """
 
-    def decorate(draw: Callable[Concatenate[Axes, P], None]) -> Callable[P, Markup]:
+    draw: Callable[[Axes], None]
+    label: str
+    width: float
+    height: float
+
+    def __html__(self) -> Markup:
+        import matplotlib
+        from matplotlib.figure import Figure
+
+        with matplotlib.rc_context(_style()):
+            figure = Figure(figsize=(self.width, self.height), layout="constrained")
+            self.draw(figure.add_subplot())
+            file = io.StringIO()
+            unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+            figure.savefig(file, format="svg", metadata=unsaid)
+        return _inline(file.getvalue(), self.label)
+
+
+def picture(
+    label: str, width: float = 4.5, height: float = 3.6
+) -> Callable[[Callable[Concatenate[Axes, P], None]], Callable[P, Drawing]]:
+    """Decorate ``draw(axes, ...)``: the result takes the same arguments without the axes and returns the `Drawing`."""
+
+    def decorate(draw: Callable[Concatenate[Axes, P], None]) -> Callable[P, Drawing]:
         @functools.wraps(draw)
-        def drawn(*args: P.args, **kwargs: P.kwargs) -> Markup:
-            import matplotlib
-            from matplotlib.figure import Figure
+        def prepared(*args: P.args, **kwargs: P.kwargs) -> Drawing:
+            return Drawing(lambda axes: draw(axes, *args, **kwargs), label, width, height)
 
-            with matplotlib.rc_context(_style()):
-                figure = Figure(figsize=(width, height), layout="constrained")
-                draw(figure.add_subplot(), *args, **kwargs)
-                file = io.StringIO()
-                unsaid = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-                figure.savefig(file, format="svg", metadata=unsaid)
-            return _inline(file.getvalue(), label)
-
-        return drawn
+        return prepared
 
     return decorate
 

@@ -29,6 +29,7 @@ import lwd.training.log_file as log_file
 from lwd.config import parse
 from lwd.errors import UserError
 from lwd.plots.curves import save_probe_curves
+from lwd.plots.drawing import Drawing
 from lwd.run import RunConfig
 from lwd.schedules import Curve, IdentityCurve, PolynomialCurve, Schedule
 from lwd.stages.report import write_page
@@ -314,7 +315,9 @@ def test_a_value_of_another_kind(output, file, keys, value):
         ("data/manifest.json", "{}", "not a manifest"),
     ],
 )
-def test_a_file_that_is_not_what_its_name_says(output, file, content, complaint):
+def test_a_file_that_is_not_what_its_name_says(output, monkeypatch, file, content, complaint):
+    """One line says so, before anything is drawn."""
+    monkeypatch.setattr(Drawing, "__html__", None)
     (output / file).write_text(content)
     with pytest.raises(UserError, match=complaint) as error:
         write_page(config(output))

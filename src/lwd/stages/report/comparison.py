@@ -8,12 +8,12 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import ClassVar
 
-from markupsafe import Markup
 from pydantic import NonNegativeInt
 
 from lwd.config import Seed
 from lwd.data.evaluation import RESULT, read_evaluation
 from lwd.plots import figures as plots
+from lwd.plots.drawing import Drawing
 from lwd.plots.figures import Line
 from lwd.plots.text import count, listed, number
 from lwd.records import Record, read_records
@@ -92,7 +92,7 @@ class ComparisonSection:
     changes: dict[str, str]
     floor: float | None
     verdict: str
-    figures: list[tuple[str, Markup]]
+    figures: list[tuple[str, Drawing]]
 
     @property
     def spread_note(self) -> str:
@@ -195,7 +195,7 @@ def _lines(results: Sequence[Result], variants: Variants, value: Measure) -> tup
     return means, seeds
 
 
-def _figures(results: Sequence[Result], variants: Variants, floor: float | None) -> list[tuple[str, Markup]]:
+def _figures(results: Sequence[Result], variants: Variants, floor: float | None) -> list[tuple[str, Drawing]]:
     """(caption, drawing)."""
     figures = [("Fréchet distance", plots.frechet(*_lines(results, variants, lambda r: r.frechet), floor))]
     accuracies = _lines(results, variants, lambda r: r.accuracy)

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from markupsafe import Markup
 
 from lwd.plots import figures as plots
 from lwd.plots.curves import TAU
+from lwd.plots.drawing import Drawing
 from lwd.plots.figures import DASHED, DOTTED, SOLID, Dash, Line
 from lwd.plots.text import listed, number
 from lwd.run import RunConfig
@@ -28,8 +28,8 @@ class LearnedSection:
 
     leader: str
     followers: list[str]
-    curves: Markup
-    phase: Markup
+    curves: Drawing
+    phase: Drawing
     formulas: list[tuple[str, str]]
     read_at: tuple[float, ...]
     reached: list[tuple[str, list[str]]]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from markupsafe import Markup
 from torch import Tensor
 
 from lwd.groups import Layout
 from lwd.images.colours import LatentColours
 from lwd.plots import figures as plots
+from lwd.plots.drawing import Drawing
 from lwd.plots.figures import DASHED, DOTTED, SOLID, Line
 from lwd.plots.images import tile
 from lwd.plots.text import listed
@@ -43,7 +43,7 @@ class Strip:
     taus: list[str]
     times: list[tuple[str, list[str]]]
     rows: list[Row]
-    settled: Markup
+    settled: Drawing
 
 
 @dataclass(frozen=True)

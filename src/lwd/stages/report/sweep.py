@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from markupsafe import Markup
-
 from lwd.plots import sweep as plots
+from lwd.plots.drawing import Drawing
 from lwd.plots.figures import TAU_LABEL, unit_square
 from lwd.plots.sweep import Probed
 from lwd.plots.text import count, counted, percent
@@ -35,12 +34,12 @@ class SweepSection:
         return plots.weight_colours(row.kinetic_weight for row in self.rows)
 
     @property
-    def distances(self) -> Markup:
+    def distances(self) -> Drawing:
         """Distances from collapse over λ."""
         return plots.distances(self.probes, self.collapsed_below)
 
     @property
-    def curves(self) -> list[tuple[str, Markup]]:
+    def curves(self) -> list[tuple[str, Drawing]]:
         """(group, drawing) for each learned group."""
         drawn = plots.curve_lines(self.probes).items()
         return [(name, unit_square(lines, TAU_LABEL, f"local time of {name}")) for name, lines in drawn]

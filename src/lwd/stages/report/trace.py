@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from markupsafe import Markup
 from numpy.typing import NDArray
 
 from lwd.errors import UserError
 from lwd.plots import figures as plots
+from lwd.plots.drawing import Drawing
 from lwd.plots.figures import Line
 from lwd.plots.text import RHO, counted
 from lwd.plots.theme import ramp_colour
@@ -30,7 +30,7 @@ class TraceSection:
     kinetic_weight: float | None
     burn_in: int
     steps: int
-    figures: list[tuple[str, Markup]]
+    figures: list[tuple[str, Drawing]]
 
 
 def trace_section(config: RunConfig) -> TraceSection | None:

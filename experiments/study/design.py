@@ -17,6 +17,7 @@ from lwd.stages.experiment import Experiment
 
 Density = Literal["uniform", "logit_normal"]
 Sign = Literal["lower", "higher", "none"]
+Metric = Literal["frechet", "accuracy", "precision", "recall"]
 
 ALGORITHM_1, EXACT, MAP_LOSS, MAP_RULE = "algorithm-1", "exact-jacobian", "map-loss", "map-algorithm-1"
 LEARNED = {
@@ -85,8 +86,9 @@ class Hypothesis(Config):
     a: dict[str, Any]
     b: dict[str, Any]
     at: dict[str, Any]
+    metric: Metric = "frechet"
     expected: Sign
-    """Of a's Fréchet distance less b's, beyond its interval; none: the interval reaches zero."""
+    """Of a's metric less b's, beyond its interval; none: the interval reaches zero."""
 
     @property
     def ways(self) -> tuple[Way, Way]:

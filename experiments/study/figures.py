@@ -94,7 +94,7 @@ def _paths(axes: Axes, results: Results, data: str) -> None:
 
 
 def _found(results: Results) -> list[Tested]:
-    return [one for one in results.tested if one.found is not None]
+    return [one for one in results.tested if one.found is not None and one.metric == "frechet"]
 
 
 def _hypotheses(axes: Axes, results: Results) -> None:

@@ -5,6 +5,7 @@ In `page.md` a number or a picture is asked for between double braces, with the 
     {{cpu mean digits algorithm-1 logit_normal 1000}}     mean and standard deviation over seeds; also: heun8, guided
     {{cpu evaluations digits algorithm-1 logit_normal 1000}}  of the network for a sample, in the mean
     {{cpu difference NAME}}  {{cpu verdict NAME}}  {{cpu seeds NAME}}     of a hypothesis; seeds: how many are paired
+    {{cpu less accuracy digits offset:0.3 logit_normal 1000}}  than the synchronous path, in hundredths (or recall)
     {{cpu rank digits loss}}                              a score's rank correlation with the retrained networks
     {{cpu ranked digits}}                                 how many paths and seeds that, and the next, is of
     {{cpu cost digits by_probes}}                         processor seconds; or on_the_map
@@ -26,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import tables
-from design import LEARNED, Key
+from design import LEARNED, Key, Metric
 from figures import CAPTIONS, panels_of
 from lwd.errors import UserError
 from lwd.files import write_text
@@ -141,7 +142,15 @@ def _hypothesis(results: Results, name: str) -> Any:
 
 
 def _difference(results: Results, name: str) -> str:
-    return tables.interval(_hypothesis(results, name).found, digits=1)
+    one = _hypothesis(results, name)
+    return tables.interval(one.found, digits=tables.METRICS[one.metric][1] - 1)
+
+
+def _less(results: Results, metric: Metric, *words: str) -> str:
+    found = tables.less_synchronous(results, _key(*words), metric)
+    if found is None:
+        raise ValueError("too few seeds")
+    return tables.interval(found, digits=1, unit=0.01)
 
 
 def _rule(results: Results, data: str, rule: str) -> str:
@@ -196,6 +205,7 @@ WORDS: dict[str, Callable[..., str]] = {
     "mean": _mean,
     "evaluations": _evaluations,
     "difference": _difference,
+    "less": _less,
     "verdict": lambda results, name: str(_hypothesis(results, name).verdict),
     "seeds": lambda results, name: str(len(found.each)) if (found := _hypothesis(results, name).found) else "0",
     "rank": _rank,

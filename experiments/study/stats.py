@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from design import Key, Sign, StudyConfig, way_key
+from design import Key, Metric, Sign, StudyConfig, way_key
 
 Row = Mapping[str, Any]
 
@@ -51,9 +51,9 @@ class Difference:
         return "lower" if self.high < 0 else "higher" if self.low > 0 else "none"
 
 
-def difference(a: Mapping[int, Row], b: Mapping[int, Row]) -> Difference | None:
+def difference(a: Mapping[int, Row], b: Mapping[int, Row], metric: Metric = "frechet") -> Difference | None:
     """The paired difference of Fréchet distances, by a bootstrap over seeds and, within each, over samples; None under
-    three common seeds.
+    three common seeds. Other metrics are shares of samples, whose draws the seeds' own spread has in it: over seeds.
 
     A draw takes seeds with replacement, and to each one's difference adds what one replicate of its samples moved, the
     same replicate of both (`measure.measure`). So few seeds drawn with replacement spread too little, by (n - 1) / n in
@@ -63,10 +63,12 @@ def difference(a: Mapping[int, Row], b: Mapping[int, Row]) -> Difference | None:
     seeds = sorted(a.keys() & b.keys())
     if len(seeds) < FEWEST_SEEDS:
         return None
-    each = np.array([a[seed]["frechet"] - b[seed]["frechet"] for seed in seeds])
+    each = np.array([a[seed][metric] - b[seed][metric] for seed in seeds])
     generator = np.random.default_rng(0)
     chosen = generator.integers(len(seeds), size=(DRAWS, len(seeds)))
-    moved = np.array([np.subtract(a[seed]["replicates"], b[seed]["replicates"]) for seed in seeds])
+    moved = np.zeros((len(seeds), 1))
+    if metric == "frechet":
+        moved = np.array([np.subtract(a[seed]["replicates"], b[seed]["replicates"]) for seed in seeds])
     drawn = each[chosen] + moved[chosen, generator.integers(moved.shape[1], size=chosen.shape)]
     means = each.mean() + (drawn.mean(1) - each.mean()) * math.sqrt(len(seeds) / (len(seeds) - 1))
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -80,6 +82,7 @@ class Tested:
 
     name: str
     says: str
+    metric: Metric
     primary: bool
     expected: Sign
     found: Difference | None
@@ -107,7 +110,7 @@ def tested(study: StudyConfig, rows: Sequence[Row]) -> list[Tested]:
     found = {}
     for name, hypothesis in study.study.hypotheses.items():
         a, b = (by_seed(rows, way_key(way)) for way in hypothesis.ways)
-        found[name] = difference(a, b)
+        found[name] = difference(a, b, hypothesis.metric)
     primary = study.study.primary
     others = {name: one.p for name, one in found.items() if one is not None and name != primary}
     adjusted: dict[str, float | None] = dict(holm(others))
@@ -118,6 +121,7 @@ def tested(study: StudyConfig, rows: Sequence[Row]) -> list[Tested]:
         Tested(
             name,
             (hypothesis := study.study.hypotheses[name]).says,
+            hypothesis.metric,
             name == primary,
             hypothesis.expected,
             found[name],

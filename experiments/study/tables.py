@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from design import ALGORITHM_1, EXACT, LEARNED, Key, StudyConfig, learning, measurements, way_of
+from design import ALGORITHM_1, EXACT, LEARNED, Key, Metric, StudyConfig, learning, measurements, way_of
 from stats import FEWEST_SEEDS, Difference, Row, Tested, by_seed, difference, key_of, rank_correlation, tested
 
 MISSING = "n/a"
@@ -21,6 +21,13 @@ SCORES = {
     "kinetic": "the paper's R_kin",
 }
 """What the joint network says of a path; the least is best."""
+METRICS: dict[Metric, tuple[str, int]] = {
+    "frechet": ("Fréchet distance", 2),
+    "accuracy": ("accuracy", 3),
+    "precision": ("precision", 3),
+    "recall": ("recall", 3),
+}
+"""What is measured on samples: its title, and the digits that are shown."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +78,11 @@ def everything(results: Results) -> str:
         data, path, density, corrected, steps, solver, guided = key
         words = [data, path, density.replace("_", "-"), "yes" if corrected else "no", f"{steps:,}", solver]
         seeds = results.values(key)
-        numbers = [spread(seeds.values())]
-        numbers += [spread(results.values(key, v).values(), d) for v, d in (("accuracy", 3), ("precision", 3))]
-        numbers += [spread(results.values(key, v).values(), d) for v, d in (("recall", 3), ("nfe", 0))]
+        numbers = [spread(results.values(key, metric).values(), digits) for metric, (_, digits) in METRICS.items()]
+        numbers.append(spread(results.values(key, "nfe").values(), 0))
         lines.append([*words, "yes" if guided else "no", str(len(seeds)), *numbers])
     titles = ["data", "path", "density", "weights t'", "steps", "solver", "guided", "seeds"]
-    return table([*titles, "Fréchet distance", "accuracy", "precision", "recall", "evaluations"], lines)
+    return table([*titles, *(title for title, _ in METRICS.values()), "evaluations"], lines)
 
 
 def hypotheses(results: Results) -> str:
@@ -84,27 +90,36 @@ def hypotheses(results: Results) -> str:
     lines = [
         [
             f"**{one.says}**" if one.primary else one.says,
+            METRICS[one.metric][0],
             one.expected,
-            interval(one.found),
+            interval(one.found, METRICS[one.metric][1]),
             MISSING if one.found is None else str(len(one.found.each)),
             MISSING if one.adjusted is None else _p(one.adjusted),
             one.verdict,
         ]
         for one in results.tested
     ]
-    return table(["difference of Fréchet distances", "expected", "found (95 %)", "seeds", "p", "verdict"], lines)
+    return table(["says", "difference of", "expected", "found (95 %)", "seeds", "p", "verdict"], lines)
 
 
 def against_synchronous(results: Results) -> str:
     """Every path against the synchronous one, all else equal."""
     lines = []
     for key in ways(results):
-        base = (key[0], "synchronous", *key[2:])
-        if key != base and (found := difference(by_seed(results.rows, key), by_seed(results.rows, base))) is not None:
+        found = {metric: less_synchronous(results, key, metric) for metric in METRICS}
+        if key[1] != "synchronous" and found["frechet"] is not None:
             words = [key[0], key[1], key[2].replace("_", "-"), f"{key[4]:,}", key[5], "yes" if key[6] else "no"]
-            lines.append([*words, interval(found), _p(found.p)])
-    titles = ["data", "path", "density", "steps", "solver", "guided", "less synchronous (95 %)", "p, unadjusted"]
-    return table(titles, lines)
+            numbers = [interval(one, METRICS[metric][1]) for metric, one in found.items()]
+            lines.append([*words, numbers[0], _p(found["frechet"].p), *numbers[1:]])
+    first, *others = (title for title, _ in METRICS.values())
+    titles = ["data", "path", "density", "steps", "solver", "guided", f"{first} (95 %)", "its p, unadjusted"]
+    return table([*titles, *others], lines)
+
+
+def less_synchronous(results: Results, key: Key, metric: Metric) -> Difference | None:
+    """What was measured less that of the synchronous path, all else equal."""
+    base = (key[0], "synchronous", *key[2:])
+    return difference(by_seed(results.rows, key), by_seed(results.rows, base), metric)
 
 
 @dataclass(frozen=True)
@@ -258,11 +273,11 @@ def _p(value: float) -> str:
     return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
 
 
-def interval(found: Difference | None, digits: int = 2) -> str:
+def interval(found: Difference | None, digits: int = 2, unit: float = 1) -> str:
     """A difference with its interval; z: what rounds to nothing is +0."""
     if found is None:
         return MISSING
-    mean, low, high = (f"{number:+z.{digits}f}" for number in (found.mean, found.low, found.high))
+    mean, low, high = (f"{number / unit:+z.{digits}f}" for number in (found.mean, found.low, found.high))
     return f"{mean} ({low} to {high})"
 
 

@@ -20,10 +20,10 @@ from lwd.metrics.influence import frechet_influence
 Rows = dict[int, dict[str, object]]
 
 
-def rows(values: np.ndarray, replicates: np.ndarray | None = None) -> Rows:
+def rows(values: np.ndarray, replicates: np.ndarray | None = None, metric: str = "frechet") -> Rows:
     still = np.zeros((len(values), 100))
     return {
-        seed: {"frechet": float(value), "replicates": moved.tolist()}
+        seed: {metric: float(value), "replicates": moved.tolist()}
         for seed, (value, moved) in enumerate(zip(values, still if replicates is None else replicates, strict=True))
     }
 
@@ -37,6 +37,18 @@ def test_the_interval_over_seeds_covers() -> None:
         found = stats.difference(rows(generator.normal(1.0, 1.0, 8)), rows(np.zeros(8)))
         assert found is not None
         inside.append(found.low <= 1.0 <= found.high)
+    assert 0.85 <= np.mean(inside) <= 0.97
+
+
+def test_the_interval_of_a_share_covers() -> None:
+    """The same of 5 000 samples each, 72 and 70 % of which are right: their draws are in the spread over seeds."""
+    generator = np.random.default_rng(0)
+    inside = []
+    for _ in range(150):
+        a, b = (rows(generator.binomial(5000, share, 8) / 5000, metric="accuracy") for share in (0.72, 0.70))
+        found = stats.difference(a, b, "accuracy")
+        assert found is not None
+        inside.append(found.low <= 0.02 <= found.high)
     assert 0.85 <= np.mean(inside) <= 0.97
 
 
@@ -95,8 +107,8 @@ def test_holm_by_hand() -> None:
 )
 def test_verdicts(expected: stats.Sign, low: float, high: float, adjusted: float, verdict: str) -> None:
     found = stats.Difference(((low + high) / 2,) * 3, low, high, adjusted)
-    assert stats.Tested("name", "says", False, expected, found, adjusted).verdict == verdict
-    assert stats.Tested("name", "says", False, expected, None, None).verdict == "not measured"
+    assert stats.Tested("name", "says", "frechet", False, expected, found, adjusted).verdict == verdict
+    assert stats.Tested("name", "says", "frechet", False, expected, None, None).verdict == "not measured"
 
 
 def test_rank_correlation() -> None:

@@ -72,7 +72,7 @@ if [ "$part" = study ]; then
       encode.{encoder,judge}_steps=5 model.depth=2 model.width=48 "probe={steps: 4, burn_in: 2, batch: 4}"
       "sweep={kinetic_weights: [0.06], collapsed_below: 0.0}" train.batch=4 map.images=4 map.points=3 score.nodes=3
       "sample={num: 12, batch: 12, block: 12, solver: heun, steps: 1}" study.cells.paths.budgets=[3]
-      study.hypotheses.{learned,lead,hand,map}.at.steps=3)
+      study.hypotheses.{learned,lead,hand,label,map}.at.steps=3)
   fi
   rows=runs/${SMALL:+small/}gpu-rows
   study=("$PYTHON" experiments/study/study.py --preset gpu --results "$rows")

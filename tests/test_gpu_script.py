@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from lwd.config import load
+
 REPOSITORY = Path(__file__).parents[1]
 SCRIPTS = REPOSITORY / "benchmarks"
+STUDY = REPOSITORY / "experiments" / "study"
 NOTES = """#!/bin/sh
 if [ "$1" = -c ]; then echo 3 11; exit; fi
 for word in "$@"; do printf '%s\\t' "$word" >>"$NOTED"; done
@@ -23,23 +26,22 @@ class ParsedError(Exception):
     """The command line was understood; nothing is run."""
 
 
-def commands(folder, part, small):
-    """The command lines that a call would start, and what it writes of them."""
+def started(folder, part, small):
+    """The command lines that a call would start."""
     python = folder / "python"
     python.write_text(NOTES)
     python.chmod(0o755)
     noted = {"PYTHON": str(python), "NOTED": str(folder / "noted"), "OUT": str(folder / "out"), "SMALL": small}
     run = ["bash", str(SCRIPTS / "gpu.sh"), part]
-    subprocess.run(run, env={**os.environ, **noted}, check=True, capture_output=True)
-    lines = (folder / "noted").read_text().splitlines()
-    figures = [json.loads(line) for line in (folder / "out" / "figures.jsonl").read_text().splitlines()]
-    return [line.rstrip("\t").split("\t") for line in lines], figures
+    subprocess.run(run, env={**os.environ, **noted}, check=part != "study", capture_output=True)
+    return [line.rstrip("\t").split("\t") for line in (folder / "noted").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("small", ["", "1"], ids=["full", "small"])
 @pytest.mark.parametrize("part", ["first", "second"])
 def test_every_command_is_understood_and_six_minutes_are_enough(tmp_path, monkeypatch, part, small):
-    lines, figures = commands(tmp_path, part, small)
+    lines = started(tmp_path, part, small)
+    figures = [json.loads(line) for line in (tmp_path / "out" / "figures.jsonl").read_text().splitlines()]
     assert len(lines) == len(figures) + 1 and lines[-1][0] == "benchmarks/summary.py", "the summary comes last"
     if not small:
         assert sum(figure["limit_s"] for figure in figures) <= 360
@@ -60,3 +62,19 @@ def test_every_command_is_understood_and_six_minutes_are_enough(tmp_path, monkey
         monkeypatch.setattr(sys, "argv", [script, *arguments])
         with pytest.raises(ParsedError):
             runpy.run_path(str(REPOSITORY / script), run_name="__main__")
+
+
+@pytest.mark.parametrize("small", ["", "1"], ids=["full", "small"])
+def test_the_study_s_settings_are_understood(tmp_path, monkeypatch, small):
+    """What it runs, and the rows of it; nothing is there to be packed."""
+    monkeypatch.syspath_prepend(str(STUDY))
+    import design
+
+    *before, run, rows = started(tmp_path, "study", small)
+    assert [line[0] for line in before] == ["experiments/study/fashion.py"] * bool(small)
+    assert run[:3] == rows[:3] == ["experiments/study/study.py", "--preset", "gpu"] and "--only" in rows
+    overrides = [word for word in run if "=" in word]
+    assert bool(overrides) == bool(small)
+    config = load(design.StudyConfig, STUDY / "presets" / "gpu.yaml", overrides)
+    design.check(config)
+    assert config.sample.num == (12 if small else 5000)

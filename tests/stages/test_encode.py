@@ -306,12 +306,13 @@ def test_labels_csv_precision_and_no_features(photos, tmp_path):
     flat = tmp_path / "flat"
     flat.mkdir()
     rows = ["file,label"]
-    for path in sorted((folder / "images").rglob("*.jpg"))[1:2]:  # bfloat16 is slow on a CPU
+    for path in sorted((folder / "images").rglob("*.jpg"))[1:2]:
         (flat / path.name).write_bytes(path.read_bytes())
         rows.append(f"{path.name},{int(path.stem) + 4}")
     (flat / "labels.csv").write_text("\n".join(rows))
     more = [f"encode.dataset={flat}", f"encode.heldout={flat}", "encode.repa={encoder: none}", "compute.precision=bf16"]
-    more.append("data.flip=false")  # half of the time
+    more.append(f"encode.semantic={{group: sem, encoder: transformers, path: {tiny_dino(tmp_path / 'dino')}}}")
+    more.append("data.flip=false")
     data = run(load(Experiment, config, [f"output={tmp_path}", "compute.progress=false", *more]))
     tensors = load_file(data / "heldout" / "latents_rank00_shard0000.safetensors")
     assert tensors["labels"].tolist() == [5] and not any("feats" in key for key in tensors)

@@ -73,8 +73,8 @@ def full_tables(preset: str, results: Results) -> str:
         f"Written by `python experiments/study/study.py --preset {preset}` from `experiments/study/results/{preset}`. "
         f"Machine: {facts['machine']}; lwd {facts['lwd']}, torch {facts['torch']}. {len(results.rows)} measurements of "
         f"{study.sample.num:,} samples. Fréchet distances are to held-out images in the features of an independent "
-        "classifier; ± is the standard deviation over training seeds. Intervals: 95 %, by a bootstrap over seeds and "
-        "samples, paired, the held-out images held as they are; p of the exploratory hypotheses by Holm's method. "
+        "classifier; ± is the standard deviation over training seeds. Intervals: 95 %, Student's, of a bootstrap over "
+        "seeds and samples, paired, the held-out images held as they are; p of the exploratory hypotheses by Holm's. "
         "[The page in words](../results.md).",
         *(_figure(name, f"{preset}-{name}.png") for name in panels_of(results)),
         "## What was expected, and what was found",

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import rankdata
+from scipy.stats import t as student
 
 from design import Key, Metric, Sign, StudyConfig, way_key
 
@@ -56,9 +57,10 @@ def difference(a: Mapping[int, Row], b: Mapping[int, Row], metric: Metric = "fre
     three common seeds. Other metrics are shares of samples, whose draws the seeds' own spread has in it: over seeds.
 
     A draw takes seeds with replacement, and to each one's difference adds what one replicate of its samples moved, the
-    same replicate of both (`measure.measure`). So few seeds drawn with replacement spread too little, by (n - 1) / n in
-    variance: deviations from the mean are stretched by sqrt(n / (n - 1)). p is the share of draws beyond zero, twice,
-    at least 1 / DRAWS. Reference images are held as they are.
+    same replicate of both (`measure.measure`). The standard error is the draws' spread, times sqrt(n / (n - 1)), since
+    n seeds drawn with replacement spread too little; interval and p are Student's with n - 1 degrees of freedom. (The
+    draws' own quantiles hold the truth of four normal differences in 84 of 100, of eight in 90: Hesterberg, "What
+    Teachers Should Know About the Bootstrap", 2015.) Reference images are held as they are.
     """
     seeds = sorted(a.keys() & b.keys())
     if len(seeds) < FEWEST_SEEDS:
@@ -70,10 +72,11 @@ def difference(a: Mapping[int, Row], b: Mapping[int, Row], metric: Metric = "fre
     if metric == "frechet":
         moved = np.array([np.subtract(a[seed]["replicates"], b[seed]["replicates"]) for seed in seeds])
     drawn = each[chosen] + moved[chosen, generator.integers(moved.shape[1], size=chosen.shape)]
-    means = each.mean() + (drawn.mean(1) - each.mean()) * math.sqrt(len(seeds) / (len(seeds) - 1))
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    p = min(1.0, 2 * max(min((means <= 0).mean(), (means >= 0).mean()), 0.5 / DRAWS))
-    return Difference(tuple(each.tolist()), float(low), float(high), float(p))
+    freedom = len(seeds) - 1
+    error = float(drawn.mean(1).std()) * math.sqrt(len(seeds) / freedom)
+    mean, half = float(each.mean()), float(student.ppf((1 + LEVEL) / 2, freedom)) * error
+    p = 2 * float(student.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
+    return Difference(tuple(each.tolist()), mean - half, mean + half, p)
 
 
 @dataclass(frozen=True)

@@ -88,7 +88,7 @@ class Hypothesis(Config):
     at: dict[str, Any]
     metric: Metric = "frechet"
     expected: Sign
-    """Of a's metric less b's, beyond its interval; none: the interval reaches zero."""
+    """Of a's metric less b's, beyond its interval, for exploratory ones by the adjusted p; none: not beyond it."""
 
     @property
     def ways(self) -> tuple[Way, Way]:

@@ -5,7 +5,7 @@ In `page.md` a number or a picture is asked for between double braces, with the 
     {{cpu mean digits algorithm-1 logit_normal 1000}}     mean and standard deviation over seeds; also: heun8, guided
     {{cpu evaluations digits algorithm-1 logit_normal 1000}}  of the network for a sample, in the mean
     {{cpu difference NAME}}  {{cpu verdict NAME}}  {{cpu seeds NAME}}     of a hypothesis; seeds: how many are paired
-    {{cpu less accuracy digits offset:0.3 logit_normal 1000}}  than the synchronous path, in hundredths (or recall)
+    {{cpu less accuracy digits offset:0.3 logit_normal 1000}}  than the synchronous path's; or another metric
     {{cpu rank digits loss}}                              a score's rank correlation with the retrained networks
     {{cpu ranked digits}}                                 how many paths and seeds that, and the next, is of
     {{cpu cost digits by_probes}}                         processor seconds; or on_the_map
@@ -31,7 +31,7 @@ from design import LEARNED, Key, Metric
 from figures import CAPTIONS, panels_of
 from lwd.errors import UserError
 from lwd.files import write_text
-from stats import Row, rank_correlation
+from stats import Difference, Row, rank_correlation
 from tables import Results
 
 ASKED = re.compile(r"\{\{([^{}]+)\}\}")
@@ -73,8 +73,9 @@ def full_tables(preset: str, results: Results) -> str:
         f"Written by `python experiments/study/study.py --preset {preset}` from `experiments/study/results/{preset}`. "
         f"Machine: {facts['machine']}; lwd {facts['lwd']}, torch {facts['torch']}. {len(results.rows)} measurements of "
         f"{study.sample.num:,} samples. Fréchet distances are to held-out images in the features of an independent "
-        "classifier; ± is the standard deviation over training seeds. Intervals: 95 %, Student's, of a bootstrap over "
-        "seeds and samples, paired, the held-out images held as they are; p of the exploratory hypotheses by Holm's. "
+        "classifier; ± is the standard deviation over training seeds. Intervals of differences: 95 %, Student's, over "
+        "seeds, paired, with a bootstrap's standard error; those of rank correlations: quantiles of a bootstrap over "
+        "seeds, too narrow with few. p values of exploratory hypotheses are adjusted by Holm's method. "
         "[The page in words](../results.md).",
         *(_figure(name, f"{preset}-{name}.png") for name in panels_of(results)),
         "## What was expected, and what was found",
@@ -143,14 +144,19 @@ def _hypothesis(results: Results, name: str) -> Any:
 
 def _difference(results: Results, name: str) -> str:
     one = _hypothesis(results, name)
-    return tables.interval(one.found, digits=tables.METRICS[one.metric][1] - 1)
+    return _interval(one.found, one.metric)
+
+
+def _interval(found: Difference | None, metric: Metric) -> str:
+    """Shares in hundredths."""
+    return tables.interval(found) if metric == "frechet" else tables.interval(found, digits=1, unit=0.01)
 
 
 def _less(results: Results, metric: Metric, *words: str) -> str:
     found = tables.less_synchronous(results, _key(*words), metric)
     if found is None:
         raise ValueError("too few seeds")
-    return tables.interval(found, digits=1, unit=0.01)
+    return _interval(found, metric)
 
 
 def _rule(results: Results, data: str, rule: str) -> str:

@@ -54,13 +54,14 @@ class Difference:
 
 def difference(a: Mapping[int, Row], b: Mapping[int, Row], metric: Metric = "frechet") -> Difference | None:
     """The paired difference of Fréchet distances, by a bootstrap over seeds and, within each, over samples; None under
-    three common seeds. Other metrics are shares of samples, whose draws the seeds' own spread has in it: over seeds.
+    three common seeds; of other metrics, over seeds alone. Since each seed draws its own samples, what their draw moves
+    is in the spread over seeds, too: the samples make the interval up to a sixth wider than it need be.
 
     A draw takes seeds with replacement, and to each one's difference adds what one replicate of its samples moved, the
     same replicate of both (`measure.measure`). The standard error is the draws' spread, times sqrt(n / (n - 1)), since
     n seeds drawn with replacement spread too little; interval and p are Student's with n - 1 degrees of freedom. (The
-    draws' own quantiles hold the truth of four normal differences in 84 of 100, of eight in 90: Hesterberg, "What
-    Teachers Should Know About the Bootstrap", 2015.) Reference images are held as they are.
+    draws' own quantiles hold the truth of four normal differences in 84 of 100, of eight in 90, by simulation; why:
+    Hesterberg, "What Teachers Should Know About the Bootstrap", 2015.) Reference images are held as they are.
     """
     seeds = sorted(a.keys() & b.keys())
     if len(seeds) < FEWEST_SEEDS:
@@ -116,7 +117,7 @@ def tested(study: StudyConfig, rows: Sequence[Row]) -> list[Tested]:
         found[name] = difference(a, b, hypothesis.metric)
     primary = study.study.primary
     others = {name: one.p for name, one in found.items() if one is not None and name != primary}
-    adjusted: dict[str, float | None] = dict(holm(others))
+    adjusted: dict[str, float | None] = dict(holm(others, of=len(found) - 1))
     if (one := found[primary]) is not None:
         adjusted[primary] = one.p
     names = [primary, *(name for name in found if name != primary)]
@@ -134,11 +135,12 @@ def tested(study: StudyConfig, rows: Sequence[Row]) -> list[Tested]:
     ]
 
 
-def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """Holm's step-down adjustment (1979): each p times the number of those not smaller, made monotone."""
+def holm(p: Mapping[str, float], of: int) -> dict[str, float]:
+    """Holm's step-down adjustment (1979): each p times the number of those not smaller, made monotone; ``of``: how many
+    there are, with those that are still to be measured."""
     adjusted, largest = {}, 0.0
     for rank, name in enumerate(sorted(p, key=lambda name: p[name])):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[name]))
+        largest = max(largest, min(1.0, (of - rank) * p[name]))
         adjusted[name] = largest
     return adjusted
 

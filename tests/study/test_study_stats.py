@@ -90,9 +90,10 @@ def test_replicates_are_the_bootstrap_s() -> None:
 
 def test_holm_by_hand() -> None:
     """Of three: 3 x .01, 2 x .02 (not under the first), 1 x .5."""
-    assert stats.holm({"b": 0.02, "a": 0.01, "c": 0.5}) == pytest.approx({"a": 0.03, "b": 0.04, "c": 0.5})
-    assert stats.holm({"a": 0.01, "b": 0.011}) == pytest.approx({"a": 0.02, "b": 0.02})
-    assert stats.holm({}) == {}
+    assert stats.holm({"b": 0.02, "a": 0.01, "c": 0.5}, of=3) == pytest.approx({"a": 0.03, "b": 0.04, "c": 0.5})
+    assert stats.holm({"a": 0.01, "b": 0.011}, of=2) == pytest.approx({"a": 0.02, "b": 0.02})
+    assert stats.holm({"a": 0.01, "b": 0.011}, of=4) == pytest.approx({"a": 0.04, "b": 0.04})  # two wait for their rows
+    assert stats.holm({}, of=3) == {}
 
 
 @pytest.mark.parametrize(

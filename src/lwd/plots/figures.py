@@ -1,4 +1,4 @@
-"""The figures, one function each: numbers in, inline SVG out."""
+"""The figures, one function each: numbers in, a `Drawing` out."""
 
 from __future__ import annotations
 

@@ -191,9 +191,8 @@ def _probes(results: Results, data: str) -> list[Row]:
 
 
 def _probe(results: Results, data: str, weight: str) -> str:
-    return (
-        f"{next(row['distance'] for row in _probes(results, data) if math.isclose(row['lambda'], float(weight))):.2f}"
-    )
+    distances = (row["distance"] for row in _probes(results, data) if math.isclose(row["lambda"], float(weight)))
+    return f"{next(distances):.2f}"
 
 
 def _collapsed(results: Results, data: str) -> str:

@@ -16,7 +16,7 @@ from design import Key, Metric, Sign, StudyConfig, way_key
 
 Row = Mapping[str, Any]
 
-DRAWS = 10_000
+DRAWS = 2_000
 LEVEL = 0.95
 FEWEST_SEEDS = 3
 """Fewer decide nothing."""
@@ -57,24 +57,22 @@ def difference(a: Mapping[int, Row], b: Mapping[int, Row], metric: Metric = "fre
     three common seeds; of other metrics, over seeds alone. Since each seed draws its own samples, what their draw moves
     is in the spread over seeds, too: the samples make the interval up to a sixth wider than it need be.
 
-    A draw takes seeds with replacement, and to each one's difference adds what one replicate of its samples moved, the
-    same replicate of both (`measure.measure`). The standard error is the draws' spread, times sqrt(n / (n - 1)), since
-    n seeds drawn with replacement spread too little; interval and p are Student's with n - 1 degrees of freedom. (The
-    draws' own quantiles hold the truth of four normal differences in 84 of 100, of eight in 90, by simulation; why:
-    Hesterberg, "What Teachers Should Know About the Bootstrap", 2015.) Reference images are held as they are.
+    A draw takes n seeds with replacement, and to each one's difference adds what one replicate of its samples moved,
+    the same replicate of both (`measure.measure`). The standard error is the spread of those draws' means, in closed
+    form, times sqrt(n / (n - 1)), since n seeds drawn with replacement spread too little; interval and p are Student's
+    with n - 1 degrees of freedom. (The draws' own quantiles hold the truth of four normal differences in 84 of 100, of
+    eight in 90, by simulation; why: Hesterberg, "What Teachers Should Know About the Bootstrap", 2015.) Reference
+    images are held as they are.
     """
     seeds = sorted(a.keys() & b.keys())
     if len(seeds) < FEWEST_SEEDS:
         return None
     each = np.array([a[seed][metric] - b[seed][metric] for seed in seeds])
-    generator = np.random.default_rng(0)
-    chosen = generator.integers(len(seeds), size=(DRAWS, len(seeds)))
-    moved = np.zeros((len(seeds), 1))
+    drawn = each[:, None]  # (seed, replicate): whatever a draw may take
     if metric == "frechet":
-        moved = np.array([np.subtract(a[seed]["replicates"], b[seed]["replicates"]) for seed in seeds])
-    drawn = each[chosen] + moved[chosen, generator.integers(moved.shape[1], size=chosen.shape)]
+        drawn = drawn + [np.subtract(a[seed]["replicates"], b[seed]["replicates"]) for seed in seeds]
     freedom = len(seeds) - 1
-    error = float(drawn.mean(1).std()) * math.sqrt(len(seeds) / freedom)
+    error = float(drawn.std()) / math.sqrt(freedom)
     mean, half = float(each.mean()), float(student.ppf((1 + LEVEL) / 2, freedom)) * error
     p = 2 * float(student.sf(abs(mean) / error, freedom)) if error else float(mean == 0)
     return Difference(tuple(each.tolist()), mean - half, mean + half, p)
@@ -148,7 +146,7 @@ def holm(p: Mapping[str, float], of: int) -> dict[str, float]:
 def rank_correlation(scores: Sequence[float], truth: NDArray[np.float64]) -> tuple[float, float, float]:
     """Spearman's of scores (P,) with the mean over seeds of truth (P, S), and its interval, seeds drawn again."""
     generator = np.random.default_rng(0)
-    chosen = generator.integers(truth.shape[1], size=(DRAWS // 5, truth.shape[1]))
+    chosen = generator.integers(truth.shape[1], size=(DRAWS, truth.shape[1]))
     means = np.concatenate([truth.mean(1)[None], truth[:, chosen].mean(2).T])  # the whole, then every draw
     ranks = rankdata(means, axis=1)
     mine = rankdata(scores) - (len(scores) + 1) / 2

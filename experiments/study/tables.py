@@ -105,12 +105,12 @@ def hypotheses(results: Results) -> str:
 def against_synchronous(results: Results) -> str:
     """Every path against the synchronous one, all else equal."""
     lines = []
-    for key in ways(results):
-        if key[1] == "synchronous" or (distance := less_synchronous(results, key, "frechet")) is None:
-            continue
-        words = [key[0], key[1], key[2].replace("_", "-"), f"{key[4]:,}", key[5], "yes" if key[6] else "no"]
-        numbers = [interval(less_synchronous(results, key, metric), digits) for metric, (_, digits) in METRICS.items()]
-        lines.append([*words, numbers[0], _p(distance.p), *numbers[1:]])
+    for key in (key for key in ways(results) if key[1] != "synchronous"):
+        found = {metric: less_synchronous(results, key, metric) for metric in METRICS}
+        if (distance := found["frechet"]) is not None:
+            words = [key[0], key[1], key[2].replace("_", "-"), f"{key[4]:,}", key[5], "yes" if key[6] else "no"]
+            numbers = [interval(one, METRICS[metric][1]) for metric, one in found.items()]
+            lines.append([*words, numbers[0], _p(distance.p), *numbers[1:]])
     first, *others = (title for title, _ in METRICS.values())
     titles = ["data", "path", "density", "steps", "solver", "guided", f"{first} (95 %)", "its p, unadjusted"]
     return table([*titles, *others], lines)

@@ -142,7 +142,7 @@ def test_the_pages(done: Path) -> None:
     assert f"{chosen['algorithm-1'].less:+.1f}; {chosen['nats'].less:+.1f}, {chosen['nats'].path}; n/a" in text
     text = (done / "docs" / "results" / "cpu.md").read_text()
     assert (
-        "| **order** | lower |" in text
+        "| **order** | Fréchet distance | lower |" in text
         and "| least held-out loss L of the paths |" in text
         and "| digits | offset:0.3 |" in text
     )

@@ -57,6 +57,8 @@ class CellSettings(Config):
     """Beside the exact one, at the last budget."""
     guided: bool = False
     """AutoGuidance too, at the last budget."""
+    extra: bool = False
+    """Trained only where --extra asks for it: more than the preset's time has room for."""
 
 
 class WeakSettings(Config):
@@ -186,6 +188,12 @@ def part_of(study: StudyConfig, data: Collection[str]) -> StudyConfig:
     left = {"data": {k: only_encoded.get(k, v) for k, v in settings.data.items() if k in data or k in sources}}
     left |= {"cells": {k: v for k, v in settings.cells.items() if v.data in data}}
     return study.model_copy(update={"study": settings.model_copy(update=left)})
+
+
+def without_extra(study: StudyConfig) -> StudyConfig:
+    """The study of the cells for which there is time."""
+    cells = {name: cell for name, cell in study.study.cells.items() if not cell.extra}
+    return study.model_copy(update={"study": study.study.model_copy(update={"cells": cells})})
 
 
 def runs(study: StudyConfig) -> list[Run]:

@@ -1,6 +1,7 @@
 """The study: where does order pay, and which rule finds it? All numbers of docs/results.md come from this one command.
 
-    python experiments/study/study.py --preset cpu                 # digits; an hour or two on two cores
+    python experiments/study/study.py --preset cpu                 # digits; an hour on two cores
+    python experiments/study/study.py --preset cpu --extra         # three further paths; half an hour more
     python experiments/study/study.py --preset cpu-long            # further data sets; a night
     python experiments/study/study.py --preset gpu                 # minutes of one card, in pieces of any length
     python experiments/study/study.py --preset cpu-long --data dino     # one of its data sets
@@ -24,7 +25,7 @@ from typing import Any
 
 import torch
 
-from design import StudyConfig, check, data_config, part_of
+from design import StudyConfig, check, data_config, part_of, without_extra
 from figures import save_figures
 from learn import costs, learn, probe_rows, score_all, score_rows
 from lwd.config import dump, load
@@ -63,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", nargs="?", type=Path, const=ROOT / "docs" / "results.md", help="write the pages")
     parser.add_argument("--template", type=Path, default=HERE / "page.md", help="the page's words")
     parser.add_argument("--only", choices=[*STAGES, ROWS], help="this stage alone")
+    parser.add_argument("--extra", action="store_true", help="train the cells, too, that take it beyond its time")
     parser.add_argument("--data", action="append", help="these data sets of the preset alone (may be repeated)")
     parser.add_argument("overrides", nargs="*", help="key.sub=value")
     options = parser.parse_args(arguments)
@@ -93,7 +95,7 @@ def _run(options: argparse.Namespace) -> None:
         if options.only in (None, name):
             say(f"study {options.preset}: {name}", study.compute.progress)
             note_machine(study)
-            stage(part)
+            stage(without_extra(part) if name == "train" and not options.extra else part)
             if name == "encode":  # rows are known by their latents, too
                 restore(part, options.results / options.preset)
     if options.only in (None, ROWS):

@@ -159,6 +159,20 @@ def test_the_bar_of_all_jobs_counts_what_they_count(done: Path, monkeypatch: pyt
     assert asked == [(1, 1), (14, round((14 * 2 + 16 * 13) / 14))]  # a weak step; two steps a run, 16 times 13 samples
 
 
+def test_extra_cells_are_trained_where_that_is_asked_for(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = [*MINIATURE, "study.cells.uniform.extra=true", "study.cells.sfd.extra=true"]
+    asked: list[int] = []
+    monkeypatch.setattr(run, "run_jobs", lambda _, jobs, *others: asked.append(len(jobs)))
+    here = ["--preset", "cpu", "--output", str(done / "run")]
+    for extra in ([], ["--extra"]):
+        assert study.main([*here, *extra, "--only", "train", *more, "sample.num=13"]) == 0
+    assert asked == [0, 12, 1, 14]  # weak models, runs
+    results = ["--results", str(done / "extra"), "--only", "rows", *more]
+    assert study.main([*here, *results]) == 0  # what is there is of the study all the same
+    found, before = (done / at / "cpu" / "measurements.jsonl" for at in ("extra", "results"))
+    assert found.read_bytes() == before.read_bytes()
+
+
 def test_data_that_wait_for_their_rows_are_left_out(done: Path, tmp_path: Path) -> None:
     results = study.read(done / "results" / "cpu")
     waiting = load(
@@ -286,10 +300,12 @@ def test_the_presets(preset: str) -> None:
     fewer = {name: cell.seeds for name, cell in config.study.cells.items() if name not in main}
     assert {config.study.cells[name].seeds for name in main} == {3 if preset == "gpu" else 8}
     assert set(fewer.values()) == ({4} if preset == "cpu-long" else set())
-    runs = design.runs(config)
-    steps = f"{sum(design.run_config(config, one).train.steps for one in runs):,}".replace(",", " ")
-    row = f"| `{preset}` | {len(runs)} | {steps} | {len(design.measurements(config))} |"
-    assert row in (FOLDER / "README.md").read_text()
+    extra = {f"{preset} --extra": config} if any(cell.extra for cell in config.study.cells.values()) else {}
+    for name, part in {preset: design.without_extra(config), **extra}.items():
+        runs = design.runs(part)
+        steps = f"{sum(design.run_config(part, one).train.steps for one in runs):,}".replace(",", " ")
+        row = f"| `{name}` | {len(runs)} | {steps} | {len(design.measurements(part))} |"
+        assert row in (FOLDER / "README.md").read_text()
     for one in design.measurements(config):
         if one.run.seed == 0:
             made = design.sample_config(config, one)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,7 @@ from lwd.probe.task import ProbeObjective  # noqa: E402
 from lwd.schedules import Schedule  # noqa: E402
 from lwd.stages.train.run import DenoiserObjective  # noqa: E402
 from page import full_tables  # noqa: E402
+from shared import built_once  # noqa: E402
 
 CELLS = (
     "{paths: {data: digits, paths: [synchronous, 'offset:0.3', algorithm-1, map-loss], seeds: 3, budgets: [2]}, "
@@ -92,12 +94,15 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prediction, "GLOBAL_TIMES", 3)
-        patch.setattr(prediction, "NODES", 4)
-        assert command(folder) == 0 and pages(folder) == 0
-    return folder
+    """Run once, and a copy of it for every worker."""
+
+    def build(folder: Path) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(prediction, "GLOBAL_TIMES", 3)
+            patch.setattr(prediction, "NODES", 4)
+            assert command(folder) == 0 and pages(folder) == 0
+
+    return shutil.copytree(built_once(tmp_path_factory, "study", build), tmp_path_factory.mktemp("study") / "done")
 
 
 def test_a_row_for_all_that_the_design_asks(done: Path) -> None:
@@ -225,7 +230,8 @@ def test_what_cannot_be_filled_in_is_one_line(done: Path, tmp_path: Path, capsys
 
 def test_finished_work_is_found_again(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the same folder; and in a new one, from the small files and rows of the results, but for the latents."""
-    before = {path: path.read_bytes() for path in (done / "results").rglob("*") if path.is_file()}
+    kept = [path for path in (done / "results").rglob("*") if path.is_file() and path.name != study.CONFIG]
+    before = {path: path.read_bytes() for path in kept}  # the config names the folder, which was another's
 
     def never(*_: object) -> None:
         raise AssertionError("finished work was done again")

@@ -148,5 +148,6 @@ def _rule(axes: Axes, results: Results, data: str, score: str) -> None:
             continue
         axes.errorbar([x], [mine.mean()], yerr=[error], fmt="o", color=colour, markersize=size, label=path)
     axes.set(xlabel=tables.SCORES[score], ylabel="retrained: Fréchet distance")
+    axes.locator_params(axis="x", nbins=5)  # or numbers of five digits touch
     axes.set_title(data, loc="left", fontsize=9, color=stand_in("muted"))
     axes.legend(fontsize=6)

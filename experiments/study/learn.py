@@ -84,7 +84,8 @@ def score_all(study: StudyConfig) -> None:
 
 def _score(job: tuple[StudyConfig, str]) -> None:
     study, name = job
-    if not scores_file(study, name).is_file():
+    wanted = {_hash(study, name, path) for path in paths(study, name)} - {None}
+    if not wanted <= _scored(study, name).keys():
         score.run(scoring(study, name))
         write_json(scores_file(study, name), read_json(data_config(study, name).output / "score" / "score.json"))
 
@@ -92,6 +93,12 @@ def _score(job: tuple[StudyConfig, str]) -> None:
 def scores_file(study: StudyConfig, name: str) -> Path:
     """The scores of all paths of a data set."""
     return data_config(study, name).output / "scores.json"
+
+
+def _scored(study: StudyConfig, name: str) -> dict[str | None, dict[str, Any]]:
+    """What is known of the paths of a data set, by the schedule's hash."""
+    file = scores_file(study, name)
+    return {row["schedule"]: row for row in read_json(file)["rows"]} if file.is_file() else {}
 
 
 def scoring(study: StudyConfig, name: str) -> Experiment:
@@ -135,9 +142,7 @@ def score_rows(study: StudyConfig) -> list[dict[str, Any]]:
     """A row for every path that was scored: the joint network's numbers of it."""
     rows = []
     for name in learning(study):
-        if not scores_file(study, name).is_file():
-            continue
-        scored = {row["schedule"]: row for row in read_json(scores_file(study, name))["rows"]}
+        scored = _scored(study, name)
         for path in paths(study, name):
             if (row := scored.get(_hash(study, name, path))) is not None:
                 distance = row["distance"]

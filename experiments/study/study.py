@@ -1,7 +1,7 @@
 """The study: where does order pay, and which rule finds it? All numbers of docs/results.md come from this one command.
 
     python experiments/study/study.py --preset cpu                 # digits; an hour on two cores
-    python experiments/study/study.py --preset cpu --extra         # three further paths; half an hour more
+    python experiments/study/study.py --preset cpu --extra         # four further paths; three quarters of an hour more
     python experiments/study/study.py --preset cpu-long            # further data sets; a night
     python experiments/study/study.py --preset gpu                 # minutes of one card, in pieces of any length
     python experiments/study/study.py --preset cpu-long --data dino     # one of its data sets

@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parents[2] / "experiments" / "study"
 sys.path.insert(0, str(FOLDER))
 
 import design  # noqa: E402
+import learn  # noqa: E402
 import prediction  # noqa: E402
 import run  # noqa: E402
 import study  # noqa: E402
@@ -176,6 +177,22 @@ def test_extra_cells_are_trained_where_that_is_asked_for(done: Path, monkeypatch
     assert study.main([*here, *results]) == 0  # what is there is of the study all the same
     found, before = (done / at / "cpu" / "measurements.jsonl" for at in ("extra", "results"))
     assert found.read_bytes() == before.read_bytes()
+
+
+def test_a_path_that_was_not_scored_is(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = json.loads((done / "run" / "digits" / "scores.json").read_text())
+    joint = load(design.StudyConfig, FOLDER / "presets" / "cpu.yaml", [f"output={tmp_path / 'run'}", *MINIATURE])
+    shutil.copytree(done / "run" / "digits" / "schedules", tmp_path / "run" / "digits" / "schedules")
+    asked: list[object] = []
+    monkeypatch.setattr(learn.score, "run", asked.append)
+    file = learn.scores_file(joint, "digits")
+    file.parent.joinpath("score").mkdir()
+    file.parent.joinpath("score", "score.json").write_text(json.dumps(scores))
+    for rows, times in ((scores["rows"], 0), (scores["rows"][1:], 1)):
+        file.write_text(json.dumps(scores | {"rows": rows}))
+        learn.score_all(joint)
+        assert len(asked) == times
+    assert json.loads(file.read_text()) == scores
 
 
 def test_data_that_wait_for_their_rows_are_left_out(done: Path, tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ class CellSettings(Config):
     guided: bool = False
     """AutoGuidance too, at the last budget."""
     extra: bool = False
-    """Trained only where --extra asks for it: more than the preset's time has room for."""
+    """Trained and scored only where --extra asks for it: more than the preset's time has room for."""
 
 
 class WeakSettings(Config):
@@ -191,7 +191,7 @@ def part_of(study: StudyConfig, data: Collection[str]) -> StudyConfig:
 
 
 def without_extra(study: StudyConfig) -> StudyConfig:
-    """The study of the cells for which there is time."""
+    """The study without its extra cells."""
     cells = {name: cell for name, cell in study.study.cells.items() if not cell.extra}
     return study.model_copy(update={"study": study.study.model_copy(update={"cells": cells})})
 
@@ -294,6 +294,9 @@ def check(study: StudyConfig) -> None:
     """Build the config of whatever may be run, so that a mistake shows now and not after hours. Raises UserError."""
     for name in study.study.data:
         data_config(study, name)
+    for run in runs(ordinary := without_extra(study)):
+        if run.seed == 0 and run_config(ordinary, run) != run_config(study, run):
+            raise UserError(f"study.cells: {run.name} of {run.data} is also of an extra cell, with other budgets")
     for one in measurements(study):
         if one.run.seed == 0:
             sample_config(study, one)

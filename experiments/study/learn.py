@@ -64,16 +64,22 @@ def by_probes(study: StudyConfig, name: str) -> None:
 
 
 def on_the_map(study: StudyConfig, name: str) -> None:
-    """Train the joint network, measure its map, and score the named schedules: the map's own two are among them."""
-    joint = joint_config(study, name)
-    train.run(joint)
-    maps.run(joint)
+    """Score the named schedules on the joint network: the map's own two are among them."""
+    joint = joint_network(study, name)
     score.run(joint.model_copy(update={"score": joint.score.model_copy(update={"samples": 0})}))
     record = read_json(joint.output / "score" / "score.json")
     files = dict(zip(names := [row["name"] for row in record["rows"]], file_names(names), strict=True))
     for found, path in ((RULE, MAP_RULE), (SPLINE, MAP_LOSS)):
         if found in files:  # where every lambda collapses on the map, its rule has none
             Schedule.load(joint.output / "score" / files[found]).save(schedule_file(study, name, path))
+
+
+def joint_network(study: StudyConfig, name: str) -> Experiment:
+    """Train the joint network and measure its map; returns its config."""
+    joint = joint_config(study, name)
+    train.run(joint)
+    maps.run(joint)
+    return joint
 
 
 def score_all(study: StudyConfig) -> None:
@@ -86,6 +92,7 @@ def _score(job: tuple[StudyConfig, str]) -> None:
     study, name = job
     wanted = {_hash(study, name, path) for path in paths(study, name)} - {None}
     if not wanted <= _scored(study, name).keys():
+        joint_network(study, name)  # on a machine that has only its results
         score.run(scoring(study, name))
         write_json(scores_file(study, name), read_json(data_config(study, name).output / "score" / "score.json"))
 

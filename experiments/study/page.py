@@ -68,9 +68,11 @@ def _figure(name: str, where: str, of: str = "") -> str:
 def full_tables(preset: str, results: Results) -> str:
     """The page of a preset: all that was measured, without a word of judgement."""
     study, facts = results.study, results.facts
+    extra = " --extra" * any(cell.extra for cell in study.study.cells.values())
     parts = [
         f"# Preset `{preset}`: all tables",
-        f"Written by `python experiments/study/study.py --preset {preset}` from `experiments/study/results/{preset}`. "
+        f"Written by `python experiments/study/study.py --preset {preset}{extra}` from "
+        f"`experiments/study/results/{preset}`. "
         f"Machine: {facts['machine']}; lwd {facts['lwd']}, torch {facts['torch']}. {len(results.rows)} measurements of "
         f"{study.sample.num:,} samples. Fréchet distances are to held-out images in the features of an independent "
         "classifier; ± is the standard deviation over training seeds. Intervals of differences: 95 %, Student's, over "

@@ -1,7 +1,7 @@
 """The study: where does order pay, and which rule finds it? All numbers of docs/results.md come from this one command.
 
     python experiments/study/study.py --preset cpu                 # digits; an hour on two cores
-    python experiments/study/study.py --preset cpu --extra         # four further paths; three quarters of an hour more
+    python experiments/study/study.py --preset cpu --extra         # further paths; an hour more
     python experiments/study/study.py --preset cpu-long            # further data sets; a night
     python experiments/study/study.py --preset gpu                 # minutes of one card, in pieces of any length
     python experiments/study/study.py --preset cpu-long --data dino     # one of its data sets
@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 
-from design import StudyConfig, check, data_config, part_of, without_extra
+from design import StudyConfig, check, data_config, measurements, part_of, way_of, without_extra
 from figures import save_figures
 from learn import costs, learn, probe_rows, score_all, score_rows
 from lwd.config import dump, load
@@ -36,6 +36,7 @@ from lwd.runtime.progress import say
 from page import write_pages
 from prediction import predict_all, prediction_rows
 from run import encode_all, explain_all, keep_rows, measured_rows, semantics_rows, train_and_measure
+from stats import key_of
 from tables import Results
 
 HERE = Path(__file__).resolve().parent
@@ -64,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", nargs="?", type=Path, const=ROOT / "docs" / "results.md", help="write the pages")
     parser.add_argument("--template", type=Path, default=HERE / "page.md", help="the page's words")
     parser.add_argument("--only", choices=[*STAGES, ROWS], help="this stage alone")
-    parser.add_argument("--extra", action="store_true", help="train the cells, too, that take it beyond its time")
+    parser.add_argument("--extra", action="store_true", help="score and train the cells that are marked extra, too")
     parser.add_argument("--data", action="append", help="these data sets of the preset alone (may be repeated)")
     parser.add_argument("overrides", nargs="*", help="key.sub=value")
     options = parser.parse_args(arguments)
@@ -89,15 +90,20 @@ def _run(options: argparse.Namespace) -> None:
     study = load(StudyConfig, PRESETS / f"{options.preset}.yaml", [*output, *options.overrides])
     check(study)
     part = part_of(study, options.data or study.study.data)
+    asked = part if options.extra else without_extra(part)
+    if options.extra and asked == without_extra(part):
+        raise UserError(f"--extra: no cell of the preset {options.preset} is marked extra")
     if options.only in (None, ROWS):
         check_kept(study, part, options.results / options.preset)
     for name, stage in STAGES.items():
         if options.only in (None, name):
             say(f"study {options.preset}: {name}", study.compute.progress)
             note_machine(study)
-            stage(without_extra(part) if name == "train" and not options.extra else part)
+            stage(asked if name in ("score", "train") else part)
             if name == "encode":  # rows are known by their latents, too
                 restore(part, options.results / options.preset)
+                if not options.extra:
+                    check_extra(part, options.results / options.preset)
     if options.only in (None, ROWS):
         collect(study, part, options.results / options.preset)
 
@@ -151,9 +157,21 @@ def _kept(study: StudyConfig, part: StudyConfig, results: Path) -> list[dict[str
     return [row for row in rows if row["data"] in others]
 
 
+def check_extra(part: StudyConfig, results: Path) -> None:
+    """Refuse to lose rows of extra cells that ``results`` has, and that are of other settings or latents."""
+    extra = {(way_of(one), one.run.seed) for one in {*measurements(part)} - {*measurements(without_extra(part))}}
+    if not extra or not (results / MEASUREMENTS).is_file():
+        return
+    before, now = ({(key_of(row), row["seed"]) for row in rows} for rows in (_rows(results), measured_rows(part)))
+    if lost := extra & before - now:
+        where = f"{results}: {len(lost)} of its rows, of extra cells, were made under other settings or latents"
+        raise UserError(f"{where}; run with --extra, or give another folder as --results")
+
+
 def collect(study: StudyConfig, part: StudyConfig, results: Path) -> None:
     """Write rows, config, machine and small files of what is finished of ``part`` into ``results``; rows of other data
     sets stay as they are there."""
+    check_extra(part, results)
     order = list(study.study.data)
     rows = [*measured_rows(part), *_kept(study, part, results)]
     rows.sort(key=lambda row: order.index(row["data"]))

@@ -165,7 +165,9 @@ def test_the_bar_of_all_jobs_counts_what_they_count(done: Path, monkeypatch: pyt
     assert asked == [(1, 1), (14, round((14 * 2 + 16 * 13) / 14))]  # a weak step; two steps a run, 16 times 13 samples
 
 
-def test_extra_cells_are_trained_where_that_is_asked_for(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_extra_cells_are_trained_where_that_is_asked_for(
+    done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     more = [*MINIATURE, "study.cells.uniform.extra=true", "study.cells.sfd.extra=true"]
     asked: list[int] = []
     monkeypatch.setattr(run, "run_jobs", lambda _, jobs, *others: asked.append(len(jobs)))
@@ -177,6 +179,20 @@ def test_extra_cells_are_trained_where_that_is_asked_for(done: Path, monkeypatch
     assert study.main([*here, *results]) == 0  # what is there is of the study all the same
     found, before = (done / at / "cpu" / "measurements.jsonl" for at in ("extra", "results"))
     assert found.read_bytes() == before.read_bytes()
+    new = ["--preset", "cpu", "--output", str(done / "new"), "--results", str(done / "extra")]
+    monkeypatch.undo()
+    assert study.main([*new, "--only", "encode", *more]) == study.main([*new, "--only", "rows", *more]) == 0
+    assert found.read_bytes() == before.read_bytes()  # as rows of ordinary cells are found again
+    capsys.readouterr()
+    for only in ("encode", "rows"):
+        assert study.main([*new, "--only", only, *more, "sample.num=13"]) == 2
+        assert "4 of its rows, of extra cells, were made under other settings" in capsys.readouterr().err
+    assert study.main([*new, "--only", "encode", "--extra", *more, "sample.num=13"]) == 0
+    assert study.main([*here, "--extra", *MINIATURE]) == 2  # no cell is
+    shared = "study.cells.more={data: digits, paths: [synchronous], seeds: 1, budgets: [1, 2], extra: true}"
+    assert study.main([*here, *MINIATURE, shared]) == 2
+    said = capsys.readouterr().err
+    assert "no cell of the preset cpu is marked extra" in said and "of an extra cell, with other budgets" in said
 
 
 def test_a_path_that_was_not_scored_is(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -185,10 +201,12 @@ def test_a_path_that_was_not_scored_is(done: Path, tmp_path: Path, monkeypatch: 
     shutil.copytree(done / "run" / "digits" / "schedules", tmp_path / "run" / "digits" / "schedules")
     asked: list[object] = []
     monkeypatch.setattr(learn.score, "run", asked.append)
+    monkeypatch.setattr(learn.train, "run", asked.append)
+    monkeypatch.setattr(learn.maps, "run", asked.append)
     file = learn.scores_file(joint, "digits")
     file.parent.joinpath("score").mkdir()
     file.parent.joinpath("score", "score.json").write_text(json.dumps(scores))
-    for rows, times in ((scores["rows"], 0), (scores["rows"][1:], 1)):
+    for rows, times in ((scores["rows"], 0), (scores["rows"][1:], 3)):
         file.write_text(json.dumps(scores | {"rows": rows}))
         learn.score_all(joint)
         assert len(asked) == times
@@ -319,10 +337,10 @@ def test_the_presets(preset: str) -> None:
     config = load(design.StudyConfig, FOLDER / "presets" / f"{preset}.yaml")
     design.check(config)
     assert config.sample.num >= 5000
-    main = {"cpu-long": {"digits", "dino", "coarse"}}.get(preset, set(config.study.cells))
-    fewer = {name: cell.seeds for name, cell in config.study.cells.items() if name not in main}
+    main = {"cpu": {"paths", "solver"}, "cpu-long": {"digits", "dino", "coarse"}, "gpu": {"paths"}}[preset]
+    fewer = {name: cell.seeds for name, cell in config.study.cells.items() if name not in main and not cell.extra}
     assert {config.study.cells[name].seeds for name in main} == {3 if preset == "gpu" else 8}
-    assert set(fewer.values()) == ({4} if preset == "cpu-long" else set())
+    assert set(fewer.values()) == (set() if preset == "gpu" else {4})
     extra = {f"{preset} --extra": config} if any(cell.extra for cell in config.study.cells.values()) else {}
     for name, part in {preset: design.without_extra(config), **extra}.items():
         runs = design.runs(part)

@@ -58,7 +58,7 @@ class CellSettings(Config):
     guided: bool = False
     """AutoGuidance too, at the last budget."""
     extra: bool = False
-    """Trained and scored only where --extra asks for it: more than the preset's time has room for."""
+    """Trained only where --extra asks for it: more than the preset's time has room for."""
 
 
 class WeakSettings(Config):

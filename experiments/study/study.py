@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--page", nargs="?", type=Path, const=ROOT / "docs" / "results.md", help="write the pages")
     parser.add_argument("--template", type=Path, default=HERE / "page.md", help="the page's words")
     parser.add_argument("--only", choices=[*STAGES, ROWS], help="this stage alone")
-    parser.add_argument("--extra", action="store_true", help="score and train the cells that are marked extra, too")
+    parser.add_argument("--extra", action="store_true", help="train the cells that are marked extra, too")
     parser.add_argument("--data", action="append", help="these data sets of the preset alone (may be repeated)")
     parser.add_argument("overrides", nargs="*", help="key.sub=value")
     options = parser.parse_args(arguments)
@@ -90,19 +90,19 @@ def _run(options: argparse.Namespace) -> None:
     study = load(StudyConfig, PRESETS / f"{options.preset}.yaml", [*output, *options.overrides])
     check(study)
     part = part_of(study, options.data or study.study.data)
-    asked = part if options.extra else without_extra(part)
-    if options.extra and asked == without_extra(part):
-        raise UserError(f"--extra: no cell of the preset {options.preset} is marked extra")
+    ordinary = without_extra(part)
+    if options.extra and part == ordinary:
+        raise UserError("--extra: no cell of what is asked for is marked extra")
     if options.only in (None, ROWS):
         check_kept(study, part, options.results / options.preset)
     for name, stage in STAGES.items():
         if options.only in (None, name):
             say(f"study {options.preset}: {name}", study.compute.progress)
             note_machine(study)
-            stage(asked if name in ("score", "train") else part)
+            stage(ordinary if name == "train" and not options.extra else part)
             if name == "encode":  # rows are known by their latents, too
                 restore(part, options.results / options.preset)
-                if not options.extra:
+                if options.only is None and not options.extra:
                     check_extra(part, options.results / options.preset)
     if options.only in (None, ROWS):
         collect(study, part, options.results / options.preset)
@@ -165,7 +165,7 @@ def check_extra(part: StudyConfig, results: Path) -> None:
     before, now = ({(key_of(row), row["seed"]) for row in rows} for rows in (_rows(results), measured_rows(part)))
     if lost := extra & before - now:
         where = f"{results}: {len(lost)} of its rows, of extra cells, were made under other settings or latents"
-        raise UserError(f"{where}; run with --extra, or give another folder as --results")
+        raise UserError(f"{where}; run all of it with --extra, or give other folders as --results and --output")
 
 
 def collect(study: StudyConfig, part: StudyConfig, results: Path) -> None:

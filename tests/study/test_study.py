@@ -184,22 +184,21 @@ def test_extra_cells_are_trained_where_that_is_asked_for(
     assert study.main([*new, "--only", "encode", *more]) == study.main([*new, "--only", "rows", *more]) == 0
     assert found.read_bytes() == before.read_bytes()  # as rows of ordinary cells are found again
     capsys.readouterr()
-    for only in ("encode", "rows"):
-        assert study.main([*new, "--only", only, *more, "sample.num=13"]) == 2
+    for only in ([], ["--only", "rows"]):
+        assert study.main([*new, *only, *more, "sample.num=13"]) == 2
         assert "4 of its rows, of extra cells, were made under other settings" in capsys.readouterr().err
-    assert study.main([*new, "--only", "encode", "--extra", *more, "sample.num=13"]) == 0
     assert study.main([*here, "--extra", *MINIATURE]) == 2  # no cell is
     shared = "study.cells.more={data: digits, paths: [synchronous], seeds: 1, budgets: [1, 2], extra: true}"
     assert study.main([*here, *MINIATURE, shared]) == 2
     said = capsys.readouterr().err
-    assert "no cell of the preset cpu is marked extra" in said and "of an extra cell, with other budgets" in said
+    assert "no cell of what is asked for is marked extra" in said and "of an extra cell, with other budgets" in said
 
 
 def test_a_path_that_was_not_scored_is(done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = json.loads((done / "run" / "digits" / "scores.json").read_text())
     joint = load(design.StudyConfig, FOLDER / "presets" / "cpu.yaml", [f"output={tmp_path / 'run'}", *MINIATURE])
     shutil.copytree(done / "run" / "digits" / "schedules", tmp_path / "run" / "digits" / "schedules")
-    asked: list[object] = []
+    asked: list[Any] = []
     monkeypatch.setattr(learn.score, "run", asked.append)
     monkeypatch.setattr(learn.train, "run", asked.append)
     monkeypatch.setattr(learn.maps, "run", asked.append)
@@ -210,6 +209,8 @@ def test_a_path_that_was_not_scored_is(done: Path, tmp_path: Path, monkeypatch: 
         file.write_text(json.dumps(scores | {"rows": rows}))
         learn.score_all(joint)
         assert len(asked) == times
+    kinds = [choice.kind for choice in asked[-1].score.schedules]
+    assert kinds == ["synchronous", "offset", "learned", "learned"]
     assert json.loads(file.read_text()) == scores
 
 

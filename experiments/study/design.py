@@ -253,10 +253,14 @@ def schedule_name(study: StudyConfig, data: str, path: str) -> str:
     return str(schedule_file(study, data, path)) if path in LEARNED else path
 
 
+def _budgets(study: StudyConfig, run: Run) -> set[int]:
+    return {m.steps for m in measurements(study) if m.run == run}
+
+
 def run_config(study: StudyConfig, run: Run) -> Experiment:
     """The config of a training run; its checkpoints at every budget of the design are kept."""
     config = data_config(study, run.data)
-    budgets = {m.steps for m in measurements(study) if m.run == run} or {study.study.weak.steps}
+    budgets = _budgets(study, run) or {study.study.weak.steps}
     changes: dict[str, Any] = {"name": run.name, "steps": max(budgets)}
     changes |= {"schedule": schedule_name(study, run.data, run.path), "checkpoint_steps": sorted(budgets)}
     if run.corrected:
@@ -295,7 +299,7 @@ def check(study: StudyConfig) -> None:
     for name in study.study.data:
         data_config(study, name)
     for run in runs(ordinary := without_extra(study)):
-        if run.seed == 0 and run_config(ordinary, run) != run_config(study, run):
+        if run.seed == 0 and _budgets(ordinary, run) != _budgets(study, run):
             raise UserError(f"study.cells: {run.name} of {run.data} is also of an extra cell, with other budgets")
     for one in measurements(study):
         if one.run.seed == 0:

@@ -92,8 +92,9 @@ def _score(job: tuple[StudyConfig, str]) -> None:
     study, name = job
     wanted = {_hash(study, name, path) for path in paths(study, name)} - {None}
     if not wanted <= _scored(study, name).keys():
-        joint_network(study, name)  # on a machine that has only its results
-        score.run(scoring(study, name))
+        joint = joint_network(study, name)  # trained now, on a machine that has only its results
+        choices = tuple(path_choice(study, name, path) for path in paths(study, name))
+        score.run(joint.model_copy(update={"score": joint.score.model_copy(update={"schedules": choices})}))
         write_json(scores_file(study, name), read_json(data_config(study, name).output / "score" / "score.json"))
 
 
@@ -106,13 +107,6 @@ def _scored(study: StudyConfig, name: str) -> dict[str | None, dict[str, Any]]:
     """What is known of the paths of a data set, by the schedule's hash."""
     file = scores_file(study, name)
     return {row["schedule"]: row for row in read_json(file)["rows"]} if file.is_file() else {}
-
-
-def scoring(study: StudyConfig, name: str) -> Experiment:
-    """The joint network's config, that scores every path that some cell trains on the data."""
-    joint = joint_config(study, name)
-    choices = [path_choice(study, name, path) for path in paths(study, name)]
-    return joint.model_copy(update={"score": joint.score.model_copy(update={"schedules": tuple(choices)})})
 
 
 def path_choice(study: StudyConfig, name: str, path: str) -> ScheduleChoice:

@@ -103,7 +103,7 @@ def _run(options: argparse.Namespace) -> None:
             if name == "encode":  # rows are known by their latents, too
                 restore(part, options.results / options.preset)
                 if options.only is None and not options.extra:
-                    check_extra(part, options.results / options.preset)
+                    check_extra(part, measured_rows(part), options.results / options.preset)
     if options.only in (None, ROWS):
         collect(study, part, options.results / options.preset)
 
@@ -157,12 +157,13 @@ def _kept(study: StudyConfig, part: StudyConfig, results: Path) -> list[dict[str
     return [row for row in rows if row["data"] in others]
 
 
-def check_extra(part: StudyConfig, results: Path) -> None:
-    """Refuse to lose rows of extra cells that ``results`` has, and that are of other settings or latents."""
+def check_extra(part: StudyConfig, measured: Sequence[dict[str, Any]], results: Path) -> None:
+    """Refuse to lose rows of extra cells that ``results`` has and ``measured`` has not: their settings or latents are
+    other ones."""
     extra = {(way_of(one), one.run.seed) for one in {*measurements(part)} - {*measurements(without_extra(part))}}
     if not extra or not (results / MEASUREMENTS).is_file():
         return
-    before, now = ({(key_of(row), row["seed"]) for row in rows} for rows in (_rows(results), measured_rows(part)))
+    before, now = ({(key_of(row), row["seed"]) for row in rows} for rows in (_rows(results), measured))
     if lost := extra & before - now:
         where = f"{results}: {len(lost)} of its rows, of extra cells, were made under other settings or latents"
         raise UserError(f"{where}; run all of it with --extra, or give other folders as --results and --output")
@@ -171,9 +172,10 @@ def check_extra(part: StudyConfig, results: Path) -> None:
 def collect(study: StudyConfig, part: StudyConfig, results: Path) -> None:
     """Write rows, config, machine and small files of what is finished of ``part`` into ``results``; rows of other data
     sets stay as they are there."""
-    check_extra(part, results)
+    measured = measured_rows(part)
+    check_extra(part, measured, results)
     order = list(study.study.data)
-    rows = [*measured_rows(part), *_kept(study, part, results)]
+    rows = [*measured, *_kept(study, part, results)]
     rows.sort(key=lambda row: order.index(row["data"]))
     lines = [json.dumps(row, sort_keys=True, allow_nan=False) for row in rows]
     write_text(results / MEASUREMENTS, "".join(f"{line}\n" for line in lines))

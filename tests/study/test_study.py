@@ -95,7 +95,7 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run once, and a copy of it for every worker."""
+    """Run once, and a copy of it for every worker, whose folder its config then names."""
 
     def build(folder: Path) -> None:
         with pytest.MonkeyPatch.context() as patch:
@@ -103,7 +103,11 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
             patch.setattr(prediction, "NODES", 4)
             assert command(folder) == 0 and pages(folder) == 0
 
-    return shutil.copytree(built_once(tmp_path_factory, "study", build), tmp_path_factory.mktemp("study") / "done")
+    built = built_once(tmp_path_factory, "study", build)
+    folder = shutil.copytree(built, tmp_path_factory.mktemp("study") / "done")
+    config = folder / "results" / "cpu" / study.CONFIG
+    config.write_text(config.read_text().replace(str(built), str(folder)))
+    return folder
 
 
 def test_a_row_for_all_that_the_design_asks(done: Path) -> None:
@@ -205,8 +209,8 @@ def test_a_path_that_was_not_scored_is(done: Path, tmp_path: Path, monkeypatch: 
     file = learn.scores_file(joint, "digits")
     file.parent.joinpath("score").mkdir()
     file.parent.joinpath("score", "score.json").write_text(json.dumps(scores))
-    for rows, times in ((scores["rows"], 0), (scores["rows"][1:], 3)):
-        file.write_text(json.dumps(scores | {"rows": rows}))
+    for known, times in ((scores["rows"], 0), (scores["rows"][1:], 3)):
+        file.write_text(json.dumps(scores | {"rows": known}))
         learn.score_all(joint)
         assert len(asked) == times
     kinds = [choice.kind for choice in asked[-1].score.schedules]
@@ -266,8 +270,7 @@ def test_what_cannot_be_filled_in_is_one_line(done: Path, tmp_path: Path, capsys
 
 def test_finished_work_is_found_again(done: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In the same folder; and in a new one, from the small files and rows of the results, but for the latents."""
-    kept = [path for path in (done / "results").rglob("*") if path.is_file() and path.name != study.CONFIG]
-    before = {path: path.read_bytes() for path in kept}  # the config names the folder, which was another's
+    before = {path: path.read_bytes() for path in (done / "results").rglob("*") if path.is_file()}
 
     def never(*_: object) -> None:
         raise AssertionError("finished work was done again")
